@@ -1,0 +1,104 @@
+# Needs only make and a python3 of 3.11 or newer with venv. Bare `make` tells what there is.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+ARGS   ?=
+
+# No index is named anywhere: pip takes packages from wherever this machine is set up to take them,
+# and the hashes in requirements/ decide whether they are the right ones.
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_NO_INPUT := 1
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help env demo test redis7 check format bench pins docker-check clean python3-check
+
+help: ## what there is to make
+	@echo "cancelq: make <target>"
+	@sed -n 's/^\([a-z][a-z0-9-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
+		printf '  %-14s %s\n' "$$name" "$$text"; done
+
+env: $(VENV)/.project $(VENV)/.tools ## the project and its tools in .venv, from hashed pins
+
+demo: $(VENV)/.project ## embedded server, simulated venues, workers and producers; ends with an audit
+	$(BIN)/cancelq demo $(ARGS)
+
+test: env redis7 ## all tests (ARGS="-k name" for some)
+	$(BIN)/python -m pytest $(ARGS)
+
+check: env ## lint, formatting, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: env ## puts the code into the form that `check` wants
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: env ## measures speed and counts broken rules
+	$(BIN)/python ops/bench/bench.py $(ARGS)
+
+docker-check: env ## Dockerfile and compose file, and the image's steps done by hand in a clean environment
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec ops/compose.yaml
+	rm -rf build/image build/wheel
+	$(PYTHON) -m venv build/image
+	build/image/bin/python -m pip install --quiet --require-hashes -r requirements/run.txt
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir build/wheel .
+	build/image/bin/python -m pip install --quiet --no-deps build/wheel/*.whl
+	build/image/bin/python -m pip check
+	cd build && image/bin/cancelq --version
+	cd build && image/bin/cancelq --help
+
+# The tools' pins hold to the run pins, so that what is tested is what is shipped.
+UV_COMPILE = $(BIN)/uv --no-config pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--custom-compile-command "make pins" $(PINS_ARGS)
+
+pins: env ## remakes requirements/ from pyproject.toml (PINS_ARGS="--upgrade" for the newest)
+	$(UV_COMPILE) pyproject.toml --output-file requirements/run.txt
+	$(UV_COMPILE) pyproject.toml --group dev --constraints requirements/run.txt --output-file requirements/test.txt
+	$(UV_COMPILE) --group build --constraints requirements/test.txt --output-file requirements/build.txt
+	@if grep -n -E '://|^ *-' requirements/*.txt | grep -v -E ':    --hash=sha256:[0-9a-f]{64}( \\)?$$'; then \
+		echo "requirements/ must name no place that packages come from"; exit 1; fi
+
+clean: ## removes everything that was made here
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find producers worker tests ops -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.run: requirements/run.txt requirements/build.txt
+	@$(MAKE) --no-print-directory python3-check
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/run.txt -r requirements/build.txt
+	@touch $@
+
+$(VENV)/.project: $(VENV)/.run pyproject.toml
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# The tools come last and apart: the demo does without them, and they are most of the download.
+$(VENV)/.tools: $(VENV)/.run requirements/test.txt
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/test.txt
+	@touch $@
+
+python3-check:
+	@command -v $(PYTHON) >/dev/null || { \
+		echo "cancelq needs Python 3.11 or newer, and there is no $(PYTHON): install it, or name another (make PYTHON=python3.12 …)"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "cancelq needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version 2>&1): name another (make PYTHON=python3.12 …)"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "$(PYTHON) cannot make virtual environments: it lacks ensurepip (Debian, Ubuntu: apt-get install python3-venv)"; exit 1; }
+
+# The tests run against this server too. Where it cannot be had they say so and run against the embedded one alone.
+# RUNLEVEL=1 keeps Debian's package from starting a server of its own.
+redis7:
+	@if ! command -v redis-server >/dev/null && [ ! -x /usr/bin/redis-server ]; then \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			echo "installing Debian's redis-server for the tests"; \
+			{ apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
+				apt-get install -y -qq --no-install-recommends redis-server; } </dev/null >/dev/null 2>&1 \
+			|| echo "NOTE: redis-server could not be installed; tests against it will be skipped"; \
+		else \
+			echo "NOTE: there is no redis-server here; tests against it will be skipped"; \
+		fi; \
+	fi

@@ -1,0 +1,145 @@
+"""Everything that can go wrong on the asking side; the first line of each docstring is the message in short.
+
+All of them are `CancelqError`s. What matters after a failed submit is whether the intent may have been queued:
+
+    `IntentError`, `LaneError`            no: it was never sent
+    `NotAccepted`, `BrokerRefused`        no: the server said so
+    `BrokerDown`                          no: no connection, so nothing was sent
+    `Uncertain`                           perhaps: send it again with the same id
+    `BatchIncomplete`                     it tells which of the batch are which
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+class CancelqError(Exception):
+    """Base of every error of this package."""
+
+
+class LaneError(CancelqError, ValueError):
+    """This is no lane; a lane is written venue:account, like bitget:main."""
+
+
+class IntentError(CancelqError):
+    """The intent can never work as written; `field` names what to change and `detail` says how.
+
+    It is deliberately no `ValueError`: pydantic would fold those into an error of its own.
+    """
+
+    def __init__(self, field: str, detail: str, position: int | None = None) -> None:
+        self.field = field
+        self.detail = detail
+        # Which intent of a batch, from 0; None outside a batch.
+        self.position = position
+        super().__init__(detail if position is None else f"intent {position} of the batch: {detail}")
+
+
+class EventError(CancelqError, ValueError):
+    """This results entry is no event that this version can read; `entry_id` says which."""
+
+    def __init__(self, entry_id: str, detail: str) -> None:
+        self.entry_id = entry_id
+        self.detail = detail
+        super().__init__(f"event {entry_id}: {detail}")
+
+
+class NotAccepted(CancelqError):
+    """The lane has no inbox, so nothing was queued: no worker has ever served it, or its name is mistyped."""
+
+    def __init__(self, lane: str) -> None:
+        self.lane = lane
+        super().__init__(
+            f"{lane}: nothing was queued, this lane has no inbox on this server; "
+            "check the name, or start a worker that serves it"
+        )
+
+
+class BrokerDown(CancelqError):
+    """The server cannot be reached; nothing was sent."""
+
+    def __init__(self, cause: BaseException) -> None:
+        super().__init__(f"no connection to the server, nothing was sent ({_words(cause)})")
+
+
+class BrokerRefused(CancelqError):
+    """The server was reached and refused the command; nothing was queued. `code` is its word (`OOM`, `NOPERM`)."""
+
+    def __init__(self, cause: BaseException) -> None:
+        self.code: str | None = getattr(cause, "status_code", None)
+        said = str(cause)
+        super().__init__(f"the server refused: {self.code + ' ' if self.code else ''}{said}{_remedy(self.code)}")
+
+
+class Uncertain(CancelqError):
+    """The reply was lost, so the intent may or may not be queued: send it again with the same id.
+
+    `fields` holds it as it was sent, with its id, so that `client.submit(error.lane, error.fields)` is safe: the
+    same id never leads to a second cancel.
+    """
+
+    def __init__(self, lane: str, fields: Mapping[str, str], cause: BaseException | None) -> None:
+        self.lane = lane
+        self.fields = fields
+        self.id = fields["id"]
+        super().__init__(
+            f"{lane}: the reply was lost ({_words(cause)}), so {self.id} may or may not be queued; "
+            "send it again with the same id"
+        )
+
+
+class BatchIncomplete(CancelqError):
+    """Not every intent of the batch was confirmed: some are queued, some may be, the rest are not.
+
+    queued       tickets of the intents the server confirmed, in the order of the batch
+    uncertain    fields of those whose reply was lost: they may or may not be queued
+    not_queued   fields of those the server refused, or that were not sent any more
+
+    `client.submit_many(error.lane, [*error.uncertain, *error.not_queued])` completes the batch: each has its id.
+    """
+
+    # The tickets are `Ticket` or `AsyncTicket`; naming the types would tie this module to the client's.
+    queued: Sequence[Any]
+
+    def __init__(
+        self,
+        lane: str,
+        *,
+        queued: Sequence[Any],
+        uncertain: Sequence[Mapping[str, str]],
+        not_queued: Sequence[Mapping[str, str]],
+        cause: BaseException | None,
+    ) -> None:
+        self.lane = lane
+        self.queued = queued
+        self.uncertain = uncertain
+        self.not_queued = not_queued
+        super().__init__(
+            f"{lane}: {len(queued)} queued, {len(uncertain)} uncertain, {len(not_queued)} not queued "
+            f"({_words(cause)}); send the uncertain and the unqueued again with their ids"
+        )
+
+
+class OutcomeTimeout(CancelqError, TimeoutError):
+    """No final event came in time; the intents named in `ids` are still under way, they are not given up."""
+
+    def __init__(self, ids: Sequence[str], timeout_s: float, hint: str = "") -> None:
+        self.ids = tuple(ids)
+        some = ", ".join(self.ids[:5])
+        rest = f" and {len(self.ids) - 5} more" if len(self.ids) > 5 else ""
+        super().__init__(f"no final event within {timeout_s:g} s for {some}{rest}{hint}")
+
+
+def _words(cause: BaseException | None) -> str:
+    return f"{type(cause).__name__}: {cause}" if cause is not None else "no reason known"
+
+
+def _remedy(code: str | None) -> str:
+    """What to do about the refusals that a producer meets in practice."""
+    return {
+        "OOM": "; its memory is full, so the intake is closed until the workers have drained it",
+        "NOPERM": "; this user may not write to the lane's inbox",
+        "NOAUTH": "; the url needs a user and a password",
+        "READONLY": "; this is a replica, connect to the primary",
+        "LOADING": "; it is still starting, try again",
+    }.get(code or "", "")

@@ -1,0 +1,77 @@
+"""Fixtures for tests against real servers.
+
+`redis_url`      an empty database on a server shared by the session
+`redis_server`   a durable server of the test's own, to kill and restart
+
+Both run once for each kind of server, "valkey" and "redis7"; with `pytestmark = pytest.mark.one_server` (or
+`one_server("redis7")`) a module runs against one only.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from tests.servers import KINDS, RedisServer, ServerMissing, ServerPool
+
+# How long one example takes says nothing on a machine that is busy with other things.
+settings.register_profile("cancelq", deadline=None)
+settings.load_profile("cancelq")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "server_kind" in metafunc.fixturenames:
+        metafunc.parametrize("server_kind", _kinds_wanted(metafunc), indirect=True)
+
+
+@pytest.fixture
+def redis_url(server_kind: str, server_pool: ServerPool) -> str:
+    """An empty server without loaded scripts. It is shared, so a test leaves its configuration alone."""
+    try:
+        server = server_pool.get(server_kind)
+    except ServerMissing as missing:
+        pytest.skip(str(missing))
+    server.flush()
+    return server.url
+
+
+@pytest.fixture
+def redis_server(server_kind: str, tmp_path: Path) -> Iterator[RedisServer]:
+    """A running server for this test alone (AOF, `appendfsync always`): kill it, restart it, configure it."""
+    folder = tmp_path / "redis-server"
+    folder.mkdir()
+    server = KINDS[server_kind](folder, durable=True)
+    try:
+        server.start()
+    except ServerMissing as missing:
+        pytest.skip(str(missing))
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def server_kind(request: pytest.FixtureRequest) -> str:
+    """Which server this run of the test is about."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def server_pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerPool]:
+    pool = ServerPool(tmp_path_factory.mktemp("servers"))
+    try:
+        yield pool
+    finally:
+        pool.stop()
+
+
+def _kinds_wanted(metafunc: pytest.Metafunc) -> list[str]:
+    marker = metafunc.definition.get_closest_marker("one_server")
+    if marker is None:
+        return list(KINDS)
+    (kind,) = marker.args or ("valkey",)
+    if kind not in KINDS:
+        raise pytest.UsageError(f"one_server({kind!r}): there is {' and '.join(map(repr, KINDS))}")
+    return [kind]

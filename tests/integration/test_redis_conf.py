@@ -1,0 +1,45 @@
+"""The shipped server configuration suits the oldest and the newest server, and keeps what it took."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.servers import KINDS, RedisServer, ServerMissing
+
+CONF = Path(__file__).parents[2] / "ops" / "redis" / "redis.conf"
+
+# Where the server lives is the container's business; here it has a port and a folder of the test's own.
+PLACE = {"bind", "port", "dir"}
+
+
+def test_it_is_durable_and_never_evicts(server_kind: str, tmp_path: Path) -> None:
+    server = _server(server_kind, tmp_path)
+    try:
+        with server.client() as client:
+            told = client.config_get("appendonly", "appendfsync", "save", "maxmemory-policy", "maxmemory")
+            client.set("accepted", "yes")
+        server.kill9()
+        server.restart()
+        with server.client() as client:
+            assert client.get("accepted") == b"yes"
+    finally:
+        server.stop()
+    assert told == {
+        "appendonly": "yes",
+        "appendfsync": "always",
+        "save": "",
+        "maxmemory-policy": "noeviction",
+        "maxmemory": str(512 * 1024 * 1024),
+    }
+
+
+def _server(kind: str, folder: Path) -> RedisServer:
+    lines = (line.strip() for line in CONF.read_text().splitlines())
+    directives = dict(line.split(maxsplit=1) for line in lines if line and not line.startswith("#"))
+    config = {name: value.strip('"') for name, value in directives.items() if name not in PLACE}
+    server = KINDS[kind](folder, durable=False, config=config)
+    try:
+        server.start()
+    except ServerMissing as missing:
+        pytest.skip(str(missing))
+    return server

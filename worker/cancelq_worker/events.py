@@ -1,0 +1,96 @@
+"""What is written to `results`: the fields of one event, from an intent, its state and a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from cancelq.contract import FINAL, Lane, Status
+from cancelq_worker.state import NONE, State
+from cancelq_worker.venues.port import Reply
+
+VERSION = "1"
+_LABELS = ("scope", "symbol", "order_id", "client_order_id", "strategy", "reason", "traceparent", "priority", "origin")
+
+
+def labels(record: Mapping[str, str]) -> dict[str, str]:
+    """The intent's own fields that every event of it repeats."""
+    out = {k: record[k] for k in _LABELS if k in record}
+    out.update((k, v) for k, v in record.items() if k.startswith("x_"))
+    return out
+
+
+def head(lane: Lane, id_: str, status: Status, evidence: str, detail: str) -> dict[str, str]:
+    """The fields every event begins with."""
+    return {
+        "v": VERSION,
+        "id": id_,
+        "venue": lane.venue,
+        "account": lane.account,
+        "status": status.value,
+        "final": "1" if status in FINAL else "0",
+        "evidence": evidence,
+        "detail": " ".join(detail.split())[:300],
+    }
+
+
+def event(
+    lane: Lane,
+    id_: str,
+    record: Mapping[str, str],
+    state: State,
+    status: Status,
+    evidence: str,
+    detail: str,
+    *,
+    worker: str,
+    endpoint: str,
+    reply: Reply | None = None,
+    open_orders: int | None = None,
+) -> dict[str, str]:
+    """One event of an intent that was admitted. `settled_us` is added by the ledger."""
+    out = head(lane, id_, status, evidence, detail)
+    out.update(labels(record))
+    out["attempt"] = str(state.attempts)
+    out["queued_us"] = record["queued_us"]
+    out["worker"] = worker
+    if state.lookups:
+        out["lookups"] = str(state.lookups)
+    _add_ids(out, state)
+    if state.attempts:
+        _add_call(out, state, endpoint)
+    if reply:
+        for name in ("venue_state", "filled", "child_order_id"):
+            value = getattr(reply, name)
+            if value:
+                out[name] = value
+        if reply.code and "code" not in out:
+            out["code"] = reply.code
+        if reply.http_status:
+            out["http_status"] = str(reply.http_status)
+    if open_orders is not None:
+        out["open_orders"] = str(open_orders)
+    return out
+
+
+def _add_ids(out: dict[str, str], state: State) -> None:
+    for name, key in (("order_id", "oid"), ("client_order_id", "cid")):
+        value = state.notes.get(key)
+        if value and name not in out:
+            out[name] = value
+
+
+def _add_call(out: dict[str, str], state: State, endpoint: str) -> None:
+    """The cancel call that carried the last attempt."""
+    if state.batch_id != NONE:
+        out.update(endpoint=endpoint, batch_id=state.batch_id, batch_size=str(state.size), taken_us=str(state.taken_us))
+    call = state.notes.get("call", {})
+    if call.get("b") != state.batch_id:
+        return  # whoever sent the last attempt did not live to tell its times
+    if "s" in call:
+        out["sent_us"] = str(call["s"])
+    if "a" in call:
+        out["answered_us"] = str(call["a"])
+    if call.get("code"):
+        out["code"] = str(call["code"])
+    if call.get("http"):
+        out["http_status"] = str(call["http"])

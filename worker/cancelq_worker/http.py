@@ -1,0 +1,132 @@
+"""The border to the venues: the one module that knows httpx.
+
+A call ends in one of three ways and in no other: an `Answer`, `NotSent` (it surely never left this machine),
+or `NoAnswer` (it may have been executed). `BORDER` maps every httpx error to one of the two, and a test
+proves the mapping complete.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from dataclasses import dataclass
+
+import httpx
+
+from cancelq_worker.venues.port import Answer, Request
+
+POOL = 8  # more connections cost more CPU each and gain nothing at a venue's rates
+BODY_MOST = 4 * 1024 * 1024
+
+
+class NotSent(Exception):
+    """The call never left: no connection could be had in time."""
+
+
+class NoAnswer(Exception):
+    """The call may have been executed, and no whole answer came back."""
+
+
+#: httpx error → whether the request may have reached the venue. Subclasses follow their nearest listed parent.
+BORDER: dict[type[Exception], type[Exception]] = {
+    httpx.ConnectError: NotSent,
+    httpx.ConnectTimeout: NotSent,
+    httpx.PoolTimeout: NotSent,
+    httpx.UnsupportedProtocol: NotSent,
+    httpx.InvalidURL: NotSent,
+    httpx.LocalProtocolError: NotSent,
+    httpx.HTTPError: NoAnswer,
+    httpx.StreamError: NoAnswer,
+}
+
+
+def crossed(error: Exception) -> type[Exception] | None:
+    """What an error of the HTTP library means, or None if it is none of its errors."""
+    for kind in type(error).__mro__:
+        if kind in BORDER:
+            return BORDER[kind]
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One call's answer and its times, in nanoseconds of this process' monotonic clock."""
+
+    answer: Answer
+    sent_ns: int
+    answered_ns: int
+
+
+class Door:
+    """Calls to one venue host over a small pool of kept connections.
+
+    A task is never cancelled with a request in flight: that can kill the pool. A call that outlives its
+    deadline is left to end by itself, and the pool it used is retired behind it.
+    """
+
+    def __init__(self, base_url: str, *, verify: ssl.SSLContext | bool) -> None:
+        self._base = httpx.URL(base_url)
+        self._verify = verify
+        self._transport = self._open()
+        self._left: set[asyncio.Task[Exchange]] = set()
+
+    def _open(self) -> httpx.AsyncHTTPTransport:
+        limits = httpx.Limits(max_connections=POOL, max_keepalive_connections=POOL, keepalive_expiry=30.0)
+        return httpx.AsyncHTTPTransport(verify=self._verify, http1=True, http2=False, trust_env=False, limits=limits)
+
+    async def call(self, request: Request, headers: dict[str, str], *, connect_s: float, total_s: float) -> Exchange:
+        """Sends exactly these bytes. `connect_s`: until a connection must be had; `total_s`: until the whole
+        answer must be here. Raises NotSent or NoAnswer."""
+        task = asyncio.ensure_future(self._call(self._transport, request, headers, connect_s, total_s))
+        done, _ = await asyncio.wait({task}, timeout=total_s + connect_s + 0.25)
+        if not done:
+            self._left.add(task)
+            task.add_done_callback(self._forget)
+            self._transport = self._open()
+            raise NoAnswer("no whole answer within the deadline")
+        return task.result()
+
+    def _forget(self, task: asyncio.Task[Exchange]) -> None:
+        self._left.discard(task)
+        if not task.cancelled():
+            task.exception()  # it was told already; asyncio wants it read
+
+    async def _call(
+        self, transport: httpx.AsyncHTTPTransport, request: Request, headers: dict[str, str], connect_s: float, total_s: float
+    ) -> Exchange:
+        url = self._base.copy_with(raw_path=request.path.encode() + (b"?" + request.query.encode() if request.query else b""))
+        timeout = {"connect": connect_s, "pool": connect_s, "read": total_s, "write": total_s}
+        sent_ns = time.monotonic_ns()
+        try:
+            wire = httpx.Request(
+                request.method, url, headers={**headers, "Accept-Encoding": "identity", "User-Agent": "cancelq"},
+                content=request.body or None, extensions={"timeout": timeout},
+            )  # fmt: skip
+            response = await transport.handle_async_request(wire)
+            body = await _read(response, sent_ns + int((total_s + connect_s) * 1e9))
+        except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL) as error:
+            raise (crossed(error) or NoAnswer)(type(error).__name__) from error
+        return Exchange(Answer(response.status_code, response.headers, body), sent_ns, time.monotonic_ns())
+
+    async def close(self) -> None:
+        """Waits for calls left behind, then closes the connections."""
+        if self._left:
+            await asyncio.wait(set(self._left), timeout=1.0)
+        await self._transport.aclose()
+
+
+async def _read(response: httpx.Response, deadline_ns: int) -> bytes:
+    """The body, whole, within its size and time."""
+    chunks, size = [], 0
+    try:
+        async for chunk in response.aiter_bytes():
+            size += len(chunk)
+            if size > BODY_MOST:
+                raise NoAnswer(f"an answer over {BODY_MOST} bytes")
+            if time.monotonic_ns() > deadline_ns:
+                raise NoAnswer("an answer that drips past its deadline")
+            chunks.append(chunk)
+    finally:
+        await response.aclose()
+    return b"".join(chunks)

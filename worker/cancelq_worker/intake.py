@@ -1,0 +1,68 @@
+"""ADMIT, the reading half: what an inbox entry becomes, before the ledger writes it once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cancelq.contract import Accepted, Lane, Refused, Status, read_entry
+from cancelq_worker import events
+from cancelq_worker.ledger import Admission, NewIntent, NewOutcome, RawEntry, memory_key
+from cancelq_worker.state import LOCAL, NONE, State
+from cancelq_worker.venues.port import Unfit, Venue
+
+_ENTRY_ID = frozenset("0123456789-")
+
+
+class Intake:
+    """Turns raw entries of one lane into intents, or into the `rejected` event that names the field."""
+
+    def __init__(self, lane: Lane, venue: Venue, worker: str) -> None:
+        self._lane = lane
+        self._venue = venue
+        self._worker = worker
+
+    def prepare(self, cursor: str, entries: Sequence[RawEntry]) -> Admission:
+        """What the ledger shall apply if its cursor still stands at `cursor`."""
+        return Admission(cursor, entries[-1][0], [self._read(entry_id, flat) for entry_id, flat in entries])
+
+    def _read(self, entry_id: str, flat: list[bytes]) -> NewIntent | NewOutcome:
+        entry = read_entry(entry_id, flat)
+        if isinstance(entry, Refused):
+            return self._rejected(entry, entry.detail)
+        if entry.fields["scope"] == "revoke":
+            return self._revocation(entry)
+        plan = self._venue.admit(entry.fields)
+        if isinstance(plan, Unfit):
+            return self._rejected(entry, plan.detail)
+        state = State(
+            stage=plan.start,
+            urgent=entry.fields.get("priority") == "urgent",
+            expires_ms=int(entry.fields.get("expires_at_ms", 0)),
+            cancel_class=plan.cancel_class,
+            look_class=plan.look_class,
+            digest=entry.digest,
+            orders=plan.orders,
+            notes=plan.notes,
+        )
+        due_ms = int(entry.fields.get("not_before_ms", 0))
+        return NewIntent(entry.id, entry.explicit_id, entry.digest, self._record(entry), state, due_ms)
+
+    def _revocation(self, entry: Accepted) -> NewIntent:
+        target = entry.fields["target"]
+        # How a target that is open no more is remembered: by hash, or by the inbox if its id is the entry's own.
+        remembered = NONE if set(target) <= _ENTRY_ID else memory_key(target).hex()
+        state = State(cancel_class=LOCAL, look_class=target, digest=entry.digest, orders=(remembered,))
+        return NewIntent(entry.id, entry.explicit_id, entry.digest, self._record(entry), state, local=True)
+
+    def _record(self, entry: Accepted) -> dict[str, str]:
+        record = dict(entry.fields)
+        record.update(venue=self._lane.venue, account=self._lane.account, queued_us=str(entry.queued_us))
+        if entry.explicit_id:
+            record["explicit"] = "1"
+        return record
+
+    def _rejected(self, entry: Accepted | Refused, detail: str) -> NewOutcome:
+        event = events.head(self._lane, entry.id, Status.rejected, "local", detail)
+        event.update(events.labels(entry.fields))
+        event.update(attempt="0", queued_us=str(entry.queued_us), worker=self._worker)
+        return NewOutcome(entry.id, entry.explicit_id, entry.digest, event)

@@ -1,0 +1,484 @@
+"""The ledger: a lane's state in Redis, behind one typed function per script.
+
+Everything that must be atomic is one Lua file in `lua/`; its header tells keys, arguments, replies and whose
+clock. This module turns Python values into their arguments and replies into Python values, and nothing else.
+A lane's round (`RedisLedger.round`) sends what is to be settled, admitted, taken and read in one trip.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.resources
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, cast
+
+import orjson
+import redis.asyncio as aioredis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError, ResponseError
+
+from cancelq.contract import Lane
+from cancelq_worker.state import State, Work
+from cancelq_worker.venues.port import Bucket, Route, Stage
+
+RawEntry = tuple[str, list[bytes]]
+
+
+def memory_key(id_: str) -> bytes:
+    """The 12 bytes by which a settled id is remembered."""
+    return hashlib.blake2b(id_.encode(), digest_size=12).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class NewIntent:
+    """One admitted entry that a call shall carry (or, if `local`, a revocation)."""
+
+    id: str
+    explicit_id: bool
+    digest: str
+    record: dict[str, str]
+    state: State
+    due_ms: int = 0
+    local: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NewOutcome:
+    """One entry whose outcome is known at admission: its final event."""
+
+    id: str
+    explicit_id: bool
+    digest: str
+    event: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """Entries read after `cursor`, up to `last`."""
+
+    cursor: str
+    last: str
+    items: Sequence[NewIntent | NewOutcome]
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """`applied` is false if another worker had moved the cursor first: read again after `cursor`."""
+
+    applied: bool
+    cursor: str
+    admitted: int = 0
+    duplicates: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PermitUse:
+    """What became of a permit: `how` is 'a' answered, 'n' no answer, 'r' refused by the venue, 'u' unused."""
+
+    bucket: Bucket
+    units: int
+    member: str
+    how: str
+    ago_us: int = 0
+    rtt_us: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Closes a bucket (or the lane, scope `*`) for a reason. `for_us` -1: until an operator resumes."""
+
+    scope: str
+    reason: str
+    for_us: int
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """An intent's end: its one final event. `known_orders`: keys of the order whose end is now known."""
+
+    work: Work
+    event: dict[str, str]
+    sent: bool
+    known: bool
+    orders: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """An intent goes on: to `state`'s queue, after `delay_us` (None: at its old place), perhaps with an event."""
+
+    work: Work
+    state: State
+    delay_us: int | None
+    event: dict[str, str] | None = None
+    new_orders: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Settlement:
+    """What one call came to. `order_keys` were on their way: sent (closed for `gap_us` more) or not sent."""
+
+    permit: PermitUse | None
+    works: list[End | Move]
+    order_keys: tuple[str, ...] = ()
+    sent: bool = True
+    gap_us: int = 0
+    holds: list[Hold] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    applied: int
+    others: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class LocalStep:
+    """An intent leased for a step without a call; `why` as in take.lua."""
+
+    why: str
+    work: Work
+    target: Work | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A permit and what its call shall carry."""
+
+    id: str
+    route: str
+    stage: Stage
+    works: list[Work]
+    taken_us: int
+    steady_us: int
+    fastest_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    steady_us: int
+    wall_us: int
+    wait_us: int
+    steps: list[LocalStep]
+    batch: Batch | None
+    stopped: bool = False  # held until an operator resumes the lane
+
+
+@dataclass(frozen=True, slots=True)
+class TakeRequest:
+    stages: str
+    batch_id: str
+    suspended: bool = False
+
+
+@dataclass(slots=True)
+class Round:
+    """The replies of one round trip; an entry is an exception where Redis refused just that part."""
+
+    settled: list[Settled | RedisError] = field(default_factory=list)
+    admitted: Admitted | RedisError | None = None
+    taken: list[Taken | RedisError] = field(default_factory=list)
+    entries: list[RawEntry] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class LanePlan:
+    """What take needs to know of a lane: its routes, its limits and its waits."""
+
+    lane: Lane
+    routes: tuple[Route, ...]
+    buckets: tuple[Bucket, ...]
+    lease_us: int
+    gap_us: int
+    urgent_reserve: int
+    poll_us: int = 2_000_000
+
+    def reserve(self, bucket: Bucket) -> int:
+        """Units only urgent intents may take: at most a fifth of the bucket, rounded down."""
+        return min(self.urgent_reserve, bucket.units // 5)
+
+    def json(self) -> bytes:
+        stages: dict[str, dict[str, list[list[str | int]]]] = {"c": {}, "l": {}}
+        for r in self.routes:
+            for kind in r.kinds:
+                row: list[str | int] = [r.name, r.most, r.least, r.bucket, r.per_call, r.per_order]
+                stages[r.stage.value].setdefault(kind, []).append(row)
+        return orjson.dumps(
+            {
+                "venue": self.lane.venue,
+                "account": self.lane.account,
+                "lease_us": self.lease_us,
+                "gap_us": self.gap_us,
+                "poll_us": self.poll_us,
+                "window_us": max(b.window_us for b in self.buckets),
+                "stages": stages,
+                "buckets": {b.name: [b.units, b.window_us, self.reserve(b)] for b in self.buckets},
+            }
+        )
+
+
+class Ledger(Protocol):
+    """A lane's state, as a lane uses it."""
+
+    async def open(self) -> str: ...
+    async def round(
+        self,
+        settlements: Sequence[Settlement],
+        admission: Admission | None,
+        takes: Sequence[TakeRequest],
+        read_after: str | None,
+    ) -> Round: ...
+    async def claim(self, ids: Sequence[str]) -> tuple[int, list[Work]]: ...
+    async def cursor(self) -> str: ...
+    async def trim(self, keep_ms: int, dedup_hours: int, now_ms: int) -> None: ...
+    async def take_probe(self) -> bool: ...
+    async def lift(self, reason: str) -> None: ...
+
+
+class Scripts:
+    """The Lua files, each loaded once per server and again when the server has forgotten it."""
+
+    def __init__(self) -> None:
+        folder = importlib.resources.files("cancelq_worker") / "lua"
+        prelude = (folder / "prelude.lua").read_text()
+        self.source: dict[str, str] = {}
+        for name in ("admit", "take", "settle", "claim", "trim", "roster", "egress"):
+            self.source[name] = (folder / f"{name}.lua").read_text().replace("--include", prelude)
+        self.sha = {n: hashlib.sha1(s.encode(), usedforsecurity=False).hexdigest() for n, s in self.source.items()}
+
+    async def load(self, client: aioredis.Redis) -> None:
+        """Loads every script. Idempotent, so that it may be repeated after any error."""
+        for source in self.source.values():
+            await cast("Awaitable[str]", client.script_load(source))
+
+    async def run(self, client: aioredis.Redis, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        """One script, loaded again if the server lost it."""
+        try:
+            return await client.execute_command("EVALSHA", self.sha[name], len(keys), *keys, *args)
+        except NoScriptError:
+            await self.load(client)
+            return await client.execute_command("EVALSHA", self.sha[name], len(keys), *keys, *args)
+
+
+SCRIPTS = Scripts()
+
+
+def connect(url: str, *, max_connections: int = 8, timeout_s: float = 5.0) -> aioredis.Redis:
+    """A client that never repeats a command by itself and answers raw bytes (RESP2)."""
+    pool = aioredis.BlockingConnectionPool.from_url(
+        url,
+        timeout=timeout_s,
+        retry=Retry(NoBackoff(), 0),
+        protocol=2,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=2.0,
+        max_connections=max_connections,
+        health_check_interval=0,
+    )
+    client = aioredis.Redis.from_pool(pool)
+    # The stock callback makes dicts of entries and so hides repeated fields; we read them ourselves.
+    client.response_callbacks.pop("XREAD", None)
+    return client
+
+
+def read_entries(reply: Any) -> dict[str, list[RawEntry]]:
+    """An XREAD reply by stream key."""
+    if not reply:
+        return {}
+    return {
+        key.decode(): [(entry_id.decode(), flat or []) for entry_id, flat in entries] for key, entries in reply
+    }
+
+
+class RedisLedger:
+    """The ledger of one lane on Redis 7.0+ or Valkey 7.2+."""
+
+    READ_MOST = 500
+
+    def __init__(self, client: aioredis.Redis, plan: LanePlan) -> None:
+        self._client = client
+        self._plan = plan
+        self._json = plan.json()
+        self._clock = plan.lane.key("clock")
+        self._inbox = plan.lane.inbox
+
+    async def open(self) -> str:
+        """Creates the lane's streams if they are missing, loads the scripts; the cursor."""
+        await SCRIPTS.load(self._client)
+        for stream in (self._plan.lane.inbox, self._plan.lane.results):
+            if not await self._client.exists(stream):
+                # The one way to make an empty stream: a group that is taken away again.
+                try:
+                    await self._client.xgroup_create(stream, "cancelq-make", id="$", mkstream=True)
+                except ResponseError as error:
+                    if "BUSYGROUP" not in str(error):
+                        raise
+                await self._client.xgroup_destroy(stream, "cancelq-make")
+        limits = {b.name: b.units for b in self._plan.buckets}
+        await cast("Awaitable[int]", self._client.hset(self._plan.lane.key("limits"), mapping=limits))
+        return await self.cursor()
+
+    async def cursor(self) -> str:
+        value = await cast("Awaitable[bytes | None]", self._client.get(self._plan.lane.key("cursor")))
+        return value.decode() if value else "0-0"
+
+    async def round(
+        self,
+        settlements: Sequence[Settlement],
+        admission: Admission | None,
+        takes: Sequence[TakeRequest],
+        read_after: str | None,
+    ) -> Round:
+        """Settles, admits, takes and reads in one round trip.
+
+        Raises RedisError if the trip failed: then nothing is known, and settlements may be sent again
+        (a fence makes that harmless). NOSCRIPT is healed here.
+        """
+        commands: list[tuple[Any, ...]] = [self._settle(s) for s in settlements]
+        if admission:
+            commands.append(self._admit(admission))
+        commands += [self._take(t) for t in takes]
+        if read_after:
+            commands.append(("XREAD", "COUNT", self.READ_MOST, "STREAMS", self._inbox, read_after))
+        replies = await self._pipeline(commands)
+        return self._read_round(replies, settlements, admission, takes, read_after)
+
+    async def _pipeline(self, commands: list[tuple[Any, ...]]) -> list[Any]:
+        async with self._client.pipeline(transaction=False) as pipe:
+            for command in commands:
+                pipe.execute_command(*command)
+            replies = await pipe.execute(raise_on_error=False)
+        lost = [i for i, r in enumerate(replies) if isinstance(r, NoScriptError)]
+        if lost:
+            await SCRIPTS.load(self._client)
+            for i in lost:
+                try:
+                    replies[i] = await self._client.execute_command(*commands[i])
+                except ResponseError as error:
+                    replies[i] = error
+        return list(replies)
+
+    def _read_round(
+        self,
+        replies: list[Any],
+        settlements: Sequence[Settlement],
+        admission: Admission | None,
+        takes: Sequence[TakeRequest],
+        read_after: str | None,
+    ) -> Round:
+        out, rest = Round(), iter(replies)
+        for _ in settlements:
+            reply = next(rest)
+            failed = isinstance(reply, RedisError)
+            out.settled.append(reply if failed else Settled(reply[1], [i.decode() for i in reply[2]]))
+        if admission:
+            reply = next(rest)
+            if isinstance(reply, RedisError):
+                out.admitted = reply
+            else:
+                out.admitted = Admitted(bool(reply[0]), reply[1].decode(), *reply[2:4])
+        for take in takes:
+            reply = next(rest)
+            out.taken.append(reply if isinstance(reply, RedisError) else read_taken(reply, take.batch_id))
+        if read_after:
+            reply = next(rest)
+            if isinstance(reply, RedisError):
+                raise reply
+            out.entries = read_entries(reply).get(self._inbox, [])
+        return out
+
+    async def claim(self, ids: Sequence[str]) -> tuple[int, list[Work]]:
+        """Takes open intents for a step without a call; Redis' wall time and what could be claimed."""
+        reply = await SCRIPTS.run(self._client, "claim", [self._clock], [self._plan.lease_us, *ids])
+        flat = reply[1]
+        return int(reply[0]), [Work.read(*flat[i : i + 3]) for i in range(0, len(flat), 3)]
+
+    async def trim(self, keep_ms: int, dedup_hours: int, now_ms: int) -> None:
+        """Drops what is older than `keep_ms` from the streams and old hours from the memory. `now_ms`: the
+        caller's clock; if Redis' disagrees by more than an hour, nothing is dropped."""
+        await SCRIPTS.run(self._client, "trim", [self._clock], [keep_ms, dedup_hours, now_ms])
+
+    async def take_probe(self) -> bool:
+        """Whether an operator asked for the lane to be resumed; the question is answered to one worker only."""
+        return bool(await self._client.getdel(self._plan.lane.key("probe")))
+
+    async def lift(self, reason: str) -> None:
+        """Ends the lane's hold for one reason; holds for other reasons stay."""
+        await cast("Awaitable[int]", self._client.hdel(self._plan.lane.key("hold"), f"*|{reason}"))
+
+    def _admit(self, admission: Admission) -> tuple[Any, ...]:
+        args: list[Any] = [admission.cursor, admission.last, len(admission.items)]
+        for item in admission.items:
+            kind = "i" if isinstance(item, NewIntent) else "e"
+            args += (kind, item.id, memory_key(item.id) if item.explicit_id else b"", item.digest)
+            if isinstance(item, NewIntent):
+                orders = () if item.local else item.state.orders
+                args += (orjson.dumps(item.record), item.state.pack(), len(orders), *orders)
+                args += (item.due_ms, int(item.local))
+            else:
+                args.append(len(item.event))
+                _flatten(args, item.event)
+        return ("EVALSHA", SCRIPTS.sha["admit"], 1, self._clock, *args)
+
+    def _take(self, take: TakeRequest) -> tuple[Any, ...]:
+        suspended = "1" if take.suspended else "0"
+        return ("EVALSHA", SCRIPTS.sha["take"], 1, self._clock, self._json, take.stages, take.batch_id, suspended)
+
+    def _settle(self, s: Settlement) -> tuple[Any, ...]:
+        args: list[Any] = []
+        if s.permit:
+            p = s.permit
+            args += (1, p.bucket.name, p.bucket.window_us, p.units, p.member, p.how, p.ago_us, p.rtt_us)
+        else:
+            args.append(0)
+        args += (len(s.order_keys), "s" if s.sent else "u", s.gap_us, *s.order_keys)
+        args.append(len(s.holds))
+        for hold in s.holds:
+            args += (hold.scope, hold.reason, hold.for_us, hold.detail)
+        args.append(len(s.works))
+        for w in s.works:
+            args += (w.work.id, w.work.fence)
+            if isinstance(w, End):
+                explicit = w.work.record.get("explicit") == "1"
+                value = ("s" if w.sent else "n") + w.work.before.digest
+                args += ("f", memory_key(w.work.id) if explicit else b"", value, len(w.orders), *w.orders)
+                args += (int(w.known), len(w.event))
+                _flatten(args, w.event)
+            else:
+                at = "p" if w.delay_us is None else w.delay_us
+                args += ("m", w.state.queue, at, w.state.pack(), len(w.new_orders), *w.new_orders)
+                args.append(len(w.event or ()))
+                _flatten(args, w.event or {})
+        return ("EVALSHA", SCRIPTS.sha["settle"], 1, self._clock, *args)
+
+
+def _flatten(args: list[Any], fields: dict[str, str]) -> None:
+    for pair in fields.items():
+        args += pair
+
+
+def read_taken(reply: Any, batch_id: str) -> Taken:
+    """A take script's reply."""
+    steady, wall, wait, flat_steps, flat_batch, stopped = reply
+    steps: list[LocalStep] = []
+    rows = [flat_steps[i : i + 4] for i in range(0, len(flat_steps), 4)]
+    for why, id_, line, record in rows:
+        work = Work.read(id_, line, record)
+        if why == b"target":
+            steps[-1] = LocalStep(steps[-1].why, steps[-1].work, work)
+        else:
+            steps.append(LocalStep(why.decode(), work))
+    batch = None
+    if flat_batch:
+        route, stage, fastest = (b.decode() for b in flat_batch[:3])
+        works = [Work.read(*flat_batch[i : i + 3]) for i in range(3, len(flat_batch), 3)]
+        batch = Batch(batch_id, route, Stage(stage), works, int(wall), int(steady), int(fastest))
+    return Taken(int(steady), int(wall), int(wait), steps, batch, bool(stopped))
+
+
+def is_memory_full(error: object) -> bool:
+    """Whether Redis refused a script because its memory is full."""
+    return isinstance(error, OutOfMemoryError) or (isinstance(error, ResponseError) and "OOM" in str(error))

@@ -1,0 +1,112 @@
+-- Shared head of every lane script (the loader puts it after the script's shebang line).
+--
+-- KEYS[1]  cancelq:{LANE}:clock. Every other key of the lane carries the same prefix, hence the same slot.
+--
+-- Two clocks, both Redis': `wall` (TIME, for not_before, expires and events) and `steady`, which grows with
+-- TIME but never back and never by more than a poll allows, for permits, leases, holds and backoff.
+-- All times are microseconds.
+
+local ROOT = string.sub(KEYS[1], 1, -6)
+local STEP_MAX_US = 4000000 -- twice the longest poll: a larger step of TIME is a jump, or an idle lane
+local JUMP_HOLD_US = 1100000 -- one window of the longest per-account limit
+
+local function text(n) return string.format('%.0f', n) end
+
+local wall, steady, server, out_until
+do
+  local t = redis.call('TIME')
+  wall = t[1] * 1000000 + t[2]
+  local last_wall, last_steady
+  local kept = redis.call('GET', KEYS[1])
+  if kept then
+    last_wall, last_steady, server, out_until = string.match(kept, '^(%d+) (%d+) (%S+) (%d+)$')
+    last_wall, last_steady, out_until = tonumber(last_wall), tonumber(last_steady), tonumber(out_until)
+  else
+    last_wall, last_steady, server, out_until = wall, wall, '-', 0
+  end
+  local step = wall - last_wall
+  local jumped = step < 0 or step > STEP_MAX_US
+  if step < 0 then step = 0 elseif step > STEP_MAX_US then step = STEP_MAX_US end
+  steady = last_steady + step
+  if jumped and out_until > last_steady then
+    -- Permits or leases were out while time jumped: nobody knows how much of their window has passed.
+    redis.call('HSET', ROOT .. 'hold', '*|clock', text(steady + JUMP_HOLD_US) .. ' the server clock jumped')
+  end
+end
+
+-- `out_until`: the steady time until which any permit or lease is out.
+local function keep_clock(new_out)
+  if new_out and new_out > out_until then out_until = new_out end
+  redis.call('SET', KEYS[1], text(wall) .. ' ' .. text(steady) .. ' ' .. server .. ' ' .. text(out_until))
+end
+
+-- An intent's state: one line of 19 words, the last one free text. `taken`: 0 at rest, 1 in a call that may
+-- have been sent (the open flag), 2 claimed for a step that sends nothing.
+local STATE = '^(%d+) (%d) (%a) (%d+) (%d+) (%d+) (%d+) (%a) (%d+) (%d+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%d+) (%d+) (.*)$'
+
+local function parse(line)
+  local s = {}
+  s.fence, s.taken, s.stage, s.attempts, s.lookups, s.strikes, s.cap, s.priority, s.place, s.expires_ms,
+    s.cancel_class, s.look_class, s.digest, s.orders, s.route, s.batch, s.size, s.taken_us, s.notes =
+    string.match(line, STATE)
+  s.fence = tonumber(s.fence)
+  s.attempts = tonumber(s.attempts)
+  s.strikes = tonumber(s.strikes)
+  return s
+end
+
+local function pack(s)
+  return string.format('%.0f %s %s %.0f %s %.0f %s %s %s %s %s %s %s %s %s %s %s %s %s',
+    s.fence, s.taken, s.stage, s.attempts, s.lookups, s.strikes, s.cap, s.priority, s.place, s.expires_ms,
+    s.cancel_class, s.look_class, s.digest, s.orders, s.route, s.batch, s.size, s.taken_us, s.notes)
+end
+
+-- A class' queue, and the small index of class heads beside it: one for each stage and priority.
+local function lane_of(stage, priority) return stage .. ':' .. priority end
+
+local function class_of(s)
+  if s.stage == 'c' then return s.cancel_class end
+  return s.look_class
+end
+
+local function enqueue(stage, priority, class, id, at)
+  local where = lane_of(stage, priority)
+  redis.call('ZADD', ROOT .. 'queue:' .. where .. ':' .. class, at, id)
+  redis.call('ZADD', ROOT .. 'classes:' .. where, 'LT', at, class)
+end
+
+local function fix_head(where, class)
+  local head = redis.call('ZRANGE', ROOT .. 'queue:' .. where .. ':' .. class, 0, 0, 'WITHSCORES')
+  if head[1] then
+    redis.call('ZADD', ROOT .. 'classes:' .. where, head[2], class)
+  else
+    redis.call('ZREM', ROOT .. 'classes:' .. where, class)
+  end
+end
+
+-- Takes an intent out of whatever place it waits in.
+local function unqueue(id, s)
+  if s.cancel_class == 'local' then
+    redis.call('ZREM', ROOT .. 'queue:local', id)
+  else
+    local where, class = lane_of(s.stage, s.priority), class_of(s)
+    redis.call('ZREM', ROOT .. 'queue:' .. where .. ':' .. class, id)
+    fix_head(where, class)
+  end
+  redis.call('ZREM', ROOT .. 'timed', id)
+  redis.call('ZREM', ROOT .. 'leases', id)
+end
+
+-- Puts an intent back where its state says, at its old place.
+local function put_back(id, s)
+  if s.cancel_class == 'local' then
+    redis.call('ZADD', ROOT .. 'queue:local', s.place, id)
+  else
+    enqueue(s.stage, s.priority, class_of(s), id, s.place)
+  end
+end
+
+-- Hour buckets of the memory of settled ids, newest first.
+local function memory_hours()
+  return redis.call('ZREVRANGE', ROOT .. 'memory', 0, 30)
+end

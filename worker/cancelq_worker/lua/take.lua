@@ -1,0 +1,415 @@
+#!lua flags=allow-oom
+-- TAKE: a permit and the orders its call can carry, in one step; or how long until there is something to do.
+--
+-- KEYS[1]  the lane's clock
+-- ARGV[1]  the lane's plan as JSON: {venue, account, lease_us, gap_us, poll_us, window_us,
+--            stages: {c|l: {kind: [[route, most, least, bucket, per_call, per_order], …]}},
+--            buckets: {name: [units, window_us, reserve]}}
+-- ARGV[2]  stages the caller has a connection for: 'c', 'l', 'cl' or '' (then only local steps are returned)
+-- ARGV[3]  id of the batch, new for every call of this script
+-- ARGV[4]  '1' if this worker is suspended: as a pause, for this call only
+-- Replies  {steady, wall, wait_us, local steps, batch, stopped}
+--   stopped: 1 if the lane is held until an operator resumes it (the key was refused)
+--   local steps: {why, id, state, record, …}: intents leased to the caller that end without a call
+--       why: expired | struck | revoke-claimed (followed by its target's entry, why 'target') | revoke-sent |
+--       revoke-ended | revoke-unknown
+--   batch: {} or {route, stage, fastest_us, id, state, record, …}; fastest_us: the fleet's shortest round trip
+--       lately, or 0; states are those before the take: the fence is one
+--       higher now, and attempts (stage c) or look-ups (stage l) count one more.
+-- Order: leases that ended, revocations, what has expired, what has become due, then the call that carries
+-- most: urgent before normal, cancels before looks, oldest class first.
+
+--include
+
+local plan = cjson.decode(ARGV[1])
+local batch_id = ARGV[3]
+local lease_end = text(steady + plan.lease_us)
+local next_at = steady + plan.poll_us -- the earliest steady time at which something can happen
+local function no_later(at) if at < next_at then next_at = at end end
+
+local steps = {}
+local function step(why, id, line, record)
+  steps[#steps + 1] = why
+  steps[#steps + 1] = id
+  steps[#steps + 1] = line
+  steps[#steps + 1] = record
+end
+
+-- Leases an intent for a step without a call. Its place in the queues is the caller's to clear.
+local function lease_step(why, id, s, line)
+  local record = redis.call('HGET', ROOT .. 'intents', id)
+  s.fence, s.taken = s.fence + 1, '2'
+  redis.call('HSET', ROOT .. 'state', id, pack(s))
+  redis.call('ZADD', ROOT .. 'leases', lease_end, id)
+  step(why, id, line, record or '{}')
+end
+
+-- 1. Leases that ended: whoever held them is gone or stalled. A cancel that may have been sent is looked for,
+--    never sent again unseen; each such end is a strike.
+local function end_lease(id)
+  redis.call('ZREM', ROOT .. 'leases', id)
+  local line = redis.call('HGET', ROOT .. 'state', id)
+  if not line then return end
+  local s = parse(line)
+  if s.taken == '1' and s.stage == 'c' then s.stage = 'l' end
+  s.taken, s.strikes, s.place = '0', s.strikes + 1, text(steady)
+  if s.strikes >= 5 then
+    -- Even ending it cannot be done by a worker: it is told from here, with what the script itself knows.
+    redis.call('XADD', ROOT .. 'results', '*', 'v', '1', 'id', id, 'venue', plan.venue, 'account', plan.account,
+      'status', 'unresolved', 'final', '1', 'evidence', 'local', 'attempt', text(s.attempts),
+      'detail', 'every worker that took this intent ended; a person must look', 'settled_us', text(wall))
+    redis.call('HDEL', ROOT .. 'state', id)
+    redis.call('HDEL', ROOT .. 'intents', id)
+    redis.call('ZREM', ROOT .. 'expiry', id)
+    if s.orders ~= '-' then
+      for key in string.gmatch(s.orders, '[^,]+') do
+        local rest = {}
+        for other in string.gmatch(redis.call('HGET', ROOT .. 'orders', key) or '', '%S+') do
+          if other ~= id then rest[#rest + 1] = other end
+        end
+        if #rest > 0 then
+          redis.call('HSET', ROOT .. 'orders', key, table.concat(rest, ' '))
+        else
+          redis.call('HDEL', ROOT .. 'orders', key)
+        end
+      end
+    end
+    return
+  end
+  if s.strikes >= 2 then s.cap = '1' end
+  if s.strikes >= 3 then
+    lease_step('struck', id, s, pack(s))
+    return
+  end
+  redis.call('HSET', ROOT .. 'state', id, pack(s))
+  put_back(id, s)
+end
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', ROOT .. 'leases', '-inf', text(steady), 'LIMIT', 0, 100)) do
+  end_lease(id)
+end
+
+-- 2. Revocations: no call carries them, and they go before everything that could send their target.
+local function hex_bytes(hex)
+  return (string.gsub(hex, '%x%x', function(two) return string.char(tonumber(two, 16)) end))
+end
+local function not_open(target, memory_hex)
+  if memory_hex == '-' then -- an entry's own id: the inbox itself is the memory
+    if #redis.call('XRANGE', ROOT .. 'inbox', target, target) > 0 then return 'revoke-ended' end
+    return 'revoke-unknown'
+  end
+  for _, hour in ipairs(memory_hours()) do
+    local kept = redis.call('HGET', ROOT .. 'memory:' .. hour, hex_bytes(memory_hex))
+    if kept then return string.sub(kept, 1, 1) == 's' and 'revoke-sent' or 'revoke-ended' end
+  end
+  return 'revoke-unknown'
+end
+local function revoke(id)
+  redis.call('ZREM', ROOT .. 'queue:local', id)
+  local line = redis.call('HGET', ROOT .. 'state', id)
+  if not line then return end
+  local s = parse(line)
+  local target, target_line = s.look_class, nil
+  target_line = redis.call('HGET', ROOT .. 'state', target)
+  local why = nil
+  local t = target_line and parse(target_line)
+  if not t then
+    why = not_open(target, s.orders)
+  elseif t.cancel_class == 'local' then
+    why = 'revoke-ended'
+  elseif t.taken ~= '0' or t.stage ~= 'c' or t.attempts > 0 then
+    why = 'revoke-sent'
+  end
+  lease_step(why or 'revoke-claimed', id, s, line)
+  if not why then
+    unqueue(target, t)
+    lease_step('target', target, t, target_line)
+  end
+end
+for _, id in ipairs(redis.call('ZRANGE', ROOT .. 'queue:local', 0, 49)) do revoke(id) end
+
+-- 3. What has expired before anything of it was sent.
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', ROOT .. 'expiry', '-inf', '(' .. text(wall / 1000), 'LIMIT', 0, 100)) do
+  redis.call('ZREM', ROOT .. 'expiry', id)
+  local line = redis.call('HGET', ROOT .. 'state', id)
+  local s = line and parse(line)
+  if s and s.taken == '0' and s.attempts == 0 and (s.stage == 'c' or s.lookups == '0') then
+    unqueue(id, s)
+    lease_step('expired', id, s, line)
+  elseif s and s.attempts == 0 then
+    -- In a call's hands, perhaps to be given back unsent: asked again later.
+    redis.call('ZADD', ROOT .. 'expiry', text(math.max(tonumber(s.expires_ms), wall / 1000 + 500)), id)
+  end
+end
+
+-- 4. Timed intents that have become due, in order of their time.
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', ROOT .. 'timed', '-inf', text(math.floor(wall / 1000)), 'LIMIT', 0, 200)) do
+  redis.call('ZREM', ROOT .. 'timed', id)
+  local line = redis.call('HGET', ROOT .. 'state', id)
+  if line then
+    local s = parse(line)
+    s.place = text(steady)
+    redis.call('HSET', ROOT .. 'state', id, pack(s))
+    put_back(id, s)
+  end
+end
+
+-- 5. Holds: kept by reason, and all of them must have ended.
+local held, paused = {}, ARGV[4] == '1'
+do
+  local kept = redis.call('HGETALL', ROOT .. 'hold')
+  for i = 1, #kept, 2 do
+    local scope, reason = string.match(kept[i], '^(.-)|(.+)$')
+    local till = tonumber(string.match(kept[i + 1], '^(%-?%d+)'))
+    if till ~= -1 and till <= steady then
+      redis.call('HDEL', ROOT .. 'hold', kept[i])
+    elseif reason == 'paused' then
+      paused = true
+    else
+      if till == -1 then till = math.huge end
+      if not held[scope] or held[scope] < till then held[scope] = till end
+    end
+  end
+end
+-- Held without an end: come back soon enough that an operator's `resume` works within a second.
+local stopped = (held['*'] or 0) == math.huge
+if paused or stopped then no_later(steady + 400000) end
+local function hold_of(bucket)
+  return math.max(held['*'] or 0, held[bucket] or 0)
+end
+
+-- Units of a bucket free for this priority now, and when the next one is.
+local seen_buckets = {}
+local function bucket_state(name)
+  local b = seen_buckets[name]
+  if not b then
+    local key = ROOT .. 'permits:' .. name
+    redis.call('ZREMRANGEBYSCORE', key, '-inf', text(steady))
+    b = {key = key, units = plan.buckets[name][1], reserve = plan.buckets[name][3], used = redis.call('ZCARD', key)}
+    seen_buckets[name] = b
+  end
+  return b
+end
+local function free_units(name, urgent)
+  local b = bucket_state(name)
+  return b.units - (urgent and 0 or b.reserve) - b.used
+end
+local function free_at(name, urgent, need)
+  local till = hold_of(name)
+  local b = bucket_state(name)
+  local missing = need - free_units(name, urgent)
+  if missing > 0 then
+    local nth = redis.call('ZRANGE', b.key, missing - 1, missing - 1, 'WITHSCORES')
+    if nth[2] and tonumber(nth[2]) > till then till = tonumber(nth[2]) end
+    if not nth[2] then return math.huge end
+  end
+  return till
+end
+
+-- The route that carries most of a class' visible orders among those with a permit; else when one will have one.
+local function route_for(stage, class, visible, urgent)
+  local routes = plan.stages[stage][string.match(class, '^[^:]+')]
+  if not routes then return nil end
+  local best, best_carry, best_fits, at = nil, 0, false, math.huge
+  for _, r in ipairs(routes) do
+    local most, least, bucket, per_call, per_order = r[2], r[3], r[4], r[5], r[6]
+    local carry = math.min(visible, most)
+    if per_order > 0 then
+      carry = math.min(carry, math.max(1, math.floor((free_units(bucket, urgent) - per_call) / per_order)))
+    end
+    local need = per_call + per_order * carry
+    local when = free_at(bucket, urgent, need)
+    if when <= steady then
+      local fits = visible >= least
+      if not best or (fits and not best_fits) or (fits == best_fits and (carry > best_carry or (carry == best_carry and most < best[2]))) then
+        best, best_carry, best_fits = r, carry, fits
+      end
+    elseif when < at then
+      at = when
+    end
+  end
+  return best, best_carry, at
+end
+
+-- Walks the few class heads that are visible; returns the first call that can be made.
+local ORDER = {{'c', 'u'}, {'l', 'u'}, {'c', 'n'}, {'l', 'n'}}
+local function choose()
+  for _, o in ipairs(ORDER) do
+    local stage, priority = o[1], o[2]
+    local where = lane_of(stage, priority)
+    local allowed = string.find(ARGV[2], stage, 1, true) and not (paused and stage == 'c' and priority == 'n')
+    local heads = redis.call('ZRANGE', ROOT .. 'classes:' .. where, 0, 31, 'WITHSCORES')
+    for i = 1, #heads, 2 do
+      local class, at = heads[i], tonumber(heads[i + 1])
+      if at > steady then
+        if allowed then no_later(at) end
+        break
+      end
+      if allowed then
+        local visible = redis.call('ZCOUNT', ROOT .. 'queue:' .. where .. ':' .. class, '-inf', text(steady))
+        if visible == 0 then
+          fix_head(where, class)
+        else
+          local route, carry, later = route_for(stage, class, visible, priority == 'u')
+          if route then return stage, priority, class, route, carry end
+          if later then no_later(later) end
+        end
+      end
+    end
+  end
+end
+
+-- Fills a call from one class. Skips what is in flight or was sent too lately; two intents of one order
+-- travel as one item; an intent that may not travel in company closes the batch at its size.
+local function fill(stage, priority, class, route, carry)
+  local where = lane_of(stage, priority)
+  local queue = ROOT .. 'queue:' .. where .. ':' .. class
+  local ids = redis.call('ZRANGEBYSCORE', queue, '-inf', text(steady), 'LIMIT', 0, carry + 50)
+  if #ids == 0 then return {}, 0 end
+  local lines = redis.call('HMGET', ROOT .. 'state', unpack(ids))
+  local states, keys = {}, {}
+  for i, id in ipairs(ids) do
+    if lines[i] then
+      states[i] = parse(lines[i])
+      if stage == 'c' and states[i].orders ~= '-' then
+        for key in string.gmatch(states[i].orders, '[^,]+') do keys[#keys + 1] = key end
+      end
+    end
+  end
+  local busy = {}
+  if #keys > 0 then
+    local until_at = redis.call('ZMSCORE', ROOT .. 'sent', unpack(keys))
+    for i, key in ipairs(keys) do if until_at[i] then busy[key] = tonumber(until_at[i]) end end
+  end
+  local batch, items, limit, in_batch = {}, 0, carry, {}
+  for i, id in ipairs(ids) do
+    local s = states[i]
+    if not s then
+      redis.call('ZREM', queue, id)
+    elseif s.attempts == 0 and (stage == 'c' or s.lookups == '0') and s.expires_ms ~= '0' and tonumber(s.expires_ms) < wall / 1000 then
+      redis.call('ZREM', queue, id)
+      redis.call('ZREM', ROOT .. 'expiry', id)
+      lease_step('expired', id, s, lines[i])
+    else
+      local rides, blocked = false, 0
+      if s.orders ~= '-' then
+        for key in string.gmatch(s.orders, '[^,]+') do
+          if in_batch[key] then rides = true end
+          if busy[key] and busy[key] > blocked then blocked = busy[key] end
+        end
+      end
+      if blocked > steady then
+        redis.call('ZADD', queue, text(blocked), id)
+      else
+        local cap, fits = tonumber(s.cap), true
+        if not rides then
+          local bound = limit
+          if cap > 0 and cap < bound then bound = cap end
+          fits = items + 1 <= bound
+          if fits then limit, items = bound, items + 1 end
+        end
+        if fits and #batch < 2 * carry + 10 then
+          batch[#batch + 1] = {id = id, s = s, line = lines[i]}
+          if s.orders ~= '-' then
+            for key in string.gmatch(s.orders, '[^,]+') do in_batch[key] = true end
+          end
+        elseif items >= limit then
+          break
+        end
+      end
+    end
+  end
+  return batch, items, in_batch
+end
+
+-- The grant: everything a crash of the caller must not undo is written here, before anything is sent.
+local function grant(stage, priority, class, route, batch, items, in_batch)
+  local where = lane_of(stage, priority)
+  local removed, sets, leases, wanted = {}, {}, {}, {}
+  for i, b in ipairs(batch) do
+    local s = b.s
+    s.fence, s.taken = s.fence + 1, '1'
+    if stage == 'c' then
+      s.attempts = s.attempts + 1
+      s.route, s.batch, s.size, s.taken_us = route[1], batch_id, text(items), text(wall)
+    else
+      s.lookups = text(tonumber(s.lookups) + 1)
+    end
+    removed[i], wanted[i] = b.id, b.id
+    sets[#sets + 1] = b.id
+    sets[#sets + 1] = pack(s)
+    leases[#leases + 1] = lease_end
+    leases[#leases + 1] = b.id
+  end
+  redis.call('HSET', ROOT .. 'state', unpack(sets))
+  redis.call('ZADD', ROOT .. 'leases', unpack(leases))
+  redis.call('ZREM', ROOT .. 'queue:' .. where .. ':' .. class, unpack(removed))
+  fix_head(where, class)
+  if stage == 'c' then
+    local sent = {}
+    for key in pairs(in_batch) do
+      sent[#sent + 1] = text(steady + plan.lease_us + plan.gap_us)
+      sent[#sent + 1] = key
+    end
+    if #sent > 0 then redis.call('ZADD', ROOT .. 'sent', unpack(sent)) end
+  end
+  local b = bucket_state(route[4])
+  local units = route[5] + route[6] * items
+  -- Until the caller reports, the permit counts as used for as long as its call could possibly live.
+  local free = steady + plan.lease_us + plan.buckets[route[4]][2] + 1000000
+  for i = 1, units do redis.call('ZADD', b.key, text(free), batch_id .. ':' .. text(i)) end
+  b.used = b.used + units
+  local records = redis.call('HMGET', ROOT .. 'intents', unpack(wanted))
+  local fastest = redis.call('HGET', ROOT .. 'rtt:' .. route[4], 'fast') or '0'
+  local reply = {route[1], stage, fastest}
+  for i, x in ipairs(batch) do
+    reply[#reply + 1] = x.id
+    reply[#reply + 1] = x.line
+    reply[#reply + 1] = records[i] or '{}'
+  end
+  return reply, free
+end
+
+-- Another server than before (restart, failover): permits it has forgotten and permits granted elsewhere
+-- must not add up.
+local function server_changed()
+  local run = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)') or '-'
+  if run == server then return false end
+  local first = server == '-'
+  server = run
+  if first then return false end
+  redis.call('HSET', ROOT .. 'hold', '*|restart',
+    text(steady + plan.lease_us + plan.window_us) .. ' another server than before: waiting until every earlier permit is surely free')
+  return true
+end
+
+redis.call('ZREMRANGEBYSCORE', ROOT .. 'sent', '-inf', text(steady))
+local reply, out = {}, nil
+for round = 1, 4 do
+  local stage, priority, class, route, carry = choose()
+  if not stage then break end
+  if server_changed() then
+    no_later(steady + 50000)
+    break
+  end
+  local batch, items, in_batch = fill(stage, priority, class, route, carry)
+  if #batch > 0 then
+    reply, out = grant(stage, priority, class, route, batch, items, in_batch)
+    next_at = steady
+    break
+  end
+  -- Everything that was visible here is in flight or was sent too lately: the next class, or the next call.
+  fix_head(lane_of(stage, priority), class)
+  if round == 4 then next_at = steady end
+end
+
+-- When to come back at the latest: a lease's end, a timed intent, an expiry.
+local lease = redis.call('ZRANGE', ROOT .. 'leases', 0, 0, 'WITHSCORES')
+if lease[2] then no_later(tonumber(lease[2])) end
+local timed = redis.call('ZRANGE', ROOT .. 'timed', 0, 0, 'WITHSCORES')
+if timed[2] then no_later(steady + math.max(0, tonumber(timed[2]) * 1000 - wall)) end
+local expiry = redis.call('ZRANGE', ROOT .. 'expiry', 0, 0, 'WITHSCORES')
+if expiry[2] then no_later(steady + math.max(0, (tonumber(expiry[2]) + 1) * 1000 - wall)) end
+
+if #steps > 0 then out = math.max(out or 0, steady + plan.lease_us) end
+keep_clock(out)
+return {text(steady), text(wall), text(math.max(0, next_at - steady)), steps, reply, stopped and 1 or 0}

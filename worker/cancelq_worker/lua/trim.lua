@@ -1,0 +1,29 @@
+#!lua flags=allow-oom
+-- TRIM: drops what is old from the streams and the memory.
+--
+-- KEYS[1]  the lane's clock
+-- ARGV     keep_ms (0 keeps all), dedup_hours, the caller's wall clock in ms
+-- Replies  {results trimmed, inbox trimmed, hours dropped}
+-- Two clocks must agree to an hour before anything is dropped: a clock that jumps must not empty the audit.
+-- The inbox is never trimmed past the cursor.
+
+--include
+
+if math.abs(wall / 1000 - tonumber(ARGV[3])) > 3600000 then return {0, 0, 0} end
+
+local results, inbox, dropped = 0, 0, 0
+local keep_ms = tonumber(ARGV[1])
+if keep_ms > 0 then
+  local least = math.floor(wall / 1000) - keep_ms
+  results = redis.call('XTRIM', ROOT .. 'results', 'MINID', '~', text(least))
+  local at_ms = tonumber(string.match(redis.call('GET', ROOT .. 'cursor') or '0-0', '^%d+'))
+  inbox = redis.call('XTRIM', ROOT .. 'inbox', 'MINID', '~', text(math.min(least, at_ms)))
+end
+local oldest = math.floor(wall / 3600000000) - tonumber(ARGV[2]) - 1
+for _, hour in ipairs(redis.call('ZRANGEBYSCORE', ROOT .. 'memory', '-inf', '(' .. text(oldest), 'LIMIT', 0, 4)) do
+  redis.call('UNLINK', ROOT .. 'memory:' .. hour)
+  redis.call('ZREM', ROOT .. 'memory', hour)
+  dropped = dropped + 1
+end
+keep_clock()
+return {results, inbox, dropped}

@@ -1,0 +1,365 @@
+"""The worker as RQ sees it: registered, listed by `rq info`, held by `rq suspend`, ended by TERM.
+
+Cancels do not travel as RQ jobs. What runs here is the engine, an asyncio program that knows nothing of RQ;
+this adapter registers it on one RQ queue per lane (`lane:VENUE:ACCOUNT`), keeps its heartbeat, tells it when
+is suspended and turns signals into its stop event. Nothing that must be true depends on RQ's server being
+there: if it goes away, the engine goes on, and the registration is made again when it is back.
+
+    cancelq worker
+    rq worker -w cancelq_worker.rq_worker.LaneWorker lane:bitget:main -u redis://…
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterable
+from datetime import UTC, datetime
+from types import FrameType
+from typing import Any, Protocol
+
+import structlog
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+from rq import Queue
+from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT
+from rq.exceptions import NoSuchJobError
+from rq.job import Job, JobStatus
+from rq.results import Result
+from rq.serializers import JSONSerializer
+from rq.suspension import is_suspended
+from rq.worker import BaseWorker, DequeueStrategy, WorkerStatus
+
+from cancelq.contract import Lane
+from cancelq.errors import LaneError
+from cancelq_worker import logs, wiring
+from cancelq_worker.exits import Exit
+from cancelq_worker.settings import Settings, SettingsError
+
+new_loop: Callable[[], asyncio.AbstractEventLoop]
+try:
+    from uvloop import new_event_loop as new_loop
+except ImportError:  # no build for this platform: slower, nothing else
+    new_loop = asyncio.new_event_loop
+
+log = structlog.get_logger(__name__)
+
+QUEUE_PREFIX = "lane:"
+# One beat asks whether RQ is suspended, so this bounds how late `rq suspend` is seen, too.
+BEAT_S = 0.4
+# RQ stretches its clients' socket time-out to minutes, for its blocking reads; nothing here blocks.
+RQ_SOCKET_TIMEOUT_S = 5.0
+# RQ forgets a worker that died without a word 60 s after this many seconds without a heartbeat.
+WORKER_TTL_S = 30
+# A pool passes the terminal's Ctrl-C on to workers that got it themselves: one wish, two signals.
+SAME_WISH_S = 1.0
+# How many misplaced jobs of one queue are failed per beat.
+MISPLACED_AT_ONCE = 10
+
+
+class Serve(Protocol):
+    """The engine: serves the lanes of `settings`, and returns after draining once `stop` is set."""
+
+    def __call__(
+        self,
+        settings: Settings,
+        *,
+        worker_name: str,
+        stop: asyncio.Event,
+        suspended: Callable[[], bool],
+        dry_run: bool = False,
+    ) -> Coroutine[Any, Any, None]: ...
+
+
+def run(settings: Settings, *, serve: Serve = wiring.serve) -> bool:
+    """Serves every lane of `settings` until TERM or INT; true if HUP asked to start again with new settings.
+
+    Raises `SettingsError` where RQ cannot run on the server that is configured, and `RedisError` where that
+    server is down at the start and is also the lanes' own.
+    """
+    name = worker_name()
+    try:
+        worker = LaneWorker(
+            [queue_name(lane) for lane in settings.lanes],
+            name=name,
+            connection=rq_connection(settings),
+            worker_ttl=WORKER_TTL_S,
+            serializer=JSONSerializer,
+        )
+    except RedisError as error:
+        if settings.rq_redis_url is None:
+            raise
+        log.error(
+            "RQ's server cannot be reached: serving without it, unlisted until restarted", cause=str(error)
+        )
+        return _Session(serve, settings, name, suspended=lambda: False).run()
+    worker.settings = settings
+    worker.serve = serve
+    worker.work()
+    return worker.restart_wanted
+
+
+def worker_name() -> str:
+    """A name that no other worker has or had: host, process id and a random part."""
+    host = socket.gethostname().split(".", 1)[0] or "host"
+    return f"{host}-{os.getpid()}-{secrets.token_hex(3)}"
+
+
+def queue_name(lane: Lane) -> str:
+    """The RQ queue a lane's workers are registered on."""
+    return f"{QUEUE_PREFIX}{lane}"
+
+
+def rq_connection(settings: Settings) -> Redis:
+    """A client of RQ's server, not the engine's. Raises `SettingsError` for a server RQ cannot run on."""
+    url = settings.rq_redis_url or settings.redis_url
+    if "+" in url.split("://", 1)[0]:
+        raise SettingsError(["rq_redis_url must name a plain Redis server (redis://, rediss:// or unix://)"])
+    return Redis.from_url(url, socket_timeout=RQ_SOCKET_TIMEOUT_S, socket_connect_timeout=RQ_SOCKET_TIMEOUT_S)
+
+
+class LaneWorker(BaseWorker):
+    """An RQ worker whose work is the engine. Jobs on its queues are failed aloud: its inbox feeds a lane."""
+
+    # Left out (as under `rq worker`), they are read from the environment and the file CANCELQ_CONFIG names.
+    settings: Settings | None = None
+    serve: Serve = staticmethod(wiring.serve)
+    # After `work`: HUP came, and the settings it asked to read again are valid.
+    restart_wanted: bool = False
+
+    def work(
+        self,
+        burst: bool = False,
+        logging_level: str | None = None,
+        date_format: str = DEFAULT_LOGGING_DATE_FORMAT,
+        log_format: str = DEFAULT_LOGGING_FORMAT,
+        max_jobs: int | None = None,
+        max_idle_time: int | None = None,
+        with_scheduler: bool = False,
+        dequeue_strategy: DequeueStrategy = DequeueStrategy.DEFAULT,
+        **_: object,
+    ) -> bool:
+        """Serves until TERM or INT, and returns false, as no job was done.
+
+        A lane never runs empty for good and has no jobs to count or schedule, so of these keywords only those
+        of logging are heeded. Raises whatever the engine raised.
+        """
+        settings = self.settings or _own_settings(self.queue_names())
+        _hurry(self.connection)
+        self.bootstrap(logging_level, date_format, log_format)
+        pulse = _Pulse(self)
+        session = _Session(self.serve, settings, self.name, suspended=pulse.suspended)
+        try:
+            pulse.beat()
+            pulse.start()
+            self.restart_wanted = session.run()
+        finally:
+            pulse.stop()
+            self._leave()
+        return False
+
+    def _leave(self) -> None:
+        try:
+            self.teardown()  # type: ignore[no-untyped-call]  # RQ leaves it unannotated
+        except RedisError as error:
+            log.warning("RQ was not told that this worker ended; it forgets it by itself", cause=str(error))
+
+
+def _own_settings(queue_names: Iterable[str]) -> Settings:
+    """The settings a worker that `rq worker` started reads by itself, narrowed to the lanes of its queues.
+
+    Exits with code 78 where they cannot be used: RQ would print a traceback.
+    """
+    if not structlog.is_configured():
+        logging.getLogger("rq.worker").handlers.clear()
+        logs.configure(sys.stderr)
+    try:
+        lanes = [_lane_of(name) for name in queue_names]
+        return Settings.load(None, os.environ, need_keys=False).only(lanes)
+    except SettingsError as error:
+        for problem in error.problems:
+            print(f"error: {problem}", file=sys.stderr)
+        raise SystemExit(Exit.CONFIGURATION) from None
+
+
+def _lane_of(queue: str) -> Lane:
+    try:
+        return Lane.parse(queue.removeprefix(QUEUE_PREFIX) if queue.startswith(QUEUE_PREFIX) else "")
+    except LaneError:
+        raise SettingsError([f"{queue} is no lane's queue; they are named like lane:bitget:main"]) from None
+
+
+def _hurry(connection: Redis) -> None:
+    """Makes RQ's client fail soon and only once: what it says here is said again at the next beat."""
+    connection.get_connection_kwargs().update(socket_timeout=RQ_SOCKET_TIMEOUT_S)
+    connection.set_retry(Retry(NoBackoff(), 0))
+    # Open connections keep the time-outs they were made with.
+    connection.connection_pool.disconnect()
+    connection.connection_pool.reset()
+
+
+class _Pulse(threading.Thread):
+    """Tells RQ that its worker lives, hears whether it may work; a thread, because RQ's client blocks."""
+
+    def __init__(self, worker: LaneWorker) -> None:
+        super().__init__(name="rq-pulse", daemon=True)
+        self._worker = worker
+        self._suspended = False
+        self._ended = threading.Event()
+        self._trouble = ""
+
+    def suspended(self) -> bool:
+        """What RQ said at the last beat it answered."""
+        return self._suspended
+
+    def stop(self) -> None:
+        """Ends the beats; returns when none is under way any more, at most after one socket time-out."""
+        self._ended.set()
+        if self.is_alive():
+            self.join(RQ_SOCKET_TIMEOUT_S + 1)
+
+    def run(self) -> None:
+        while not self._ended.wait(BEAT_S):
+            try:
+                self.beat()
+            except RedisError as error:
+                self._tell(f"{type(error).__name__}: {error}")
+            except Exception:
+                # Without a pulse `rq suspend` would go unheard, so no surprise may end it.
+                log.exception("a beat for RQ failed")
+            else:
+                self._tell("")
+
+    def beat(self) -> None:
+        """One heartbeat: registered, alive, suspended or not, no job waiting where none belongs."""
+        worker = self._worker
+        if not worker.connection.hexists(worker.key, "birth"):
+            # A server that came back empty; what a heartbeat left there since would pass for another worker.
+            worker.connection.delete(worker.key)
+            worker.register_birth()  # type: ignore[no-untyped-call]  # RQ leaves it unannotated
+        suspended = bool(is_suspended(worker.connection, worker))
+        if suspended != self._suspended:
+            worker.set_state(WorkerStatus.SUSPENDED if suspended else WorkerStatus.STARTED)
+            self._suspended = suspended
+            log.warning("suspended by RQ: urgent cancels only" if suspended else "resumed by RQ")
+        _fail_misplaced(worker)
+
+    def _tell(self, trouble: str) -> None:
+        """Logs the trouble when it begins, changes or ends, not at every beat."""
+        if trouble and trouble != self._trouble:
+            log.error("RQ's server does not answer; the lanes are served on", cause=trouble)
+        elif self._trouble and not trouble:
+            log.info("RQ's server answers again")
+        self._trouble = trouble
+
+
+def _fail_misplaced(worker: LaneWorker) -> None:
+    with worker.connection.pipeline(transaction=False) as pipeline:
+        for queue in worker.queues:
+            pipeline.lrange(queue.key, 0, MISPLACED_AT_ONCE - 1)
+        waiting = pipeline.execute()
+    for queue, job_ids in zip(worker.queues, waiting, strict=True):
+        for job_id in job_ids:
+            _fail(worker, queue, job_id.decode())
+
+
+def _fail(worker: LaneWorker, queue: Queue, job_id: str) -> None:
+    """Moves a job to the failed registry without looking into it: what it was pickled with stays closed.
+
+    Two workers may do so at once; the second changes nothing that anybody sees.
+    """
+    try:
+        job = Job.fetch(job_id, connection=worker.connection, serializer=JSONSerializer)
+    except NoSuchJobError:
+        queue.remove(job_id)
+        return
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        log.error(
+            "removed what is no job from a lane's queue", queue=queue.name, job=job_id, cause=str(error)
+        )
+        queue.remove(job_id)
+        return
+    inbox = _lane_of(queue.name).inbox
+    reason = (
+        f"{queue.name} runs no jobs: nothing was run, nothing was cancelled. "
+        f"Add the intent to the stream {inbox}, or enqueue cancelq.rq.submit on the queue 'cancelq'."
+    )
+    job.ended_at = datetime.now(UTC)
+    with worker.connection.pipeline() as pipeline:
+        queue.remove(job, pipeline=pipeline)
+        job.set_status(JobStatus.FAILED, pipeline=pipeline)
+        queue.failed_job_registry.add(job, ttl=job.failure_ttl, exc_string=reason, pipeline=pipeline)
+        Result.create_failure(job, job.failure_ttl, reason, worker_name=worker.name, pipeline=pipeline)
+        worker.increment_failed_job_count(pipeline)
+        pipeline.execute()
+    queue.enqueue_dependents(job)
+    log.error("failed a job that was put on a lane's queue", queue=queue.name, job=job_id, inbox=inbox)
+
+
+class _Session:
+    """One run of the engine under signals: TERM and INT drain, a second INT ends, HUP wants a restart."""
+
+    def __init__(self, serve: Serve, settings: Settings, name: str, suspended: Callable[[], bool]) -> None:
+        self._serve = serve
+        self._settings = settings
+        self._name = name
+        self._suspended = suspended
+        self._stop = asyncio.Event()
+        self._wished_s: float | None = None
+        self._restart = False
+
+    def run(self) -> bool:
+        """Returns when the engine has drained: true if a restart is wanted. In the main thread only."""
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            loop = runner.get_loop()
+            # Handlers of the interpreter, not of the loop: a second INT must end a loop that is stuck.
+            handlers: dict[signal.Signals, Callable[[int, FrameType | None], object]] = {
+                signal.SIGTERM: lambda *_: loop.call_soon_threadsafe(self._drain, "TERM"),
+                signal.SIGINT: lambda *_: self._interrupt(loop),
+                signal.SIGHUP: lambda *_: loop.call_soon_threadsafe(self._reread),
+            }
+            before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+            try:
+                runner.run(self._served())
+            finally:
+                for number, handler in before.items():
+                    signal.signal(number, handler)
+        return self._restart
+
+    async def _served(self) -> None:
+        log.info("serving", worker=self._name, lanes=[str(lane) for lane in self._settings.lanes])
+        await self._serve(self._settings, worker_name=self._name, stop=self._stop, suspended=self._suspended)
+        log.info("drained", worker=self._name)
+
+    def _drain(self, why: str) -> None:
+        if not self._stop.is_set():
+            log.info("draining: nothing new is taken", worker=self._name, signal=why)
+            self._stop.set()
+
+    def _interrupt(self, loop: asyncio.AbstractEventLoop) -> None:
+        now_s = time.monotonic()
+        if self._wished_s is None:
+            self._wished_s = now_s
+            loop.call_soon_threadsafe(self._drain, "INT")
+        elif now_s - self._wished_s > SAME_WISH_S:
+            # What was under way is found by its lease; a clean end is what did not come.
+            os.write(sys.stderr.fileno(), b"ended at once, on a second interrupt\n")
+            os._exit(Exit.INTERRUPTED)
+
+    def _reread(self) -> None:
+        try:
+            self._settings.again()
+        except SettingsError as error:
+            log.error("HUP: the new settings cannot be used, the old ones stay", problems=error.problems)
+            return
+        self._restart = True
+        self._drain("HUP")

@@ -1,0 +1,381 @@
+"""What a desk configures: a TOML file, overridden by a secrets directory, overridden by the environment.
+
+Everything is read once, by `Settings.load`, from what the caller hands in; building `Settings(...)` directly
+reads nothing from outside. A mistake is never skipped: each one becomes a line that names the place it was
+written at and what to write instead. No line, no `repr` and no error holds a secret.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import socket
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Self
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from cancelq.contract import VENUES, Lane
+from cancelq.errors import LaneError
+from cancelq_worker.settings_origin import PREFIX, Origin, SettingsError
+
+__all__ = ["Account", "Settings", "SettingsError", "without_credentials"]
+
+REDIS_SCHEMES = (
+    "redis",
+    "rediss",
+    "unix",
+    "redis+sentinel",
+    "rediss+sentinel",
+    "redis+cluster",
+    "rediss+cluster",
+)
+# What a lease must leave over after the last moment a call may start and the longest wait for its answer.
+LEASE_MARGIN_MS = 2000
+
+
+class Place(BaseModel):
+    """Where a venue is reached when an account does not say otherwise."""
+
+    model_config = ConfigDict(frozen=True)
+
+    base_url: str
+    ws_url: str
+    demo_base_url: str | None
+    demo_ws_url: str | None
+    needs_passphrase: bool = False
+
+
+# Bitget's demo is the same host with demo keys and a header; BingX has no spot demo that its papers describe.
+PLACES: Mapping[str, Place] = {
+    "bitget": Place(
+        base_url="https://api.bitget.com",
+        ws_url="wss://ws.bitget.com/v2/ws/private",
+        demo_base_url="https://api.bitget.com",
+        demo_ws_url="wss://wspap.bitget.com/v2/ws/private",
+        needs_passphrase=True,
+    ),
+    "bybit": Place(
+        base_url="https://api.bybit.com",
+        ws_url="wss://stream.bybit.com/v5/private",
+        demo_base_url="https://api-demo.bybit.com",
+        demo_ws_url="wss://stream-demo.bybit.com/v5/private",
+    ),
+    "bingx": Place(
+        base_url="https://open-api.bingx.com",
+        ws_url="wss://open-api-ws.bingx.com/market",
+        demo_base_url=None,
+        demo_ws_url=None,
+    ),
+}
+
+
+def _known_venue(name: str) -> str:
+    if name not in VENUES:
+        raise ValueError(f'unknown venue "{name}"{_meant(name, VENUES, "venues are")}')
+    return name
+
+
+def _usable_account(name: str) -> str:
+    try:
+        Lane.parse(f"{VENUES[0]}:{name}")
+    except LaneError as error:
+        rule = "a lower-case letter, then up to 31 of a-z, 0-9 and single _"
+        raise ValueError(f'"{name}" cannot name an account; use {rule}') from error
+    return name
+
+
+def _header_safe(secret: SecretStr) -> SecretStr:
+    """Keys travel in HTTP headers: a pasted newline or an invisible character would fail every call."""
+    text = secret.get_secret_value().strip()
+    if not all("!" <= character <= "~" for character in text):
+        raise ValueError("holds a space or a character outside ASCII; paste it again")
+    return SecretStr(text)
+
+
+def _web_url(url: str) -> str:
+    return _checked_url(url, ("https", "http")).rstrip("/") if url else url
+
+
+def _socket_url(url: str | None) -> str | None:
+    return _checked_url(url, ("wss", "ws")) if url else None
+
+
+def _redis_url(url: str | None) -> str | None:
+    return None if url is None else _checked_url(url, REDIS_SCHEMES)
+
+
+def _checked_url(url: str, schemes: tuple[str, ...]) -> str:
+    parts = _split(url)
+    if parts is None or parts.scheme not in schemes or not (parts.netloc or parts.path):
+        raise ValueError(f"must be a URL that begins with {', '.join(scheme + '://' for scheme in schemes)}")
+    return url
+
+
+def _split(url: str) -> SplitResult | None:
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return None
+
+
+Secret = Annotated[SecretStr, AfterValidator(_header_safe)]
+
+
+class Account(BaseModel):
+    """One account at one venue, a lane. An empty `api_key` or `api_secret` means that none was given."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    base_url: Annotated[str, AfterValidator(_web_url)] = ""
+    # The private order stream; None: off.
+    ws_url: Annotated[str | None, AfterValidator(_socket_url)] = None
+    api_key: Secret = SecretStr("")
+    api_secret: Secret = SecretStr("")
+    passphrase: Secret | None = None
+    demo: bool = False
+    # Units per window of a bucket, by the bucket's name, where the venue granted more or less than usual.
+    limits: dict[str, Annotated[int, Field(ge=1, le=1_000_000)]] = Field(default_factory=dict)
+
+
+Accounts = dict[
+    Annotated[str, AfterValidator(_known_venue)],
+    dict[Annotated[str, AfterValidator(_usable_account)], Account],
+]
+
+
+class Settings(BaseSettings):
+    """The settings of one process, complete and checked. Immutable; `again` reads the same places anew."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, env_prefix=PREFIX, env_nested_delimiter="__"
+    )
+
+    # May hold a password, therefore not in `repr`; show `redis_place` instead.
+    redis_url: Annotated[str, AfterValidator(_redis_url)] = Field("redis://127.0.0.1:6379/0", repr=False)
+    rq_redis_url: Annotated[str | None, AfterValidator(_redis_url)] = Field(None, repr=False)
+    secrets_dir: Path | None = None
+    egress: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = Field(
+        default_factory=lambda: re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:64] or "host"
+    )
+    results_keep_days: int = Field(30, ge=1, le=3650)
+    urgent_reserve: int = Field(1, ge=0, le=1000)
+    lease_ms: int = Field(5000, ge=3000, le=60_000)
+    dedup_hours: int = Field(24, ge=1, le=168)
+    max_attempts: int = Field(5, ge=1, le=100)
+    lookup_budget_ms: int = Field(10_000, ge=1000, le=3_600_000)
+    http_connect_ms: int = Field(1000, ge=100, le=10_000)
+    accounts: Annotated[Accounts, BeforeValidator(lambda given: given or {})] = Field(default_factory=dict)
+
+    _again: Callable[[], Self] | None = PrivateAttr(None)
+
+    @classmethod
+    def load(cls, config: Path | None, env: Mapping[str, str], *, need_keys: bool = True) -> Self:
+        """Settings from `config` (else the file `CANCELQ_CONFIG` names, else none), secret files and `env`.
+
+        With `need_keys` at least one account is required, and each must have its credentials; commands that
+        only read or write streams do without. Raises `SettingsError` with every problem found at once.
+        """
+        origin = Origin(config, env)
+        strays = list(origin.strays(cls.model_fields, tables=["accounts"]))
+        try:
+            settings = cls(**origin.values(cls))
+        except ValidationError as error:
+            raise SettingsError([*strays, *_in_words(error, origin)]) from None
+        problems = [*strays, *(_missing_keys(settings) if need_keys else ())]
+        if problems:
+            raise SettingsError(problems)
+        settings._again = lambda: cls.load(config, env, need_keys=need_keys)
+        return settings
+
+    def only(self, lanes: Iterable[Lane]) -> Self:
+        """These settings with the accounts of `lanes` alone, which must be configured and have their keys.
+
+        Raises `SettingsError` where one is not or has not.
+        """
+        wanted = tuple(lanes)
+        if unknown := [str(lane) for lane in wanted if lane not in self.lanes]:
+            raise SettingsError(
+                f"{lane} is not configured; add [accounts.{lane.replace(':', '.')}]" for lane in unknown
+            )
+        accounts: dict[str, dict[str, Account]] = {}
+        for lane in wanted:
+            accounts.setdefault(lane.venue, {})[lane.account] = self.account(lane)
+        narrowed = self.model_copy(update={"accounts": accounts})
+        if problems := list(_missing_keys(narrowed)):
+            raise SettingsError(problems)
+        narrowed._again = lambda: self.again().only(wanted)
+        return narrowed
+
+    def again(self) -> Self:
+        """The same file, secrets directory and environment read once more (what HUP asks for)."""
+        return self._again() if self._again else self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what is passed in: the environment is the caller's to read, once."""
+        return (init_settings,)
+
+    @model_validator(mode="after")
+    def _fill_places(self) -> Self:
+        for venue, by_name in self.accounts.items():
+            for name, account in by_name.items():
+                by_name[name] = _placed(venue, name, account)
+        _refuse_shared_keys(self)
+        return self
+
+    @property
+    def lanes(self) -> tuple[Lane, ...]:
+        """Every configured lane, in the order of the venues' and accounts' first mention."""
+        return tuple(Lane(venue, name) for venue, names in self.accounts.items() for name in names)
+
+    def account(self, lane: Lane) -> Account:
+        """The account of a configured lane. Raises `KeyError` for any other."""
+        return self.accounts[lane.venue][lane.account]
+
+    @property
+    def redis_place(self) -> str:
+        """`redis_url` without user and password: what may be shown and logged."""
+        return without_credentials(self.redis_url)
+
+    @property
+    def answer_ms(self) -> int:
+        """The longest wait for a venue's answer: two thirds of the lease less its margin (2000 of 5000)."""
+        return (self.lease_ms - LEASE_MARGIN_MS) * 2 // 3
+
+    @property
+    def send_by_ms(self) -> int:
+        """How long after the grant a call may still start: the last third of the lease less its margin."""
+        return (self.lease_ms - LEASE_MARGIN_MS) // 3
+
+
+def without_credentials(url: str) -> str:
+    """`url` without its user and password, and without its query, which may hold a password too."""
+    return re.sub(r"//[^@/]*@", "//", url.split("?", 1)[0])
+
+
+def _placed(venue: str, name: str, account: Account) -> Account:
+    """`account` with the venue's own addresses where it names none; a stream address of its own is kept."""
+    place, setting = PLACES[venue], f"accounts.{venue}.{name}"
+    if not account.base_url and account.demo and place.demo_base_url is None:
+        raise ValueError(f"{setting}.demo: {venue} has no spot demo; let base_url name a `cancelq simulate`")
+    if _in_the_clear(account.base_url, place):
+        raise ValueError(f"{setting}.base_url would send keys unencrypted; write https://")
+    default_ws = place.demo_ws_url if account.demo else place.ws_url
+    keeps_ws = "ws_url" in account.model_fields_set or account.base_url
+    return account.model_copy(
+        update={
+            "base_url": account.base_url or (place.demo_base_url if account.demo else place.base_url),
+            "ws_url": account.ws_url if keeps_ws else default_ws,
+        }
+    )
+
+
+def _in_the_clear(url: str, place: Place) -> bool:
+    host = urlsplit(url).hostname or ""
+    domain = ".".join((urlsplit(place.base_url).hostname or "").split(".")[-2:])
+    return url.startswith("http://") and (host == domain or host.endswith("." + domain))
+
+
+def _refuse_shared_keys(settings: Settings) -> None:
+    """A limit belongs to a key's user: two lanes with one key would each use all of it."""
+    owners: dict[str, Lane] = {}
+    for lane in settings.lanes:
+        key = settings.account(lane).api_key.get_secret_value()
+        if key and (first := owners.setdefault(key, lane)) != lane:
+            raise ValueError(f"{first} and {lane} have the same api_key; each lane needs a key of its own")
+
+
+def _missing_keys(settings: Settings) -> Iterator[str]:
+    if not settings.lanes:
+        example = _variable(Lane.parse("bitget:main"), "api_key")
+        yield f"no account is configured; add [accounts.bitget.main] to the settings file, or set {example}"
+    for lane in settings.lanes:
+        account = settings.account(lane)
+        wanted = {"api_key": account.api_key, "api_secret": account.api_secret}
+        if PLACES[lane.venue].needs_passphrase:
+            wanted["passphrase"] = account.passphrase or SecretStr("")
+        for name, secret in wanted.items():
+            if not secret.get_secret_value():
+                yield (
+                    f"{lane} has no {name}; set {_variable(lane, name)}, "
+                    f"or put it into a file {_variable(lane, name).lower()} in secrets_dir"
+                )
+
+
+def _variable(lane: Lane, field: str) -> str:
+    return f"{PREFIX}ACCOUNTS__{lane.venue}__{lane.account}__{field}".upper()
+
+
+def _in_words(error: ValidationError, origin: Origin) -> Iterator[str]:
+    for detail in error.errors(include_url=False, include_context=True):
+        path = tuple(str(part) for part in detail["loc"] if part != "[key]")
+        place, rest = origin.where(path)
+        name = "" if detail["type"] == "extra_forbidden" else ".".join(rest)
+        yield " ".join(part for part in (place, name, _reason(detail, path)) if part)
+
+
+def _reason(detail: ErrorDetails, path: tuple[str, ...]) -> str:
+    """What is wrong with one value, in words; the value itself only where it is a number."""
+    context, given = detail.get("ctx", {}), str(detail["input"])
+    shown = f", it is {given}" if given.lstrip("-").isdigit() else ""
+    match detail["type"]:
+        case "extra_forbidden":
+            return (
+                f'unknown setting "{path[-1]}"{_meant(path[-1], _fields_at(path[:-1]), "settings here are")}'
+            )
+        case "greater_than_equal":
+            return f"must be at least {context['ge']}{shown}"
+        case "less_than_equal":
+            return f"must be at most {context['le']}{shown}"
+        case "int_parsing" | "int_type" | "int_from_float" | "int_parsing_size":
+            return "must be a whole number in plain digits"
+        case "bool_parsing" | "bool_type":
+            return "must be true or false"
+        case "string_type" | "path_type" | "secret_type":
+            return 'must be text in "quotes"'
+        case "string_pattern_mismatch":
+            return "may hold 1 to 64 letters, digits, dots, - and _ only"
+        case "dict_type" | "model_type" | "model_attributes_type":
+            return _not_a_table(path)
+        case "value_error":
+            return str(context["error"])
+        case _:
+            return str(detail["msg"])
+
+
+def _not_a_table(path: tuple[str, ...]) -> str:
+    if len(path) == 3 and path[2] in Account.model_fields:
+        return f"stands where an account's name belongs; write accounts.{path[1]}.NAME.{path[2]}"
+    return "must be a table, such as [accounts.bitget.main]"
+
+
+def _fields_at(path: tuple[str, ...]) -> Iterable[str]:
+    return Account.model_fields if len(path) == 3 and path[0] == "accounts" else Settings.model_fields
+
+
+def _meant(name: str, known: Iterable[str], otherwise: str) -> str:
+    close = difflib.get_close_matches(name.lower(), list(known), n=1)
+    return f', did you mean "{close[0]}"?' if close else f"; {otherwise} {', '.join(known)}"

@@ -1,0 +1,447 @@
+"""The world behind all venues: clock, accounts, orders and what happens to them, limits, faults, and the
+truth.
+
+Nothing here runs by itself. What is due (a cancel that was acknowledged and executes later, a fill on the
+way) is done at the next look, dated to when it was due; so a whole run works on a clock that stands still in
+between.
+"""
+
+import random
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from enum import StrEnum
+from heapq import heappop, heappush
+from typing import Any, NamedTuple, Protocol
+
+from cancelq_worker.simulator.clock import Clock
+from cancelq_worker.simulator.faults import FaultBox, Reply
+from cancelq_worker.simulator.limits import Limiter, Rule
+from cancelq_worker.simulator.orders import (
+    NEVER_US,
+    OPEN_STATES,
+    Account,
+    Book,
+    Change,
+    Ids,
+    Kind,
+    Naming,
+    Order,
+    State,
+    Trade,
+)
+from cancelq_worker.simulator.settings import Settings
+
+DAY_US = 86_400_000_000
+# What an order without a price of its own trades at.
+MARKET_PRICE = "100"
+
+
+class Verdict(StrEnum):
+    """What became of one order in one cancel call."""
+
+    accepted = "accepted"
+    closed = "closed"
+    too_soon = "too_soon"
+    stuck = "stuck"
+    not_here = "not_here"
+
+
+@dataclass(slots=True, frozen=True)
+class Request:
+    """A call as it came in. `path` and `query` are the received bytes, header names are lower case."""
+
+    method: str
+    path: bytes
+    query: bytes
+    headers: dict[bytes, bytes]
+    body: bytes
+    ip: str = "127.0.0.1"
+
+
+@dataclass(slots=True)
+class Call:
+    """One entry of the call log. `at_us` is the machine's wall clock at arrival, `steady_us` the limits'
+    clock.
+    """
+
+    seq: int
+    at_us: int
+    steady_us: int
+    venue: str
+    endpoint: str
+    method: str
+    ip: str
+    uid: str = ""
+    ids: Sequence[str] = ()
+    symbol: str = ""
+    code: str = ""
+    http_status: int = 0
+    refused: bool = False
+    executed: bool = False
+    fault: str = ""
+    failed_items: int = 0
+
+
+class Venue(Protocol):
+    """What a venue adds to the core: its buckets, and answers to the calls on its paths."""
+
+    name: str
+    paths: frozenset[tuple[str, bytes]]
+    prefix: bytes
+
+    def rules(self) -> dict[str, Rule]:
+        """Bucket (`venue/endpoint`) to the limit the venue documents."""
+        ...
+
+    def spell(self, base: str, quote: str) -> str:
+        """The pair as the venue writes it."""
+        ...
+
+    def answer(self, request: Request, call: Call) -> Reply:
+        """Executes one call that arrives now, and logs its outcome in `call`."""
+        ...
+
+    def lost(self, request: Request) -> Reply:
+        """The answer to a path under the venue's prefix that it does not have."""
+        ...
+
+
+@dataclass(slots=True)
+class Entry:
+    """An order to be entered. `order_id` and `created_ms` left out: made now, with the next id."""
+
+    symbol: str
+    kind: Kind = Kind.order
+    side: str = "buy"
+    order_type: str = "limit"
+    price: str = "100"
+    size: str = "1"
+    client_id: str = ""
+    trigger_price: str = ""
+    order_id: str = ""
+    created_ms: int | None = None
+    parent_id: str = ""
+    by: str = "control"
+
+
+class _Due(NamedTuple):
+    at_us: int
+    number: int
+    act: Callable[[int], None]
+
+
+class DuplicateOrderError(Exception):
+    """An order with that id is in the book already."""
+
+
+class ImpossibleMoveError(Exception):
+    """The order cannot go from its state to the wanted one."""
+
+
+@dataclass(slots=True)
+class Core:
+    """Shared by all venues of one simulator."""
+
+    clock: Clock
+    rng: random.Random
+    settings: Settings = field(default_factory=Settings)
+    limiter: Limiter = field(default_factory=Limiter)
+    faults: FaultBox = field(init=False)
+    accounts: dict[tuple[str, str], Account] = field(default_factory=dict)
+    books: dict[tuple[str, str], Book] = field(default_factory=dict)
+    calls: deque[Call] = field(default_factory=deque)
+    calls_seen: int = 0
+    _ids: Ids = field(default_factory=Ids)
+    _due: list[_Due] = field(default_factory=list)
+    _numbered: int = 0
+
+    def __post_init__(self) -> None:
+        self.faults = FaultBox(self.rng)
+
+    # ---- time
+
+    def venue_us(self) -> int:
+        """The venue's wall clock."""
+        return self.clock.wall_us() + self.settings.clock_offset_ms * 1000
+
+    def run_due(self) -> None:
+        """Does what is due by now, in the order of its time."""
+        now_us = self.clock.steady_us()
+        while self._due and self._due[0].at_us <= now_us:
+            due = heappop(self._due)
+            due.act(due.at_us)
+
+    def _later(self, at_us: int, act: Callable[[int], None]) -> None:
+        self._numbered += 1
+        heappush(self._due, _Due(at_us, self._numbered, act))
+
+    # ---- calls
+
+    def log(self, venue: str, endpoint: str, method: str, ip: str) -> Call:
+        """Opens the log entry of a call that arrives now."""
+        self.calls_seen += 1
+        call = Call(
+            self.calls_seen, self.clock.wall_us(), self.clock.steady_us(), venue, endpoint, method, ip
+        )
+        self.calls.append(call)
+        if len(self.calls) > self.settings.calls_kept:
+            self.calls.popleft()
+        return call
+
+    def book(self, venue: str, uid: str) -> Book:
+        book = self.books.get((venue, uid))
+        if book is None:
+            book = self.books[venue, uid] = Book(venue, uid)
+        return book
+
+    # ---- orders
+
+    def enter(self, book: Book, entry: Entry) -> Order:
+        """Puts a live order into the book. Raises `DuplicateOrderError`."""
+        now_us = self.venue_us()
+        created_us = now_us if entry.created_ms is None else entry.created_ms * 1000
+        if entry.order_id:
+            number = int(entry.order_id)
+            if number in book.by_number:
+                raise DuplicateOrderError(f"order_id: {entry.order_id} is in the book already")
+        else:
+            number = self._ids.next(created_us // 1000, now_us // 1000)
+            while number in book.by_number:
+                number += 1
+        steady_us = self.clock.steady_us()
+        order = Order(
+            number=number,
+            order_id=str(number),
+            client_id=entry.client_id,
+            symbol=entry.symbol,
+            kind=entry.kind,
+            side=entry.side,
+            order_type=entry.order_type,
+            price=entry.price,
+            size=entry.size,
+            trigger_price=entry.trigger_price,
+            created_us=created_us,
+            updated_us=created_us,
+            entered_us=steady_us - max(0, now_us - created_us),
+            parent_id=entry.parent_id,
+        )
+        book.add(order)
+        order.history.append(
+            Change(created_us - self.settings.clock_offset_ms * 1000, State.live, "0", entry.by)
+        )
+        return order
+
+    def cancel(self, book: Book, order: Order, call: Call) -> Verdict:
+        """Cancels one order that a call names, or says why not; the call is noted on the order."""
+        settings = self.settings
+        at_us = call.steady_us
+        if at_us - order.named_us < settings.recancel_gap_ms * 1000:
+            verdict = Verdict.too_soon
+        else:
+            order.named_us = at_us
+            if not order.is_open:
+                verdict = Verdict.closed
+            elif settings.stuck_ids and _listed(order, settings.stuck_ids):
+                verdict = Verdict.stuck
+            elif settings.cancel_delay_ms:
+                self._cancel_later(book, order, settings.cancel_delay_ms * 1000, call)
+                verdict = Verdict.accepted
+            elif self._wins_race(order):
+                self._win_race(book, order, at_us)
+                verdict = Verdict.closed
+            else:
+                self._race_partly(book, order, at_us)
+                self.close(book, order, State.cancelled, at_us, f"call:{call.seq}")
+                verdict = Verdict.accepted
+        self.note(order, call, verdict)
+        return verdict
+
+    def cancel_symbol(self, book: Book, kind: Kind, symbol: str, call: Call) -> None:
+        """Cancels, after the delay set for it, what is then open of a pair."""
+
+        def act(at_us: int) -> None:
+            for order in list(book.open_orders(kind, symbol)):
+                if self._drawn(self.settings.symbol_cancel_miss):
+                    continue
+                if self._wins_race(order):
+                    self._win_race(book, order, at_us)
+                else:
+                    self._race_partly(book, order, at_us)
+                    self.close(book, order, State.cancelled, at_us, f"call:{call.seq}")
+
+        self._soon(call.steady_us, self.settings.symbol_cancel_delay_ms * 1000, act)
+
+    def note(self, order: Order, call: Call, verdict: Verdict) -> None:
+        order.namings.append(Naming(call.seq, call.at_us, verdict))
+        if verdict is not Verdict.accepted:
+            call.failed_items += 1
+
+    def close(self, book: Book, order: Order, state: State, at_us: int, by: str) -> None:
+        """Ends an open order at that steady time."""
+        self._change(order, state, order.filled, at_us, by)
+        order.is_open = False
+        order.settled_us = at_us
+        if state is State.cancelled:
+            order.cancel_reason = "normal_cancel"
+        book.close(order, linger=self.settings.open_lag_ms > 0)
+
+    def fill(self, book: Book, order: Order, filled: str, at_us: int, by: str) -> None:
+        """Raises an open order's filled quantity to `filled`; a full one closes it."""
+        added = Decimal(filled) - Decimal(order.filled)
+        if added > 0:
+            trade_number = self._ids.next(self.venue_us() // 1000, 0)
+            book.trades.append(Trade(trade_number, order, _plain(added), self._venue_at(at_us)))
+        if Decimal(filled) >= Decimal(order.size):
+            order.filled = order.size
+            self.close(book, order, State.filled, at_us, by)
+        else:
+            self._change(order, State.partially_filled, filled, at_us, by)
+
+    @staticmethod
+    def half_of(order: Order) -> str:
+        """Half of what is left, on top of what has filled."""
+        return _plain((Decimal(order.filled) + Decimal(order.size)) / 2)
+
+    def trigger(self, book: Book, order: Order, at_us: int, by: str) -> Order:
+        """Fires an open TP/SL or plan order; returns the normal order it placed, which is live."""
+        child = self.enter(
+            book,
+            Entry(
+                symbol=order.symbol,
+                side=order.side,
+                order_type=order.order_type,
+                price=order.price,
+                size=order.size,
+                parent_id=order.order_id,
+                by=f"trigger:{order.order_id}",
+            ),
+        )
+        order.child_id = child.order_id
+        self.close(book, order, State.triggered, at_us, by)
+        return child
+
+    def _change(self, order: Order, state: State, filled: str, at_us: int, by: str) -> None:
+        order.before = (order.state, order.filled, order.updated_us)
+        wall_us = self._wall_at(at_us)
+        order.updated_us = wall_us + self.settings.clock_offset_ms * 1000
+        order.state = state
+        order.filled = filled
+        order.history.append(Change(wall_us, state, filled, by))
+
+    def _cancel_later(self, book: Book, order: Order, delay_us: int, call: Call) -> None:
+        from_us = call.steady_us
+        if self._wins_race(order):
+            self._later(
+                from_us + self.rng.randrange(delay_us),
+                lambda at_us: self._win_race(book, order, at_us) if order.is_open else None,
+            )
+            return
+
+        def act(at_us: int) -> None:
+            if order.is_open:
+                self._race_partly(book, order, at_us)
+                self.close(book, order, State.cancelled, at_us, f"call:{call.seq}")
+
+        self._later(from_us + delay_us, act)
+
+    def _soon(self, from_us: int, delay_us: int, act: Callable[[int], None]) -> None:
+        if delay_us:
+            self._later(from_us + delay_us, act)
+        else:
+            act(from_us)
+
+    def _wins_race(self, order: Order) -> bool:
+        settings = self.settings
+        if settings.race_fill_ids and _listed(order, settings.race_fill_ids):
+            return True
+        return self._drawn(settings.race_fill)
+
+    def _win_race(self, book: Book, order: Order, at_us: int) -> None:
+        """An order fills, a TP/SL or plan order fires, before its cancel takes hold."""
+        if order.kind is Kind.order:
+            self.fill(book, order, order.size, at_us, "race")
+        else:
+            self.trigger(book, order, at_us, "race")
+
+    def _race_partly(self, book: Book, order: Order, at_us: int) -> None:
+        if order.kind is Kind.order and self._drawn(self.settings.race_partial):
+            self.fill(book, order, self.half_of(order), at_us, "race")
+
+    def _drawn(self, share: float) -> bool:
+        return share > 0.0 and self.rng.random() < share
+
+    # ---- what the venue shows
+
+    def shown_open(
+        self, book: Book, kind: Kind, symbol: str | None, below: int | None
+    ) -> Iterator[tuple[Order, State, str, int]]:
+        """The open list as the venue shows it: order, state, filled, updated (venue, us). Newest id first."""
+        lag_us = self.settings.open_lag_ms * 1000
+        if not lag_us:
+            for order in book.open_orders(kind, symbol, below):
+                yield order, order.state, order.filled, order.updated_us
+            return
+        now_us = self.clock.steady_us()
+        for order in book.shown_open(kind, symbol, below, now_us, lag_us):
+            yield order, *self.seen(order, lag_us)
+
+    def shown_closed(self, book: Book, kind: Kind, symbol: str | None, below: int | None) -> Iterator[Order]:
+        """The history as the venue shows it. Newest id first."""
+        settled_us = self.clock.steady_us() - self.settings.history_lag_ms * 1000
+        created_us = self.venue_us() - self.settings.history_days * DAY_US
+        for order in book.closed_orders(kind, symbol, below):
+            if order.settled_us <= settled_us and order.created_us >= created_us:
+                yield order
+
+    def seen(self, order: Order, lag_us: int) -> tuple[State, str, int]:
+        """State, filled and update time of an order as of `lag_us` ago, as far as its end goes."""
+        if lag_us and not order.is_open and order.settled_us > self.clock.steady_us() - lag_us:
+            state, filled, updated_us = order.before
+            return (state, filled, updated_us) if state in OPEN_STATES else (State.live, "0", updated_us)
+        return order.state, order.filled, order.updated_us
+
+    def _wall_at(self, steady_us: int) -> int:
+        return self.clock.wall_us() - (self.clock.steady_us() - steady_us)
+
+    def _venue_at(self, steady_us: int) -> int:
+        return self._wall_at(steady_us) + self.settings.clock_offset_ms * 1000
+
+    def forget(self) -> None:
+        """Drops orders, calls, faults and counts; accounts stay."""
+        self.books.clear()
+        self.calls.clear()
+        self._due.clear()
+        self.faults.clear()
+        self.limiter.forget()
+
+
+def _listed(order: Order, ids: frozenset[str]) -> bool:
+    return order.order_id in ids or order.client_id in ids
+
+
+def _plain(value: Decimal) -> str:
+    return format(value.normalize(), "f")
+
+
+def order_truth(order: Order, book: Book) -> dict[str, Any]:
+    """Everything that is known of one order, as `GET /sim/truth` tells it."""
+    return {
+        "venue": book.venue,
+        "uid": book.uid,
+        "kind": order.kind,
+        "symbol": order.symbol,
+        "order_id": order.order_id,
+        "client_id": order.client_id,
+        "parent_id": order.parent_id,
+        "child_id": order.child_id,
+        "state": order.state,
+        "open": order.is_open,
+        "size": order.size,
+        "filled": order.filled,
+        "created_us": order.history[0].at_us,
+        "closed_us": None if order.settled_us == NEVER_US else order.history[-1].at_us,
+        "history": [change._asdict() for change in order.history],
+        "cancels": [naming._asdict() for naming in order.namings],
+    }

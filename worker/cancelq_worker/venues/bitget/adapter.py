@@ -1,0 +1,363 @@
+"""Bitget v2 spot as a venue: which call carries which intents, and what its answer says about each.
+
+Facts and limits: Bitget API documentation, classic spot trade and plan pages (limits are per UID and endpoint).
+What an answer to a cancel means: accepted, never done. So every end rests on orderInfo or an order list.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import orjson
+
+from cancelq_worker.venues.bitget import looks, signing, sweeps
+from cancelq_worker.venues.bitget.codes import OK, REMEDIES, word_of
+from cancelq_worker.venues.port import (
+    Answer,
+    Bucket,
+    NextLook,
+    Plan,
+    Reply,
+    Request,
+    Route,
+    Stage,
+    Target,
+    Timing,
+    Unfit,
+    Word,
+)
+
+API: Final = "/api/v2/spot/trade/"
+SECOND_US: Final = 1_000_000
+
+BUCKETS: Final = (
+    Bucket("cancel-order", 10, SECOND_US),
+    Bucket("batch-cancel-order", 10, SECOND_US),
+    Bucket("cancel-symbol-order", 5, SECOND_US),
+    Bucket("cancel-plan-order", 20, SECOND_US),
+    Bucket("orderInfo", 20, SECOND_US),
+    Bucket("unfilled-orders", 20, SECOND_US),
+    Bucket("history-orders", 20, SECOND_US),
+    Bucket("current-plan-order", 20, SECOND_US),
+    Bucket("history-plan-order", 20, SECOND_US),
+)
+EGRESS: Final = Bucket("bitget", 6000, 60 * SECOND_US)  # FAQ: 6000 calls a minute and address, over all endpoints
+
+ROUTES: Final = (
+    Route("cancel-order", Stage.CANCEL, ("by-id", "by-client-id", "tpsl", "sweep-tpsl"), "cancel-order"),
+    Route("batch-cancel-order", Stage.CANCEL, ("by-id", "by-client-id"), "batch-cancel-order", most=50, least=2),
+    Route("cancel-symbol-order", Stage.CANCEL, ("symbol",), "cancel-symbol-order"),
+    Route("cancel-plan-order", Stage.CANCEL, ("stop", "sweep-stop"), "cancel-plan-order"),
+    Route("sweep-cancel", Stage.CANCEL, ("sweep-order",), "batch-cancel-order"),
+    *looks.ROUTES,
+    *sweeps.ROUTES,
+)
+
+#: Routes whose name is not the endpoint they call.
+ENDPOINTS: Final = {"sweep-cancel": "batch-cancel-order"}
+
+_SYMBOL = re.compile(r"[A-Za-z0-9]{2,32}")
+_DIGITS = re.compile(r"[0-9]{1,32}")
+
+#: The venue's parameter names in the words of an intent.
+_FIELDS: Final = (("symbol", "symbol"), ("clientoid", "client_order_id"), ("orderid", "order_id"))
+
+
+class Bitget:
+    """One Bitget account. Holds its credentials, and no other state."""
+
+    name = "bitget"
+    routes = ROUTES
+    egress_bucket = EGRESS
+    timing = Timing(gap_us=1_250_000, look_after_us=30_000, patience_us=3_000_000)
+
+    def __init__(self, credentials: signing.Credentials, limits: Mapping[str, int] | None = None) -> None:
+        self._credentials = credentials
+        limits = limits or {}
+        self.buckets = tuple(Bucket(b.name, limits.get(b.name, b.units), b.window_us) for b in BUCKETS)
+        self.egress_bucket = Bucket("bitget", limits.get("ip", EGRESS.units), EGRESS.window_us)
+
+    def endpoint(self, route: str) -> str:
+        """The path a cancel route calls, as events name it."""
+        return API + ENDPOINTS.get(route, route)
+
+    # -- admission ------------------------------------------------------------------------------------------
+
+    def admit(self, fields: Mapping[str, str]) -> Plan | Unfit:
+        unfit = _unfit(fields)
+        if unfit:
+            return unfit
+        target = Target(fields, {})
+        match target.scope:
+            case "symbol" | "account":
+                return sweeps.plan(target)
+            case "order":
+                kind = "by-id" if target.order_id else "by-client-id"
+            case scope:
+                kind = scope
+        return Plan(kind, looks.next_look(target).look_class, self.order_keys(target))
+
+    def order_keys(self, target: Target) -> tuple[str, ...]:
+        if target.scope not in looks.SCOPES:
+            return ()
+        keys = []
+        if target.order_id:
+            keys.append(f"{target.scope}:i:{target.order_id}")
+        if target.client_order_id:
+            keys.append(f"{target.scope}:c:{target.symbol or ''}:{target.client_order_id}")
+        return tuple(keys)
+
+    def cancel_class(self, target: Target) -> str:
+        if target.scope == "order":
+            return "by-id" if target.order_id else "by-client-id"
+        if target.scope in looks.SCOPES:
+            return target.scope
+        return sweeps.cancel_class(target)
+
+    def sweep_size(self, cancel_class: str) -> int:
+        return sweeps.size(cancel_class)
+
+    def next_look(self, target: Target) -> NextLook:
+        if target.scope in looks.SCOPES:
+            return looks.next_look(target)
+        return NextLook(sweeps.look_class(target))
+
+    # -- calls ----------------------------------------------------------------------------------------------
+
+    def encode(self, route: Route, targets: Sequence[Target]) -> Request:
+        if not targets:
+            raise ValueError("a call must name what it is about")
+        if route.stage is Stage.LOOK:
+            path, params = sweeps.query(route, targets[0]) if route.name in sweeps.NAMES else looks.query(route, targets)
+            return Request("GET", API + path, urlencode(sorted(params.items())))
+        body = _cancel_body(route, targets)
+        return Request("POST", self.endpoint(route.name), body=orjson.dumps(body))
+
+    def sign(self, request: Request, now_ms: int) -> dict[str, str]:
+        return signing.headers(self._credentials, request, now_ms)
+
+    def time_request(self) -> Request:
+        return Request("GET", "/api/v2/public/time")
+
+    def read_time(self, answer: Answer) -> int | None:
+        data = _payload(answer)
+        inner = data.get("data") if data else None
+        value = inner.get("serverTime") if isinstance(inner, dict) else None
+        text = str(value or "")
+        return int(text) if re.fullmatch(r"[0-9]{13}", text) else None
+
+    def probe_request(self) -> Request:
+        return Request("GET", API + "unfilled-orders", "limit=1")
+
+    def read_probe(self, answer: Answer) -> Reply:
+        failure = read_failure(answer)
+        return failure or Reply(Word.OPEN, OK, http_status=answer.status)
+
+    # -- answers --------------------------------------------------------------------------------------------
+
+    def decode(self, route: Route, targets: Sequence[Target], answer: Answer) -> list[Reply]:
+        failure = read_failure(answer)
+        if route.stage is Stage.LOOK:
+            if failure:
+                return [looks.failed(route, failure)] * len(targets)
+            data = (_payload(answer) or {}).get("data")
+            if route.name in sweeps.NAMES:
+                return [sweeps.read(route, targets[0], data)]
+            return looks.read(route, targets, data)
+        if failure:
+            return [_whole_call(failure, len(targets))] * len(targets)
+        data = (_payload(answer) or {}).get("data")
+        if route.name == "batch-cancel-order":
+            return _read_batch(targets, data, answer.status)
+        if route.name == "sweep-cancel":
+            return [Reply(Word.ACKNOWLEDGED, OK, http_status=answer.status)]
+        return [_read_single(route, targets[0], data, answer.status)]
+
+
+def _unfit(fields: Mapping[str, str]) -> Unfit | None:
+    symbol, order_id = fields.get("symbol"), fields.get("order_id")
+    if symbol is not None and not _SYMBOL.fullmatch(symbol):
+        right = re.sub(r"[^A-Za-z0-9]", "", symbol).upper() or "BTCUSDT"
+        return Unfit("symbol", f"symbol: Bitget spells pairs without a separator; {symbol!r} should be {right!r}")
+    if symbol is not None and symbol.islower():
+        return Unfit("symbol", f"symbol: Bitget spells pairs in capitals; {symbol!r} should be {symbol.upper()!r}")
+    if order_id is not None and not _DIGITS.fullmatch(order_id):
+        return Unfit("order_id", "order_id: Bitget's order ids are digits; put your own id into client_order_id")
+    if fields["scope"] == "tpsl" and not order_id:
+        return Unfit("order_id", "order_id: missing; Bitget cancels TP/SL orders by order_id only")
+    if "only_if" in fields:
+        return Unfit("only_if", "only_if: only BingX offers it; leave it out on a Bitget lane")
+    return None
+
+
+def _order_ref(target: Target) -> dict[str, str]:
+    """Exactly one id: which of two Bitget would prefer is not documented for this endpoint."""
+    if target.order_id:
+        return {"orderId": target.order_id}
+    if target.client_order_id:
+        return {"clientOid": target.client_order_id}
+    raise ValueError("a cancel must name an order")
+
+
+def _cancel_body(route: Route, targets: Sequence[Target]) -> dict[str, Any]:
+    first = targets[0]
+    match route.name:
+        case "cancel-order" if first.scope == "tpsl":
+            return {"tpslType": "tpsl", **_order_ref(first)}
+        case "cancel-order" if first.scope != "order":
+            return {"tpslType": "tpsl", "orderId": sweeps.due(first, 1)[0]["id"]}
+        case "cancel-order":
+            return {"symbol": _symbol(first), **_order_ref(first)}
+        case "cancel-plan-order" if first.scope == "stop":
+            return _order_ref(first)
+        case "cancel-plan-order":
+            return {"orderId": sweeps.due(first, 1)[0]["id"]}
+        case "cancel-symbol-order":
+            return {"symbol": _symbol(first)}
+        case "sweep-cancel":
+            return _batch_body([(row["symbol"], {"orderId": row["id"]}) for row in sweeps.due(first, sweeps.BATCH)])
+        case "batch-cancel-order":
+            refs = [(_symbol(t), _order_ref(t)) for t in targets]
+            if len({tuple(ref) for _, ref in refs}) > 1:
+                raise ValueError("a Bitget batch must not mix order ids and client ids")
+            return _batch_body(refs)
+        case name:
+            raise ValueError(f"no such cancel route: {name}")
+
+
+def _batch_body(refs: list[tuple[str, dict[str, str]]]) -> dict[str, Any]:
+    if not refs:
+        raise ValueError("a batch must name at least one order")
+    symbols = {symbol for symbol, _ in refs}
+    if len(symbols) == 1:
+        return {"symbol": symbols.pop(), "batchMode": "single", "orderList": [ref for _, ref in refs]}
+    return {"batchMode": "multiple", "orderList": [{"symbol": symbol, **ref} for symbol, ref in refs]}
+
+
+def _symbol(target: Target) -> str:
+    if not target.symbol:
+        raise ValueError("this call must name a symbol")
+    return target.symbol
+
+
+def _payload(answer: Answer) -> dict[str, Any] | None:
+    """The body as an object, whatever the HTTP status: Bitget puts business codes into HTTP 400."""
+    try:
+        data = orjson.loads(answer.body)
+    except orjson.JSONDecodeError:
+        return None
+    return data if isinstance(data, dict) else None
+
+
+def read_failure(answer: Answer) -> Reply | None:
+    """What stands against the whole call, or None if the venue says `00000` under HTTP 200."""
+    data = _payload(answer)
+    code = str(data.get("code", "")) if data else ""
+    text = str(data.get("msg", ""))[:200] if data else ""
+    if answer.status == 429 or code == "429":
+        return Reply(Word.REFUSED, code or "429", text or "too many requests", 429)
+    if answer.status == 403 and word_of(code) is Word.UNCLEAR:
+        return Reply(Word.REFUSED, code, "HTTP 403: this address is blocked", 403, retry_us=300 * SECOND_US)
+    if code == OK and answer.status == 200:
+        return None
+    if data is None or not code:
+        return Reply(Word.UNCLEAR, "", f"HTTP {answer.status} with an unreadable answer", answer.status)
+    if code == OK or answer.status >= 500:
+        # Success under an error status, or a known code from a gateway: believe neither.
+        return Reply(Word.UNCLEAR, code, f"HTTP {answer.status}: {text}", answer.status)
+    return Reply(word_of(code), code, REMEDIES.get(code) or text, answer.status)
+
+
+def _whole_call(failure: Reply, orders: int) -> Reply:
+    """A refusal of the whole call, for each order in it."""
+    word, text = failure.word, failure.text
+    if orders > 1 and word is Word.FAILED:
+        word = Word.SPLIT  # one entry may have spoilt it
+    elif orders > 1 and word is Word.GONE:
+        word = Word.UNCLEAR  # says "no such order" without saying which
+    elif word is Word.FAILED:
+        text = _name_field(text)
+    return Reply(word, failure.code, text, failure.http_status, retry_us=failure.retry_us)
+
+
+def _name_field(text: str) -> str:
+    squeezed = re.sub(r"[^a-z]", "", text.lower())
+    for theirs, ours in _FIELDS:
+        if theirs in squeezed:
+            return f"{ours}: refused by the venue: {text}"
+    return f"refused by the venue: {text}; check symbol, order_id and client_order_id"
+
+
+def _read_single(route: Route, target: Target, data: Any, status: int) -> Reply:
+    if not isinstance(data, dict):
+        return Reply(Word.UNCLEAR, OK, "an answer without data", status)
+    if route.name == "cancel-plan-order":
+        if data.get("result") != "success":
+            return Reply(Word.UNCLEAR, OK, f"result: {str(data.get('result'))[:40]}", status)
+        return Reply(Word.ACKNOWLEDGED, OK, http_status=status)
+    if route.name == "cancel-symbol-order":
+        return Reply(Word.ACKNOWLEDGED, OK, http_status=status)
+    if target.scope not in looks.SCOPES:
+        return Reply(Word.ACKNOWLEDGED, OK, http_status=status)
+    if not _speaks_of(target, data):
+        return Reply(Word.UNCLEAR, OK, "the answer speaks of another order", status)
+    return _acknowledged(data, status)
+
+
+def _speaks_of(target: Target, row: Mapping[str, Any]) -> bool:
+    if target.order_id:
+        return str(row.get("orderId") or "") == target.order_id
+    return str(row.get("clientOid") or "") == target.client_order_id
+
+
+def _acknowledged(row: Mapping[str, Any], status: int) -> Reply:
+    order_id, client_id = str(row.get("orderId") or ""), str(row.get("clientOid") or "")
+    return Reply(
+        Word.ACKNOWLEDGED,
+        OK,
+        http_status=status,
+        order_id=order_id if _DIGITS.fullmatch(order_id) else "",
+        client_order_id=looks.safe_client_id(client_id),
+    )
+
+
+def _read_batch(targets: Sequence[Target], data: Any, status: int) -> list[Reply]:
+    if not isinstance(data, dict):
+        return [Reply(Word.UNCLEAR, OK, "an answer without data", status)] * len(targets)
+    said: dict[str, Reply] = {}
+    # Failures last: an order in both lists was not surely acknowledged.
+    for row in _rows(data.get("successList")):
+        for key in _row_keys(row):
+            said[key] = _acknowledged(row, status)
+    for row in _rows(data.get("failureList")):
+        for key in _row_keys(row):
+            said[key] = _refused_item(row, status)
+    missing = Reply(Word.UNCLEAR, OK, "the answer does not mention this order", status)
+    return [said.get(f"i:{t.order_id}" if t.order_id else f"c:{t.client_order_id}", missing) for t in targets]
+
+
+def _rows(value: Any) -> list[dict[str, Any]]:
+    return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
+
+
+def _row_keys(row: Mapping[str, Any]) -> list[str]:
+    keys = []
+    if row.get("orderId"):
+        keys.append(f"i:{row['orderId']}")
+    if row.get("clientOid"):
+        keys.append(f"c:{row['clientOid']}")
+    return keys
+
+
+def _refused_item(row: Mapping[str, Any], status: int) -> Reply:
+    code = str(row.get("errorCode") or "")
+    text = str(row.get("errorMsg") or "")[:200]
+    word = word_of(code)
+    if word in (Word.SPLIT, Word.ACCOUNT, Word.CLOCK):
+        word = Word.UNCLEAR  # these make no sense for one item: look
+    if word is Word.FAILED:
+        text = _name_field(text)
+    return Reply(word, code, text, status)

@@ -1,0 +1,275 @@
+"""Looking for an order at Bitget: where, in which order, and what a page proves.
+
+Facts (Bitget API documentation): orderInfo answers a list, empty for an unknown order, and finds a client id
+for two hours only; unfilled-orders and history-orders show TP/SL orders only with tpslType=tpsl; lists are
+newest first, at most 100 a page, paged by idLessThan; plan orders have lists of their own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from cancelq_worker.venues.port import NextLook, Reply, Route, Stage, Target, Word
+
+SCOPES: Final = ("order", "tpsl", "stop")
+PAGE: Final = 100
+WALK_PAGES: Final = 50  # a history longer than this is not walked to its end: then nothing is proven by it
+
+ROUTES: Final = (
+    # Many orders on one page, aimed just above the largest id that waits; a lone one goes by orderInfo.
+    Route("history-page", Stage.LOOK, ("any",), "history-orders", most=PAGE, least=2),
+    Route("order-info", Stage.LOOK, ("any", "info"), "orderInfo"),
+    Route("history", Stage.LOOK, ("history",), "history-orders"),
+    Route("open", Stage.LOOK, ("open",), "unfilled-orders"),
+    Route("walk-open", Stage.LOOK, ("walk-open",), "unfilled-orders", most=PAGE),
+    Route("walk-history", Stage.LOOK, ("walk-history",), "history-orders", most=PAGE),
+    Route("tpsl-history", Stage.LOOK, ("tpsl-history",), "history-orders", most=PAGE),
+    Route("tpsl-open", Stage.LOOK, ("tpsl-open",), "unfilled-orders", most=PAGE),
+    Route("stop-history", Stage.LOOK, ("stop-history",), "history-plan-order", most=PAGE),
+    Route("stop-open", Stage.LOOK, ("stop-open",), "current-plan-order", most=PAGE),
+)
+
+_PATHS: Final = {
+    "history-page": "history-orders",
+    "order-info": "orderInfo",
+    "history": "history-orders",
+    "open": "unfilled-orders",
+    "walk-open": "unfilled-orders",
+    "walk-history": "history-orders",
+    "tpsl-history": "history-orders",
+    "tpsl-open": "unfilled-orders",
+    "stop-history": "history-plan-order",
+    "stop-open": "current-plan-order",
+}
+#: The place a route reads, where it is not the route's own name.
+_PLACES: Final = {"history-page": "history", "order-info": "info"}
+
+_STATES: Final = {
+    "live": Word.OPEN,
+    "new": Word.OPEN,
+    "init": Word.OPEN,
+    "partially_filled": Word.OPEN,
+    "not_trigger": Word.OPEN,
+    "executing": Word.OPEN,
+    "filled": Word.FILLED,
+    "cancelled": Word.CANCELLED,
+    "canceled": Word.CANCELLED,
+    "executed": Word.TRIGGERED,
+    "triggered": Word.TRIGGERED,
+    "reject": Word.CLOSED,
+    "rejected": Word.CLOSED,
+    "expired": Word.CLOSED,
+    "failed": Word.CLOSED,
+    "fail_execute": Word.CLOSED,
+    "fail_trigger": Word.CLOSED,
+}
+
+_SAFE_ID = re.compile(r"[!-+\--~]{1,64}")  # printable, without space and comma
+
+
+def safe_client_id(text: str) -> str:
+    """A client id from an answer, if it can stand in a state line."""
+    return text if _SAFE_ID.fullmatch(text) else ""
+
+
+# -- where to look next --------------------------------------------------------------------------------------
+# notes: `n` looks since the last cancel, `ack` it was acknowledged, `abs` {place: times found absent},
+# `walk` {place: {"at": cursor, "pages": n, "end": true}}
+
+
+def next_look(target: Target) -> NextLook:
+    """The look that follows those already noted."""
+    n = int(target.notes.get("n", 0))
+    if target.scope == "order":
+        return _next_for_order(target, n) if target.order_id else _next_for_client_id(target, n)
+    prefix = "tpsl" if target.scope == "tpsl" else "stop"
+    places = (f"{prefix}-history", f"{prefix}-open")
+    if target.scope == "stop" and not target.order_id:
+        return _next_walk(target, n, places, places)
+    absent = target.notes.get("abs", {})
+    done = all(absent.get(place, 0) >= 2 for place in places)
+    return NextLook(places[n % 2], done)
+
+
+def _next_for_order(target: Target, n: int) -> NextLook:
+    shared = 4 if target.notes.get("ack") else 1  # an acknowledged order will be closed soon: pages carry many
+    if n < shared:
+        return NextLook("any")
+    absent = target.notes.get("abs", {})
+    places = ("info", "history", "open", "tpsl-open", "stop-open")
+    done = absent.get("info", 0) >= 2 and all(absent.get(place, 0) >= 1 for place in places)
+    return NextLook(places[(n - shared) % len(places)], done)
+
+
+def _next_for_client_id(target: Target, n: int) -> NextLook:
+    absent = target.notes.get("abs", {})
+    walked = _next_walk(target, n, ("info", "walk-open", "walk-history"), ("walk-open", "walk-history"))
+    if not walked.done or absent.get("info", 0) >= 2:
+        return walked
+    return NextLook("info", False)
+
+
+def _next_walk(target: Target, n: int, cycle: tuple[str, ...], walked: tuple[str, ...]) -> NextLook:
+    """Goes through `cycle`; a place of `walked` is read page by page to its end before the next one."""
+    walks = target.notes.get("walk", {})
+    for place in cycle:
+        if place not in walked:
+            if n == 0:
+                return NextLook(place)
+            continue
+        walk = walks.get(place, {})
+        if not walk.get("end") and walk.get("pages", 0) < WALK_PAGES:
+            return NextLook(f"{place}:{target.symbol or ''}:{walk.get('at', '')}")
+    short = [p for p in walked if not walks.get(p, {}).get("end")]
+    gap = f"{short[0]} is longer than {WALK_PAGES * PAGE} orders and was not read to its end" if short else ""
+    place = cycle[n % len(cycle)]
+    return NextLook(place if place not in walked else f"{place}:{target.symbol or ''}:", True, gap)
+
+
+# -- the call ------------------------------------------------------------------------------------------------
+
+
+def query(route: Route, targets: Sequence[Target]) -> tuple[str, dict[str, str]]:
+    """Path and parameters of a look."""
+    name, first = route.name, targets[0]
+    params: dict[str, str] = {}
+    if name == "order-info":
+        return _PATHS[name], _by_id(first)
+    if name.startswith("tpsl"):
+        params["tpslType"] = "tpsl"
+    if name in ("walk-open", "walk-history") or not all(t.order_id for t in targets):
+        return _PATHS[name], {**params, **_walk_params(name, first)}
+    ids = sorted((int(t.order_id) for t in targets if t.order_id), reverse=True)
+    if len(ids) == 1 and not name.startswith("stop"):
+        params["orderId"] = str(ids[0])
+    else:
+        params["idLessThan"] = str(ids[0] + 1)
+    params["limit"] = str(PAGE)
+    symbols = {t.symbol for t in targets}
+    if len(symbols) == 1 and first.symbol:
+        params["symbol"] = first.symbol
+    return _PATHS[name], params
+
+
+def _by_id(target: Target) -> dict[str, str]:
+    if target.order_id:
+        return {"orderId": target.order_id}
+    if target.client_order_id:
+        return {"clientOid": target.client_order_id}
+    raise ValueError("a look must name an order")
+
+
+def _walk_params(name: str, target: Target) -> dict[str, str]:
+    params = {"limit": str(PAGE)}
+    at = target.notes.get("walk", {}).get(name, {}).get("at", "")
+    if at:
+        params["idLessThan"] = at
+    if target.symbol:
+        params["symbol"] = target.symbol
+    return params
+
+
+# -- the answer ----------------------------------------------------------------------------------------------
+
+
+def failed(route: Route, failure: Reply) -> Reply:
+    """A look that brought no list. "No such order" is what an empty list says elsewhere."""
+    place = _PLACES.get(route.name, route.name)
+    if failure.word is Word.GONE and route.name == "order-info":
+        return Reply(Word.ABSENT, failure.code, failure.text, failure.http_status, place=place)
+    word = failure.word
+    if word in (Word.FAILED, Word.SPLIT, Word.DOUBTED, Word.GONE, Word.AGAIN):
+        word = Word.UNCLEAR
+    return Reply(word, failure.code, failure.text, failure.http_status, place=place, retry_us=failure.retry_us)
+
+
+def page_rows(data: Any) -> list[dict[str, Any]] | None:
+    """The rows of a list answer, plain or under `orderList`; None if there is no list."""
+    if isinstance(data, dict):
+        data = data.get("orderList")
+        if data is None:
+            data = []
+    if not isinstance(data, list):
+        return None
+    return [row for row in data if isinstance(row, dict)]
+
+
+def page_ended(data: Any, rows: list[dict[str, Any]]) -> bool:
+    """Whether a list page was the last one."""
+    if isinstance(data, dict) and isinstance(data.get("nextFlag"), bool):
+        return not data["nextFlag"]
+    return len(rows) < PAGE
+
+
+def read(route: Route, targets: Sequence[Target], data: Any) -> list[Reply]:
+    """One reply per target from a list answer."""
+    place = _PLACES.get(route.name, route.name)
+    rows = page_rows(data)
+    if rows is None:
+        return [Reply(Word.UNCLEAR, text="an answer without a list", place=place)] * len(targets)
+    by_id = {str(row.get("orderId") or ""): row for row in rows}
+    by_client = {str(row.get("clientOid") or ""): row for row in rows}
+    absent = _absence(route, targets, data, rows)
+
+    def one(target: Target) -> Reply:
+        row = by_id.get(target.order_id) if target.order_id else by_client.get(target.client_order_id or "")
+        if row is None:
+            return absent(target, place)
+        if target.scope == "order" and place in ("tpsl-open", "stop-open"):
+            return _wrong_scope(place)
+        return _sighting(target, row, place)
+
+    return [one(t) for t in targets]
+
+
+def _wrong_scope(place: str) -> Reply:
+    scope, kind = ("tpsl", "a TP/SL order") if place == "tpsl-open" else ("stop", "a plan order")
+    return Reply(Word.FAILED, text=f"scope: this id is {kind}, still open; send it with scope {scope}", place=place)
+
+
+def _sighting(target: Target, row: Mapping[str, Any], place: str) -> Reply:
+    state = str(row.get("status") or "")
+    word = _STATES.get(state.lower(), Word.UNCLEAR)
+    volume = str(row.get("baseVolume") or "")
+    filled = volume if re.fullmatch(r"[0-9]+(\.[0-9]+)?", volume) and float(volume) > 0 else ""
+    if target.scope == "tpsl" and word is Word.FILLED and not filled:
+        word = Word.TRIGGERED  # the trigger fired; what it placed is another order
+    child = str(row.get("executeOrderId") or "")
+    return Reply(
+        word,
+        text="" if word is not Word.UNCLEAR else f"unknown order state {state[:40]!r}",
+        order_id=str(row.get("orderId") or "") if str(row.get("orderId") or "").isdigit() else "",
+        client_order_id=safe_client_id(str(row.get("clientOid") or "")),
+        venue_state=state[:40],
+        filled=filled,
+        child_order_id=safe_client_id(child),
+        place=place,
+    )
+
+
+def _absence(
+    route: Route, targets: Sequence[Target], data: Any, rows: list[dict[str, Any]]
+) -> Callable[[Target, str], Reply]:
+    """What it means that a target is not among the rows: read to where it would stand, or not."""
+    if route.name == "order-info" or (len(targets) == 1 and targets[0].order_id and not route.name.startswith("stop")):
+        # Asked for exactly this order: rows about others prove nothing.
+        word = Word.UNCLEAR if rows else Word.ABSENT
+        return lambda _, place: Reply(word, text="rows about other orders" if rows else "", place=place)
+    ended = page_ended(data, rows)
+    ids = [int(r["orderId"]) for r in rows if str(r.get("orderId") or "").isdigit()]
+    lowest = min(ids) if ids else None
+
+    def by_page(target: Target, place: str) -> Reply:
+        if target.order_id and place not in ("walk-open", "walk-history"):
+            read_past = ended or (lowest is not None and int(target.order_id) > lowest)
+            return Reply(Word.ABSENT if read_past else Word.UNREAD, place=place)
+        walk = dict(target.notes.get("walk", {}).get(place, {}))
+        walk["pages"] = walk.get("pages", 0) + 1
+        walk["at"] = str(lowest) if lowest is not None else walk.get("at", "")
+        walk["end"] = ended or lowest is None
+        notes = {"walk": {**target.notes.get("walk", {}), place: walk}}
+        return Reply(Word.ABSENT if walk["end"] else Word.UNREAD, place=place, notes=notes)
+
+    return by_page

@@ -1,0 +1,260 @@
+"""The seam between a lane and a venue: what a venue must tell, in types a lane can rely on.
+
+A venue is data (routes, buckets, timings) and four functions: `admit`, `encode`, `sign`, `decode`.
+The lane never sees a venue's code or path, a venue never sees a queue or Redis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum, StrEnum
+from typing import Any, Protocol
+
+
+class Stage(StrEnum):
+    """What a call is for. Each stage has its own queue, routes and buckets."""
+
+    CANCEL = "c"
+    LOOK = "l"
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """One limit of the venue: at most `units` cost units in any window of `window_us` microseconds."""
+
+    name: str
+    units: int
+    window_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One endpoint as the lane may use it.
+
+    `kinds`: the classes of intents it serves (the part of a class before `:`); `most`: orders one call may
+    carry; `least`: from how many it is worth its call; a call costs `per_call` units of `bucket`, plus
+    `per_order` for each order in it.
+    """
+
+    name: str
+    stage: Stage
+    kinds: tuple[str, ...]
+    bucket: str
+    most: int = 1
+    least: int = 1
+    per_call: int = 1
+    per_order: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """A venue's waits, in microseconds. `gap_us`: between two cancels of one order; `look_after_us`: from an
+    acknowledgement to the first look; `patience_us`: how long an acknowledged order may still be shown open
+    before it is cancelled again."""
+
+    gap_us: int
+    look_after_us: int
+    patience_us: int
+
+
+@dataclass(slots=True)
+class Target:
+    """One order (or one sweep) inside a call: the intent's own fields and what was learnt on the way.
+
+    `notes` is the venue's scratch pad for this intent (JSON values only); what `decode` puts into
+    `Reply.notes` is merged into it and comes back on the next call.
+    """
+
+    fields: Mapping[str, str]
+    notes: dict[str, Any]
+    #: For sweeps, on the venue's clock: an order created before the first (epoch ms) is older than the intent,
+    #: from the second on it is newer; in between nobody can tell.
+    age_band_ms: tuple[int, int] = (0, 0)
+    #: For sweeps: whether what is found may be cancelled now, or only counted.
+    may_cancel: bool = True
+
+    @property
+    def scope(self) -> str:
+        return self.fields["scope"]
+
+    @property
+    def symbol(self) -> str | None:
+        return self.fields.get("symbol")
+
+    @property
+    def order_id(self) -> str | None:
+        return self.fields.get("order_id") or self.notes.get("oid")
+
+    @property
+    def client_order_id(self) -> str | None:
+        return self.fields.get("client_order_id") or self.notes.get("cid")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One HTTP call. `query` and `body` are the exact bytes that are signed and sent."""
+
+    method: str
+    path: str
+    query: str = ""
+    body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back, whole: an HTTP status, headers (lower-case names) and the body."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Word(Enum):
+    """What an answer says about one order, in the lane's words. Anything not listed in a venue's table is
+    `UNCLEAR`, never a success."""
+
+    # The answer to a cancel
+    ACKNOWLEDGED = "acknowledged"  # the venue took the request
+    GONE = "gone"  # not working any more, or not known: ask which
+    FAILED = "failed"  # can never work as written
+    AGAIN = "again"  # was not executed and may be repeated
+    DOUBTED = "doubted"  # as AGAIN at first; if it stays so, as FAILED
+    LATER = "later"  # not executed; the venue is down for minutes
+    UNCLEAR = "unclear"  # may or may not have been executed: look
+    SPLIT = "split"  # the whole call was refused, perhaps because of one entry: send it in halves
+    # About the call or the account
+    REFUSED = "refused"  # over the limit: costs no attempt
+    ACCOUNT = "account"  # key, signature, permission or account: hold the lane
+    CLOCK = "clock"  # our time stamp was off: correct the clock, once
+    # The answer to a look
+    OPEN = "open"
+    CANCELLED = "cancelled"
+    FILLED = "filled"
+    TRIGGERED = "triggered"
+    CLOSED = "closed"  # another end: rejected, expired, failed
+    ABSENT = "absent"  # this place was read to its end and holds no such order
+    UNREAD = "unread"  # this place was not read far enough to tell
+    LISTED = "listed"  # a sweep's page; `notes["sweep"]` tells `todo` (rows to cancel next, by id), `open`
+    # (orders that matched in this pass), `unsure` (of an age nobody can tell), `end` (every list was read)
+
+
+#: The words that state an order's end.
+ENDED = frozenset({Word.CANCELLED, Word.FILLED, Word.TRIGGERED, Word.CLOSED})
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What one call said about one target.
+
+    `filled` is decimal text in base currency; `retry_us` an offset from now until when the venue wants no
+    call; `place` names the list or look-up that was read; `notes` are merged into the target's notes.
+    """
+
+    word: Word
+    code: str = ""
+    text: str = ""
+    http_status: int = 0
+    order_id: str = ""
+    client_order_id: str = ""
+    venue_state: str = ""
+    filled: str = ""
+    child_order_id: str = ""
+    place: str = ""
+    retry_us: int = 0
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How the lane shall carry an admitted intent.
+
+    `cancel_class` / `look_class`: which queue it waits in (what one call may carry together);
+    `orders`: keys of the orders it names, so that a definite state settles every intent that names them;
+    `start`: the stage it begins in.
+    """
+
+    cancel_class: str
+    look_class: str
+    orders: tuple[str, ...] = ()
+    start: Stage = Stage.CANCEL
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Unfit:
+    """Why an intent can never work at this venue: the field and a line for a person, remedy included."""
+
+    field: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class NextLook:
+    """Where to look next: the class of the look queue, or that every place was read (`done`)."""
+
+    look_class: str
+    done: bool = False
+    gap: str = ""  # why `done` still proves nothing, e.g. a history too long to walk
+
+
+class Venue(Protocol):
+    """One venue with one account's credentials. Every method is pure apart from `sign`, which reads the secret."""
+
+    name: str
+    routes: tuple[Route, ...]
+    buckets: tuple[Bucket, ...]
+    egress_bucket: Bucket
+    timing: Timing
+
+    def admit(self, fields: Mapping[str, str]) -> Plan | Unfit:
+        """Fits an intent to the venue, or tells which field makes that impossible."""
+        ...
+
+    def encode(self, route: Route, targets: Sequence[Target]) -> Request:
+        """The call that carries these targets. Raises ValueError rather than send one that names no order."""
+        ...
+
+    def sign(self, request: Request, now_ms: int) -> dict[str, str]:
+        """Headers for exactly this request at the venue's time `now_ms`."""
+        ...
+
+    def decode(self, route: Route, targets: Sequence[Target], answer: Answer) -> list[Reply]:
+        """One reply per target, in their order. Never raises: what cannot be read is `UNCLEAR`."""
+        ...
+
+    def cancel_class(self, target: Target) -> str:
+        """The cancel queue for a repeated cancel, now that more may be known (an order id was learnt)."""
+        ...
+
+    def sweep_size(self, cancel_class: str) -> int:
+        """How many of a sweep's `todo` one call of that class names."""
+        ...
+
+    def endpoint(self, route: str) -> str:
+        """The path a route calls, as events name it."""
+        ...
+
+    def next_look(self, target: Target) -> NextLook:
+        """Where a target is to be looked for next."""
+        ...
+
+    def order_keys(self, target: Target) -> tuple[str, ...]:
+        """Keys of the order in the lane's index, by each id that is known."""
+        ...
+
+    def time_request(self) -> Request:
+        """A public call that tells the venue's time."""
+        ...
+
+    def read_time(self, answer: Answer) -> int | None:
+        """The venue's time in epoch milliseconds, or None if the answer does not tell."""
+        ...
+
+    def probe_request(self) -> Request:
+        """A harmless signed read, to find out whether the key works again."""
+        ...
+
+    def read_probe(self, answer: Answer) -> Reply:
+        """`OPEN` if the key works; else what stands against it."""
+        ...

@@ -1,0 +1,365 @@
+"""JUDGE: what follows from one reply, as pure functions. No clock, no I/O, no randomness of their own.
+
+The rule that everything here keeps: an acknowledgement, a silence or anything unclear is never an outcome.
+An intent ends only by the venue's word on its order, by places read to their end, or by bounds that say
+`unresolved` aloud.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Any
+
+from cancelq.contract import Status
+from cancelq_worker.state import State
+from cancelq_worker.venues.port import ENDED, Reply, Stage, Target, Venue, Word
+
+MS = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Bounds, in counts and microseconds. Attempts and look-ups per intent never exceed them."""
+
+    max_attempts: int = 5
+    max_lookups: int = 40
+    max_walk_lookups: int = 160
+    lookup_budget_us: int = 10_000_000
+    sweep_budget_us: int = 20_000_000
+    retry_base_us: int = 200 * MS
+    retry_most_us: int = 5_000_000
+    later_base_us: int = 10_000_000
+    later_most_us: int = 60_000_000
+
+
+class Silence(Enum):
+    """A call without a readable answer."""
+
+    NOT_SENT = "not sent"  # it surely never left
+    NO_ANSWER = "no answer"  # it may have been executed
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """When a call was made: Redis' steady clock now, and the call's times in UTC µs (None: no answer)."""
+
+    steady_us: int
+    sent_us: int
+    answered_us: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The intent ends. `known`: the order's own end is known, so every intent that names it ends with it."""
+
+    status: Status
+    evidence: str
+    detail: str
+    state: State
+    reply: Reply
+    known: bool = False
+    open_orders: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Go:
+    """The intent goes on in `state`'s queue after `delay_us` (None: at its old place). `tell`: an event of it."""
+
+    state: State
+    delay_us: int | None
+    reply: Reply
+    tell: Status | None = None
+    detail: str = ""
+
+
+Verdict = Finish | Go
+
+_ENDS = {
+    Word.CANCELLED: Status.cancelled,
+    Word.FILLED: Status.filled,
+    Word.TRIGGERED: Status.triggered,
+    Word.CLOSED: Status.closed,
+}
+
+#: Replies that mean the call was not carried out for reasons outside the intent: it keeps its place and counts.
+RETURNED = frozenset({Word.REFUSED, Word.ACCOUNT, Word.CLOCK})
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Judges replies for one venue under one policy."""
+
+    venue: Venue
+    policy: Policy
+    rng: random.Random
+
+    def cancel(self, before: State, taken: State, fields: dict[str, str], reply: Reply, at: Moment) -> Verdict:
+        """What follows from the reply to a cancel. `before` is the state ahead of the take, `taken` after it."""
+        if reply.word in RETURNED:
+            return Go(_restored(before, taken), None, reply)
+        state = _with_call(taken, reply, at)
+        if fields["scope"] in ("symbol", "account"):
+            return self._sweep_cancelled(before, state, fields, reply, at)
+        match reply.word:
+            case Word.SPLIT if taken.size > 1:
+                back = _restored(before, taken)
+                back.cap = max(1, taken.size // 2)
+                return Go(back, None, reply)
+            case Word.FAILED | Word.SPLIT:
+                return Finish(Status.rejected, "reply", reply.text, state, reply)
+            case Word.AGAIN | Word.DOUBTED | Word.LATER if state.attempts < self.policy.max_attempts:
+                return self._again(state, fields, reply)
+            case Word.DOUBTED:
+                return Finish(Status.rejected, "reply", reply.text, state, reply)
+            case Word.ACKNOWLEDGED:
+                state.notes["ack"] = 1
+                go = self._look_first(state, fields, reply, self.venue.timing.look_after_us)
+                return replace(go, tell=Status.accepted, detail="acknowledged by the venue; to be confirmed")
+            case Word.GONE:
+                return self._look_first(state, fields, reply, 0)
+            case _:
+                go = self._look_first(state, fields, reply, 0)
+                return replace(go, tell=Status.retrying, detail=f"unclear: {reply.text or reply.code}; looking it up")
+
+    def look(self, before: State, taken: State, fields: dict[str, str], reply: Reply, at: Moment) -> Verdict:
+        """What follows from the reply to a look."""
+        if reply.word in RETURNED:
+            return Go(_restored(before, taken), None, reply)
+        state = taken
+        state.notes.setdefault("t0", at.steady_us)
+        if fields["scope"] in ("symbol", "account"):
+            return self._sweep_looked(state, fields, reply, at)
+        _learn(state, reply)
+        if reply.word in ENDED:
+            detail = _END_DETAIL[reply.word]
+            return Finish(_ENDS[reply.word], "query", detail, state, reply, known=True)
+        if reply.word is Word.FAILED:
+            return Finish(Status.rejected, "query", reply.text, state, reply)
+        if reply.word is Word.OPEN:
+            return self._still_open(state, fields, reply, at)
+        if reply.word in (Word.ABSENT, Word.UNREAD):
+            return self._not_seen(before, state, fields, reply, at)
+        return self._look_failed(state, fields, reply)
+
+    def silent(self, before: State, taken: State, fields: dict[str, str], stage: Stage, why: Silence, at: Moment) -> Verdict:
+        """What follows from a call without a readable answer."""
+        if why is Silence.NOT_SENT:
+            reply = Reply(Word.AGAIN, text="the venue could not be reached; nothing was sent")
+            return Go(_restored(before, taken), None, reply)
+        reply = Reply(Word.UNCLEAR, text="no readable answer")
+        if stage is Stage.CANCEL:
+            return self.cancel(before, taken, fields, reply, at)
+        return self.look(before, taken, fields, reply, at)
+
+    # -- one order --------------------------------------------------------------------------------------------
+
+    def _again(self, state: State, fields: dict[str, str], reply: Reply) -> Go:
+        policy = self.policy
+        if reply.word is Word.LATER:
+            delay = self._jitter(policy.later_base_us, policy.later_most_us, state.attempts)
+        else:
+            delay = self._jitter(policy.retry_base_us, policy.retry_most_us, state.attempts)
+        state = self._to_cancel(state, fields)
+        return Go(state, self.venue.timing.gap_us + delay, reply, Status.retrying, reply.text or reply.code)
+
+    def _look_first(self, state: State, fields: dict[str, str], reply: Reply, delay_us: int) -> Go:
+        _learn(state, reply)
+        state.stage = Stage.LOOK
+        state.look_class = self.venue.next_look(_target(fields, state)).look_class
+        return Go(state, delay_us, reply)
+
+    def _still_open(self, state: State, fields: dict[str, str], reply: Reply, at: Moment) -> Verdict:
+        sent = int(state.notes.get("sent_at", state.notes["t0"]))
+        since_us = at.steady_us - sent
+        if state.notes.get("ack") and since_us < self.venue.timing.patience_us:
+            # Acknowledged and still shown: the venue works asynchronously, or its list is stale.
+            return self._look_again(state, fields, reply, 40 * MS, 800 * MS)
+        if state.attempts >= self.policy.max_attempts:
+            detail = f"still open after {state.attempts} attempts"
+            return Finish(Status.unresolved, "query", detail, state, reply)
+        if state.lookups >= self._most_lookups(state):
+            return Finish(Status.unresolved, "query", "still open, and the look-ups are used up", state, reply)
+        delay = max(0, self.venue.timing.gap_us - since_us) + self._jitter(
+            self.policy.retry_base_us, self.policy.retry_most_us, state.attempts
+        )
+        state = self._to_cancel(state, fields)
+        return Go(state, delay, reply, Status.retrying, "the venue still shows the order open: cancelling again")
+
+    def _not_seen(self, before: State, state: State, fields: dict[str, str], reply: Reply, at: Moment) -> Verdict:
+        absent = dict(state.notes.get("abs", {}))
+        if reply.word is Word.ABSENT:
+            absent[reply.place] = absent.get(reply.place, 0) + 1
+            state.notes["n"] = int(state.notes.get("n", 0)) + 1
+        state.notes["abs"] = absent
+        elapsed = at.steady_us - int(state.notes["t0"])
+        plan = self.venue.next_look(_target(fields, state))
+        if plan.done and elapsed >= self.policy.lookup_budget_us:
+            return self._never_seen(state, reply, plan.gap)
+        if state.lookups >= self._most_lookups(state):
+            return Finish(Status.unresolved, "query", "look-ups are used up, not every place was read", state, reply)
+        if plan.done:
+            state.notes.pop("walk", None)  # the next round walks anew
+            plan = self.venue.next_look(_target(fields, state))
+        state.look_class = plan.look_class
+        if reply.word is Word.UNREAD:
+            if "walk" not in state.notes:
+                state.lookups = before.lookups  # the page served another; each page settles or passes at least one
+            return Go(state, 0, reply)
+        base = 50 * MS if state.notes.get("ack") else 150 * MS
+        return Go(state, self._backoff(base, 2_500 * MS, int(state.notes["n"])), reply)
+
+    def _never_seen(self, state: State, reply: Reply, gap: str) -> Finish:
+        if gap:
+            return Finish(Status.unresolved, "query", f"not seen, but {gap}", state, reply)
+        if state.notes.get("ack"):
+            detail = "the venue acknowledged a cancel of this order and then shows it nowhere"
+            return Finish(Status.unresolved, "query", detail, state, reply)
+        return Finish(Status.not_found, "query", "every place that could hold this order was read", state, reply)
+
+    def _look_failed(self, state: State, fields: dict[str, str], reply: Reply) -> Verdict:
+        fails = int(state.notes.get("f", 0)) + 1
+        state.notes["f"] = fails
+        if state.lookups >= self._most_lookups(state):
+            detail = f"look-ups are used up; the last said: {reply.text or reply.code or 'nothing readable'}"
+            return Finish(Status.unresolved, "query", detail, state, reply)
+        state.look_class = self.venue.next_look(_target(fields, state)).look_class
+        return Go(state, self._backoff(100 * MS, 3_000 * MS, fails), reply)
+
+    def _look_again(self, state: State, fields: dict[str, str], reply: Reply, base: int, most: int) -> Go:
+        seen = int(state.notes.get("o", 0)) + 1
+        state.notes["o"] = seen
+        state.notes["n"] = 0
+        state.look_class = self.venue.next_look(_target(fields, state)).look_class
+        return Go(state, self._backoff(base, most, seen), reply)
+
+    def _to_cancel(self, state: State, fields: dict[str, str]) -> State:
+        """Back to the cancel queue; what was noted of looks belongs to the attempt before."""
+        for key in ("n", "o", "f", "abs", "walk", "t0", "ack"):
+            state.notes.pop(key, None)
+        state.stage = Stage.CANCEL
+        state.cancel_class = self.venue.cancel_class(_target(fields, state))
+        return state
+
+    def _most_lookups(self, state: State) -> int:
+        return self.policy.max_walk_lookups if "walk" in state.notes else self.policy.max_lookups
+
+    # -- sweeps: symbol and account -----------------------------------------------------------------------------
+
+    def _sweep_cancelled(self, before: State, state: State, fields: dict[str, str], reply: Reply, at: Moment) -> Verdict:
+        """After the bulk call or a cancel by ids: whatever it said, the open lists decide."""
+        sweep = dict(state.notes.get("sweep", {}))
+        todo = sweep.get("todo", [])
+        bulk = not todo
+        if bulk and reply.word in (Word.FAILED, Word.SPLIT):
+            return Finish(Status.rejected, "reply", reply.text, state, reply)
+        if todo:
+            state.size = min(len(todo), self.venue.sweep_size(before.cancel_class))
+            sweep["todo"] = todo = todo[state.size :]
+            state.notes["sweep"] = sweep
+        tell = Status.accepted if reply.word is Word.ACKNOWLEDGED else Status.retrying
+        detail = "acknowledged by the venue; the open lists decide" if tell is Status.accepted else reply.text
+        first = state.attempts == 1
+        state.cancel_class = self.venue.cancel_class(_target(fields, state))
+        if todo:
+            state.stage = Stage.CANCEL
+            return Go(state, 0, reply, tell if first else None, detail)
+        state.stage = Stage.LOOK
+        state.look_class = self.venue.next_look(_target(fields, state)).look_class
+        delay = self.venue.timing.look_after_us if bulk else 0
+        return Go(state, delay, reply, tell if first else None, detail)
+
+    def _sweep_looked(self, state: State, fields: dict[str, str], reply: Reply, at: Moment) -> Verdict:
+        if reply.word is not Word.LISTED:
+            return self._sweep_failed(state, fields, reply)
+        state.notes.update(reply.notes)
+        state.notes.pop("f", None)
+        sweep = state.notes["sweep"]
+        target = _target(fields, state)
+        if sweep.get("todo"):
+            state.stage = Stage.CANCEL
+            state.cancel_class = self.venue.cancel_class(target)
+            return Go(state, 0, reply)
+        if not sweep.get("end"):
+            state.look_class = self.venue.next_look(target).look_class
+            return Go(state, 0, reply)
+        return self._pass_ended(state, fields, reply, at)
+
+    def _pass_ended(self, state: State, fields: dict[str, str], reply: Reply, at: Moment) -> Verdict:
+        """Every list was read. Nothing that was meant is open: done. Else another pass, as long as it helps."""
+        sweep = state.notes["sweep"]
+        still = int(sweep.get("open", 0))
+        if still == 0:
+            detail = "nothing older than the intent is open any more"
+            return Finish(Status.cancelled, "query", detail, state, reply, open_orders=0)
+        best = state.notes.get("best")
+        if best is None or still < best:
+            state.notes["best"], state.notes["moved"] = still, at.steady_us
+        stalled_us = at.steady_us - int(state.notes["moved"])
+        if stalled_us >= self.policy.sweep_budget_us:
+            unsure = int(sweep.get("unsure", 0))
+            detail = f"{still} orders are still open" + (f", {unsure} of an age nobody can tell" if unsure else "")
+            return Finish(Status.unresolved, "query", detail, state, reply, open_orders=still)
+        state.notes["sweep"] = {}
+        state.look_class = self.venue.next_look(_target(fields, state)).look_class
+        # Half of a gap apart, so that what was cancelled has closed and what was not may be cancelled again.
+        return Go(state, min(2_000 * MS, max(100 * MS, stalled_us // 3)), reply)
+
+    def _sweep_failed(self, state: State, fields: dict[str, str], reply: Reply) -> Verdict:
+        fails = int(state.notes.get("f", 0)) + 1
+        state.notes["f"] = fails
+        if fails >= self.policy.max_lookups:
+            detail = f"the open lists cannot be read: {reply.text or reply.code}"
+            known = state.notes.get("best")
+            return Finish(Status.unresolved, "query", detail, state, reply, open_orders=known)
+        return Go(state, self._backoff(100 * MS, 3_000 * MS, fails), reply)
+
+    # -- waits ---------------------------------------------------------------------------------------------------
+
+    def _jitter(self, base_us: int, most_us: int, nth: int) -> int:
+        """Full jitter: anywhere between now and the capped exponential."""
+        return int(self.rng.uniform(0, min(most_us, base_us * 2 ** min(nth, 20))))
+
+    def _backoff(self, base_us: int, most_us: int, nth: int) -> int:
+        """Exponential, with a tenth of jitter: looks are to be spread, not delayed."""
+        return int(min(most_us, base_us * 2 ** min(max(nth - 1, 0), 20)) * self.rng.uniform(0.9, 1.1))
+
+
+_END_DETAIL = {
+    Word.CANCELLED: "the venue states that the order is cancelled",
+    Word.FILLED: "too late: the venue states that the order is filled",
+    Word.TRIGGERED: "too late: the order had fired; what it placed was not touched",
+    Word.CLOSED: "the venue states another end of the order",
+}
+
+
+def _target(fields: dict[str, str], state: State) -> Target:
+    return Target(fields, state.notes)
+
+
+def _restored(before: State, taken: State) -> State:
+    """As it was before the take, but for the fence: the call was not carried out, so it costs nothing."""
+    return before.copy(fence=taken.fence, taken=0, notes=dict(before.notes))
+
+
+def _with_call(taken: State, reply: Reply, at: Moment) -> State:
+    """The state after a cancel call that may have been executed, with that call's times on record."""
+    notes: dict[str, Any] = taken.notes
+    for key in ("n", "o", "f", "abs", "walk", "t0", "ack"):
+        notes.pop(key, None)
+    call: dict[str, Any] = {"b": taken.batch_id, "s": at.sent_us, "code": reply.code, "http": reply.http_status}
+    if at.answered_us is not None:
+        call["a"] = at.answered_us
+    notes["call"] = call
+    notes["t0"] = notes["sent_at"] = at.steady_us
+    return taken
+
+
+def _learn(state: State, reply: Reply) -> None:
+    """Keeps what an answer taught: the order's other id, and the venue's scratch notes."""
+    state.notes.update(reply.notes)
+    if reply.order_id:
+        state.notes["oid"] = reply.order_id
+    if reply.client_order_id:
+        state.notes["cid"] = reply.client_order_id

@@ -1,0 +1,166 @@
+"""Builds the engine from settings: the only place that knows every part."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import secrets
+import socket
+import ssl
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+
+import httpx
+import redis.asyncio as aioredis
+import structlog
+from redis.exceptions import RedisError
+
+from cancelq.contract import Lane
+from cancelq_worker.clocks import RemoteClock
+from cancelq_worker.egress import Egress
+from cancelq_worker.engine import Engine
+from cancelq_worker.http import Door
+from cancelq_worker.lane import LaneParts, LaneServer
+from cancelq_worker.ledger import LanePlan, RedisLedger, connect
+from cancelq_worker.settings import Account, Settings
+from cancelq_worker.venues.port import Venue
+from cancelq_worker.venues.registry import open_venue
+from cancelq_worker.verdict import Judge, Policy
+
+log = structlog.get_logger("cancelq.wiring")
+
+TRIM_EVERY_S = 60.0
+CLOCK_EVERY_S = 20.0
+
+
+@dataclass(slots=True)
+class _Host:
+    """What lanes of one venue host share."""
+
+    venue_clock: RemoteClock
+    egress: Egress
+
+
+class Wiring:
+    """One process' lanes and what they share."""
+
+    def __init__(self, settings: Settings, worker: str, suspended: Callable[[], bool]) -> None:
+        self.settings = settings
+        self.worker = worker
+        self.tag = secrets.token_hex(4)
+        self._suspended = suspended
+        self.client: aioredis.Redis = connect(settings.redis_url, max_connections=64)
+        self.blocking: aioredis.Redis = connect(settings.redis_url, max_connections=1, timeout_s=6.0)
+        self._redis_clock = RemoteClock(1)
+        self._tls = httpx.create_ssl_context(trust_env=False)
+        self._hosts: dict[str, _Host] = {}
+        self._doors: list[Door] = []
+        self._trimmed: dict[str, float] = {}
+        self._timed: dict[str, float] = {}
+        self._chores: set[asyncio.Future[None]] = set()
+
+    def engine(self) -> Engine:
+        lanes = {
+            f"{venue}:{name}": self._maker(Lane(venue, name), account)
+            for venue, accounts in self.settings.accounts.items()
+            for name, account in accounts.items()
+        }
+        return Engine(self.worker, lanes, self.client, self.blocking, self._housekeeping)
+
+    def _maker(self, lane: Lane, account: Account) -> Callable[[], LaneServer]:
+        venue = open_venue(lane.venue, account)
+
+        def make() -> LaneServer:
+            return LaneServer(self._parts(lane, account, venue), suspended=self._suspended)
+
+        return make
+
+    def _parts(self, lane: Lane, account: Account, venue: Venue) -> LaneParts:
+        settings = self.settings
+        plan = LanePlan(
+            lane=lane,
+            routes=venue.routes,
+            buckets=venue.buckets,
+            lease_us=settings.lease_ms * 1000,
+            gap_us=venue.timing.gap_us,
+            urgent_reserve=settings.urgent_reserve,
+        )
+        policy = Policy(max_attempts=settings.max_attempts, lookup_budget_us=settings.lookup_budget_ms * 1000)
+        host = self._host(account.base_url, venue)
+        cancel_door, look_door = self._door(account.base_url), self._door(account.base_url)
+        return LaneParts(
+            plan=plan,
+            ledger=RedisLedger(self.client, plan),
+            venue=venue,
+            judge=Judge(venue, policy, random.Random()),
+            cancel_door=cancel_door,
+            look_door=look_door,
+            venue_clock=host.venue_clock,
+            redis_clock=self._redis_clock,
+            egress=host.egress,
+            worker=self.worker,
+            tag=self.tag,
+        )
+
+    def _host(self, base_url: str, venue: Venue) -> _Host:
+        if base_url not in self._hosts:
+            clock = RemoteClock(1_000)
+            self._hosts[base_url] = _Host(clock, Egress(self.client, self.settings.egress, venue.egress_bucket))
+        return self._hosts[base_url]
+
+    def _door(self, base_url: str) -> Door:
+        verify: ssl.SSLContext | bool = self._tls if base_url.startswith("https:") else False
+        door = Door(base_url, verify=verify)
+        self._doors.append(door)
+        return door
+
+    def _housekeeping(self, lane: LaneServer) -> None:
+        """Now and then: the venue's clock, and what is old in the streams."""
+        name, now = str(lane.lane), time.monotonic()
+        if now - self._timed.get(name, -1e9) > CLOCK_EVERY_S:
+            self._timed[name] = now
+            self._chore(lane.read_venue_time())
+        if now - self._trimmed.get(name, 0.0) > TRIM_EVERY_S:
+            first = name not in self._trimmed
+            self._trimmed[name] = now
+            if not first:
+                self._chore(lane.trim(self.settings.results_keep_days * 86_400_000, self.settings.dedup_hours))
+
+    def _chore(self, job: Coroutine[object, object, None]) -> None:
+        task: asyncio.Future[None] = asyncio.ensure_future(job)
+        self._chores.add(task)
+        task.add_done_callback(self._chore_ended)
+
+    def _chore_ended(self, task: asyncio.Future[None]) -> None:
+        self._chores.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error:
+            log.warning("housekeeping failed", error=repr(error)[:200])
+
+    async def close(self) -> None:
+        for door in self._doors:
+            await door.close()
+        for task in list(self._chores):
+            task.cancel()
+        with contextlib.suppress(RedisError, OSError):
+            await self.client.aclose()
+            await self.blocking.aclose()
+
+
+async def serve(
+    settings: Settings, *, worker_name: str, stop: asyncio.Event, suspended: Callable[[], bool], dry_run: bool = False
+) -> None:
+    """Serves every configured lane until `stop` is set and what was sent is settled."""
+    if dry_run:
+        raise NotImplementedError("a dry run is not built yet")
+    wiring = Wiring(settings, worker_name, suspended)
+    try:
+        await wiring.engine().serve(stop)
+    finally:
+        await wiring.close()
+
+
+def default_worker_name() -> str:
+    return f"{socket.gethostname()}-{secrets.token_hex(3)}"
