@@ -7,8 +7,8 @@
         event = ticket.wait(timeout_s=30)
         print(event.status, event.evidence, event.filled)
 
-`AsyncClient` is the same for asyncio. An intent has an `id`, given or made: sent again with it, it never leads to a
-second cancel. Every intent gets exactly one final event; `FINAL` lists how it can end.
+`AsyncClient` is the same for asyncio. An intent has an `id`, given or made: sent again with it, it never
+leads to a second cancel. Every intent gets exactly one final event; `FINAL` lists how it can end.
 """
 
 from cancelq.client import AsyncClient, AsyncTicket, Client, Ticket

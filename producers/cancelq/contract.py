@@ -1,8 +1,8 @@
-"""The wire contract: what a producer may ask (`Intent`), what a worker makes of it (`read_entry`), what comes back
-(`Event`).
+"""The wire contract: what a producer asks (`Intent`), what a worker makes of it (`read_entry`), what comes
+back (`Event`).
 
-One table of rules, `_RULES` with `_SCOPES`, serves both ends: `Intent` refuses what `read_entry` would refuse. Entries
-are flat maps of text. Times are UTC: `…_ms` epoch milliseconds, `…_us` epoch microseconds.
+One table of rules, `_RULES` with `_SCOPES`, serves both ends: `Intent` refuses what `read_entry` would
+refuse. Entries are flat maps of text. Times are UTC: `…_ms` epoch milliseconds, `…_us` epoch microseconds.
 
 Contract version 1. Field names may be added in later versions; none ever changes its meaning.
 """
@@ -83,7 +83,7 @@ OnlyIf = Literal["NEW", "PENDING", "PARTIALLY_FILLED"]
 Priority = Literal["normal", "urgent"]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------
 # Lanes
 
 
@@ -136,7 +136,7 @@ class Lane:
         return self.key("guard")
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------
 # Reading an inbox entry
 
 
@@ -146,10 +146,11 @@ class Accepted:
 
     id           the idempotency key: the entry's own, or the entry id
     explicit_id  whether the producer gave the id
-    fields       every field but `v` and `id`, defaults filled in: `scope`, `priority`, for symbol and account also
+    fields       every field but `v` and `id`, defaults filled in: `scope`, `priority`, for bulk scopes also
                  `kinds` (in the order order, tpsl, stop) and `expires_at_ms`; numbers without leading zeros
-    digest       8 hex characters over what was asked: equal for equal content, whatever the id, the order of the
-                 fields, or defaults written out; `traceparent` is left out, as each try of one call may bring its own
+    digest       8 hex characters over what was asked: equal for equal content, whatever the id, the order of
+                 the fields, or defaults written out; `traceparent` is left out, as each try of one call may
+                 bring its own
     queued_us    the entry id's time
     """
 
@@ -168,7 +169,7 @@ class Refused:
     id           the producer's id if it is usable, else the entry id
     field        the field at fault; `entry` if no single one is
     detail       one line: the field, what is wrong, the remedy; holds no value of an unknown field
-    fields       what each event copies of the entry (labels, ids, scope, `x_…`), as far as each is valid by itself
+    fields       what events copy of the entry (labels, ids, scope, `x_…`), as far as each is valid by itself
     digest       8 hex characters over the entry but `v` and `id`
     queued_us    the entry id's time
     """
@@ -186,7 +187,8 @@ class Refused:
 def read_entry(entry_id: str, raw: Sequence[bytes] | Mapping[bytes, bytes]) -> Accepted | Refused:
     """Judges one inbox entry, given flat (name, value, name, value, …) or as a mapping. Never raises.
 
-    Only the flat form shows a repeated field, which a mapping has already lost; pass what the server answered.
+    Only the flat form shows a repeated field, which a mapping has already lost; pass what the server
+    answered.
     """
     flat = raw if isinstance(raw, list | tuple) else _flattened(raw)
     fields: dict[str, str] = {}
@@ -296,7 +298,7 @@ def _flattened(raw: Sequence[bytes] | Mapping[bytes, bytes]) -> list[bytes]:
 
 
 def _time_ms(entry_id: str) -> int:
-    """The milliseconds of an entry id; 0 if it is none. A producer may choose an entry's id, so any value occurs."""
+    """The milliseconds of an entry id; 0 if it is none. Producers may choose entry ids: any value occurs."""
     ms = entry_id.partition("-")[0]
     return int(ms) if ms.isascii() and ms.isdigit() and len(ms) <= 20 else 0
 
@@ -315,16 +317,16 @@ def _raw_digest(flat: Sequence[bytes]) -> str:
     return digest.hexdigest()
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------
 # Writing an intent
 
 
 class Intent(BaseModel):
     """One cancel intent, as a producer means it: `Intent(symbol="BTCUSDT", order_id="121211212122")`.
 
-    Refused with `IntentError`, which names the field, exactly when a worker would refuse the entry. Fields named
-    `x_…` may be given by name or in `extras`; numbers of milliseconds are integers; ids are always text. None stands
-    for a field left out.
+    Refused with `IntentError`, which names the field, exactly when a worker would refuse the entry. Fields
+    named `x_…` may be given by name or in `extras`; numbers of milliseconds are integers; ids are always
+    text. None stands for a field left out.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -376,13 +378,13 @@ class Intent(BaseModel):
 
 
 def wire_fields(values: Mapping[str, object]) -> dict[str, str]:
-    """The fields of the inbox entry that asks for this, checked by the rules of the contract; else `IntentError`.
+    """The fields of the inbox entry that asks for this, checked by the rules; `IntentError` if one is broken.
 
     Takes what `Intent` takes, `extras` included, without the cost of building one.
     """
     try:
         fields = {name: _rendered(name, value) for name, value in _named(values) if value is not None}
-        fault = _fault_of(fields) or _outgoing_fault(fields)
+        fault = _id_fault(fields) or _outgoing_fault(fields) or _fault_of(fields)
     except _Fault as refused:
         fault = refused
     if fault is not None:
@@ -434,7 +436,8 @@ def _outgoing_fault(fields: Mapping[str, str]) -> "_Fault | None":
     """Size alone; the fields without `x_…` cannot reach it."""
     if not any(name.startswith("x_") for name in fields):
         return None
-    flat = [text.encode() for text in chain.from_iterable(fields.items())]
+    # Text that cannot be encoded is for another rule to refuse.
+    flat = [text.encode(errors="surrogatepass") for text in chain.from_iterable(fields.items())]
     return _size_fault(flat) if len(fields) > MAX_ENTRY_FIELDS or sum(map(len, flat)) > MAX_ENTRY_BYTES else None
 
 
@@ -456,7 +459,7 @@ def _typed(fields: Mapping[str, str]) -> dict[str, Any]:
     return typed
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------
 # Reading an event
 
 
@@ -538,12 +541,12 @@ class Event(BaseModel):
 _EVENT_FIELDS = {name.encode(): name for name in Event.model_fields if name not in ("entry_id", "extras")}
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------
 # The rules, one table for both ends
 
 
 class _Fault(Exception):
-    """What is wrong with a field and what to do about it. An exception, so that rendering can stop half way."""
+    """What is wrong with a field and what to do about it; an exception, so that rendering can stop."""
 
     def __init__(self, field: str, says: str) -> None:
         self.field = field
@@ -574,8 +577,8 @@ def _any(choices: Sequence[str]) -> str:
 
 _ACCOUNT = re.compile(r"[a-z][a-z0-9_]{0,31}").fullmatch
 
-# Wider than it needs to be, as fields named x_… are promised never to be refused: what is shut out is only what
-# could garble a table, a log line or a header.
+# Wider than it needs to be, as fields named x_… are promised never to be refused: what is shut out is only
+# what could garble a table, a log line or a header.
 _EXTRA_NAME = re.compile(r"x_[A-Za-z0-9_.:-]{1,62}").fullmatch
 _EXTRA_WANTS = "x_ is followed by 1 to 62 letters, digits, _ . : or -"
 
@@ -587,23 +590,25 @@ _KINDS = {
     for some in permutations(_ALL_KINDS, size)
 }
 
-# Ten digits are the seconds of our days: as milliseconds they lie in 1970, so that a timed cancel would go out at
-# once and an age limit would spare every order.
+# Ten digits are the seconds of our days: as milliseconds they lie in 1970, so that a timed cancel would go
+# out at once and an age limit would spare every order.
 _EPOCH_MS = _pattern(r"[0-9]{1,9}|[0-9]{11,13}", "wants epoch milliseconds: plain digits, 13 of them in our time")
 # Ids travel in lists whose separators are blanks and commas.
 _ORDER_ID = _pattern(
-    r"[A-Za-z0-9._:#+/=-]{1,64}", "wants 1 to 64 letters, digits or . _ : # + / = -, copied as the venue shows it"
+    r"[A-Za-z0-9._:#+/=-]{1,64}",
+    "wants 1 to 64 letters, digits or . _ : # + / = -, copied as the venue shows it",
 )
 # No control characters, line separators, or halves of surrogate pairs.
 _LABEL = _pattern(
-    "[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]{0,64}", "wants at most 64 characters, no control characters"
+    "[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]{0,64}",
+    "wants at most 64 characters, no control characters",
 )
 
 _RULES: dict[str, _Rule] = {
     "v": _choice(VERSION),
     "id": _pattern(
         r"(?![0-9]+-[0-9]+\Z)[A-Za-z0-9._:-]{1,64}",
-        "wants 1 to 64 letters, digits or . _ : -, and not the form digits-digits, which is that of entry ids",
+        "wants 1 to 64 letters, digits or . _ : -, and not the form digits-digits, as entry ids have it",
     ),
     "scope": _choice(*Scope),
     "kinds": _Rule(_KINDS.get, f"wants a comma list of {_any(_ALL_KINDS)}, each once, no blanks"),
@@ -630,8 +635,8 @@ _BULK = frozenset({"symbol", "account"})
 
 
 class _ScopeRule(NamedTuple):
-    # The fields that mean something in this scope, with their tests. Others are refused, not ignored: an order_id
-    # that is overlooked on scope symbol would cancel a whole book.
+    # The fields that mean something in this scope, with their tests. Others are refused, not ignored: an
+    # order_id that is overlooked on scope symbol would cancel a whole book.
     accepts: dict[str, Callable[[str], object | None]]
     needs: tuple[str, ...]
     needs_order: bool
@@ -656,7 +661,7 @@ _SCOPES: dict[str, _ScopeRule] = {
 
 
 def _fault_of(fields: Mapping[str, str]) -> _Fault | None:
-    """The first thing wrong with an entry's content; the id comes first, as it decides under which name to answer."""
+    """The first thing wrong with an entry's content; the id before all, as the answer goes under it."""
     fault = _id_fault(fields)
     if fault is not None:
         return fault
@@ -729,7 +734,7 @@ def _bad_value(name: str, value: str) -> _Fault:
     if len(value) > 64:
         return _Fault(name, f"{len(value)} characters are too many; {rule.wants}")
     odd = next((mark for mark in value if not rule.accepts(mark)), None) if rule in (_ORDER_ID, _LABEL) else None
-    return _Fault(name, f"{f'{ascii(odd)} is not allowed' if odd else 'not understood'}; {rule.wants}")
+    return _Fault(name, f"{f'{odd!a} is not allowed' if odd else 'not understood'}; {rule.wants}")
 
 
 def _or_rather(word: str, choices: Sequence[str]) -> str:
@@ -743,15 +748,22 @@ def _or_rather(word: str, choices: Sequence[str]) -> str:
 def _show(value: object) -> str:
     """A value in a message: short, on one line, plain ASCII."""
     text = ascii(value[:40] if isinstance(value, str) else value)
-    return text if len(text) <= 64 else text[:60] + "…" + text[0]
+    return text if len(text) <= 64 else text[:60] + "..." + text[0]
 
 
 def _shown_name(name: str | bytes) -> str:
     """A field's name as a message may hold it: itself if it is a plain word, else escaped and cut."""
-    text = name.decode(errors="backslashreplace") if isinstance(name, bytes) else name
+    text = name if isinstance(name, str) else _decoded(name)
     if _PLAIN(text):
         return text
-    return ascii(text[:40])[1:-1][:80] or "(empty name)"
+    return ascii(text[:40])[1:-1] + ("..." if len(text) > 40 else "") or "(empty name)"
+
+
+def _decoded(name: bytes) -> str:
+    try:
+        return name.decode()
+    except UnicodeDecodeError:
+        return name.decode("latin-1")
 
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.:-]{1,64}").fullmatch

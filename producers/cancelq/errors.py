@@ -1,6 +1,7 @@
 """Everything that can go wrong on the asking side; the first line of each docstring is the message in short.
 
-All of them are `CancelqError`s. What matters after a failed submit is whether the intent may have been queued:
+All of them are `CancelqError`s. What matters after a failed submit is whether the intent may have been
+queued:
 
     `IntentError`, `LaneError`            no: it was never sent
     `NotAccepted`, `BrokerRefused`        no: the server said so
@@ -63,7 +64,7 @@ class BrokerDown(CancelqError):
 
 
 class BrokerRefused(CancelqError):
-    """The server was reached and refused the command; nothing was queued. `code` is its word (`OOM`, `NOPERM`)."""
+    """The server was reached and refused; nothing was queued. `code` is its word, like `OOM` or `NOPERM`."""
 
     def __init__(self, cause: BaseException) -> None:
         self.code: str | None = getattr(cause, "status_code", None)
@@ -74,8 +75,8 @@ class BrokerRefused(CancelqError):
 class Uncertain(CancelqError):
     """The reply was lost, so the intent may or may not be queued: send it again with the same id.
 
-    `fields` holds it as it was sent, with its id, so that `client.submit(error.lane, error.fields)` is safe: the
-    same id never leads to a second cancel.
+    `fields` holds it as it was sent, with its id, so that `client.submit(error.lane, error.fields)` is safe:
+    the same id never leads to a second cancel.
     """
 
     def __init__(self, lane: str, fields: Mapping[str, str], cause: BaseException | None) -> None:
@@ -95,7 +96,8 @@ class BatchIncomplete(CancelqError):
     uncertain    fields of those whose reply was lost: they may or may not be queued
     not_queued   fields of those the server refused, or that were not sent any more
 
-    `client.submit_many(error.lane, [*error.uncertain, *error.not_queued])` completes the batch: each has its id.
+    `client.submit_many(error.lane, [*error.uncertain, *error.not_queued])` completes the batch: each has its
+    id.
     """
 
     # The tickets are `Ticket` or `AsyncTicket`; naming the types would tie this module to the client's.
@@ -138,7 +140,7 @@ def _remedy(code: str | None) -> str:
     """What to do about the refusals that a producer meets in practice."""
     return {
         "OOM": "; its memory is full, so the intake is closed until the workers have drained it",
-        "NOPERM": "; this user may not write to the lane's inbox",
+        "NOPERM": "; this user of the server lacks a permission on the lane's keys",
         "NOAUTH": "; the url needs a user and a password",
         "READONLY": "; this is a replica, connect to the primary",
         "LOADING": "; it is still starting, try again",

@@ -128,9 +128,7 @@ def test_rq_suspend_and_resume_reach_the_engine(small: Child, redis_url: str) ->
         small.expect("resumed")
 
 
-def test_a_worker_that_starts_while_suspended_knows_it_before_it_serves(
-    children: list[Child], redis_url: str
-) -> None:
+def test_a_worker_that_starts_while_suspended_knows_it_before_it_serves(children: list[Child], redis_url: str) -> None:
     _rq(redis_url, "suspend")
     child = _start(children, redis_url)
     assert child.seen[-1].strip().endswith("suspended")
@@ -165,9 +163,7 @@ def test_an_interrupt_sent_twice_at_once_is_one_wish(small: Child) -> None:
     assert small.code() == 0
 
 
-def test_an_engine_that_breaks_is_not_hidden_and_leaves_no_registration(
-    children: list[Child], redis_url: str
-) -> None:
+def test_an_engine_that_breaks_is_not_hidden_and_leaves_no_registration(children: list[Child], redis_url: str) -> None:
     child = _start(children, redis_url, BROKEN="1")
     child.send(signal.SIGTERM)
     child.expect("RuntimeError: the engine broke")
@@ -213,9 +209,7 @@ def test_what_is_no_job_at_all_is_removed_and_harms_nobody(small: Child, redis_u
         assert client.llen("rq:queue:lane:bitget:main") == 0
 
 
-def test_a_server_that_goes_away_does_not_stop_the_engine(
-    children: list[Child], redis_server: RedisServer
-) -> None:
+def test_a_server_that_goes_away_does_not_stop_the_engine(children: list[Child], redis_server: RedisServer) -> None:
     child = _start(children, redis_server.url)
     redis_server.kill9()
     child.expect("RQ's server does not answer")

@@ -1,7 +1,7 @@
 """Clocks: this process' monotonic one, and what it knows of Redis' and the venue's time.
 
 Everything is measured against the monotonic clock, so a jump of this machine's wall clock changes nothing.
-An offset is the best of its recent samples: the one with the shortest round trip is off by at most half of it.
+One reading bounds the offset from both sides; all readings of the last minute together bound it much closer.
 """
 
 from __future__ import annotations
@@ -13,51 +13,76 @@ from dataclasses import dataclass
 
 Monotonic = Callable[[], int]
 
+DRIFT_PER_S_US = 50  # how far two clocks may part in a second: ten times what a poor quartz does
+
 
 @dataclass(frozen=True, slots=True)
-class _Sample:
-    taken_ns: int
-    rtt_ns: int
-    offset_us: int
+class _Bounds:
+    """The offset in µs lay within these when it was read."""
+
+    read_ns: int
+    least: int
+    most: int
 
 
 class RemoteClock:
-    """A remote clock, in microseconds: `now_us` maps the monotonic clock to it."""
+    """A remote clock, in microseconds: `now_us` maps the monotonic clock to it.
+
+    `resolution_us`: the remote clock tells whole multiples of this, rounded down.
+    """
 
     KEEP_NS = 60_000_000_000
+    KEEP = 32
 
     def __init__(self, resolution_us: int, monotonic_ns: Monotonic = time.monotonic_ns) -> None:
         self._resolution_us = resolution_us
         self._monotonic_ns = monotonic_ns
-        self._samples: deque[_Sample] = deque(maxlen=256)
-        self._best: _Sample | None = None
+        self._readings: deque[_Bounds] = deque(maxlen=self.KEEP)
+        self._offset_us = 0
+        self._doubt_us = 0
 
     @property
     def known(self) -> bool:
-        return self._best is not None
+        return bool(self._readings)
 
     def learn(self, before_ns: int, after_ns: int, remote_us: int) -> None:
         """One reading: the remote clock said `remote_us` somewhere between the two moments."""
-        middle_us = (before_ns + after_ns) // 2000
-        sample = _Sample(after_ns, after_ns - before_ns, remote_us + self._resolution_us // 2 - middle_us)
-        self._samples.append(sample)
-        best = self._best
-        if best is None or sample.rtt_ns <= best.rtt_ns:
-            self._best = sample
-        elif after_ns - best.taken_ns > self.KEEP_NS:
-            recent = [s for s in self._samples if after_ns - s.taken_ns <= self.KEEP_NS]
-            self._best = min(recent, key=lambda s: s.rtt_ns)
+        if (
+            self._readings
+            and after_ns - before_ns > 10_000_000
+            and after_ns - self._readings[-1].read_ns < 1_000_000_000
+        ):
+            return  # a slow reading tells nothing that the recent ones do not
+        least, most = remote_us - after_ns // 1000, remote_us + self._resolution_us - before_ns // 1000
+        self._readings.append(_Bounds(after_ns, least, most))
+        self._combine(after_ns)
+
+    def _combine(self, now_ns: int) -> None:
+        """The newest reading, narrowed by the earlier ones it agrees with. One that disagrees means that the
+        remote clock was set: it and all before it tell nothing any more."""
+        least, most = self._readings[-1].least, self._readings[-1].most
+        kept: list[_Bounds] = []
+        for reading in reversed(self._readings):
+            age_ns = now_ns - reading.read_ns
+            drift_us = age_ns * DRIFT_PER_S_US // 1_000_000_000
+            low, high = max(least, reading.least - drift_us), min(most, reading.most + drift_us)
+            if age_ns > self.KEEP_NS or low > high:
+                break
+            least, most = low, high
+            kept.append(reading)
+        if len(kept) < len(self._readings):
+            self._readings = deque(reversed(kept), maxlen=self.KEEP)
+        self._offset_us, self._doubt_us = (least + most) // 2, (most - least + 1) // 2
 
     def forget(self) -> None:
-        """Drops every sample: the remote clock was found wrong."""
-        self._samples.clear()
-        self._best = None
+        """Drops every reading: the remote clock was found wrong."""
+        self._readings.clear()
 
     def at_us(self, monotonic_ns: int) -> int:
-        """The remote time at a moment of the monotonic clock; without a sample, this machine's wall clock."""
-        if self._best is None:
+        """The remote time at a moment of the monotonic clock; without a reading, this machine's wall clock."""
+        if not self._readings:
             return time.time_ns() // 1000 - (self._monotonic_ns() - monotonic_ns) // 1000
-        return monotonic_ns // 1000 + self._best.offset_us
+        return monotonic_ns // 1000 + self._offset_us
 
     def now_us(self) -> int:
         return self.at_us(self._monotonic_ns())
@@ -68,7 +93,8 @@ class RemoteClock:
 
     @property
     def uncertainty_us(self) -> int:
-        """By how much `at_us` may be off, either way; a second where nothing was ever learnt."""
-        if self._best is None:
+        """By how much `at_us` may be off, either way; a second where nothing was ever read."""
+        if not self._readings:
             return 1_000_000
-        return self._best.rtt_ns // 2000 + self._resolution_us // 2
+        age_ns = self._monotonic_ns() - self._readings[-1].read_ns
+        return self._doubt_us + age_ns * DRIFT_PER_S_US // 1_000_000_000

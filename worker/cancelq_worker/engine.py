@@ -8,6 +8,7 @@ and the hash picks the next, within two seconds. The engine knows nothing of RQ 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from cancelq_worker.lane import LaneServer
-from cancelq_worker.ledger import SCRIPTS, read_entries
+from cancelq_worker.ledger import SCRIPTS, command, read_entries
 
 log = structlog.get_logger("cancelq.engine")
 
@@ -65,7 +66,7 @@ class Watcher:
         await asyncio.sleep(REARM_S)
         try:
             if self._reading and self._client_id is not None:
-                await self._other.execute_command("CLIENT", "UNBLOCK", self._client_id)
+                await command(self._other, "CLIENT", "UNBLOCK", self._client_id)
         except (RedisError, OSError) as error:
             log.debug("could not end a blocking read early", error=str(error)[:100])
         finally:
@@ -94,9 +95,7 @@ class Watcher:
             return
         self._reading = frozenset(asked)
         cursors = [cursor for _, cursor in asked.values()]
-        reply = await self._blocking.execute_command(
-            "XREAD", "COUNT", 500, "BLOCK", BLOCK_MS, "STREAMS", *asked, *cursors
-        )
+        reply = await command(self._blocking, "XREAD", "COUNT", 500, "BLOCK", BLOCK_MS, "STREAMS", *asked, *cursors)
         for inbox, entries in read_entries(reply).items():
             lane, cursor = asked[inbox]
             self._armed.pop(inbox, None)
@@ -119,7 +118,7 @@ class Engine:
         lanes: Mapping[str, Callable[[], LaneServer]],
         client: aioredis.Redis,
         blocking: aioredis.Redis,
-        housekeeping: Callable[[LaneServer], asyncio.Future[None] | None],
+        housekeeping: Callable[[LaneServer], None],
     ) -> None:
         self._worker = worker
         self._make = lanes
@@ -135,11 +134,9 @@ class Engine:
         try:
             while not stop.is_set():
                 await self._beat()
-                try:
+                with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(BEAT_S):
                         await stop.wait()
-                except TimeoutError:
-                    pass
             await self._leave_roster()
             await self._drain()
         finally:
@@ -163,6 +160,7 @@ class Engine:
                 running.rank = place
                 running.lane.hesitate_us = HEAD_START_US * place
         for running in self._running.values():
+            running.lane.keep_ready()
             if running.rank == 0:
                 self._housekeeping(running.lane)
 

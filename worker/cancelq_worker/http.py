@@ -93,9 +93,16 @@ class Door:
             task.exception()  # it was told already; asyncio wants it read
 
     async def _call(
-        self, transport: httpx.AsyncHTTPTransport, request: Request, headers: dict[str, str], connect_s: float, total_s: float
+        self,
+        transport: httpx.AsyncHTTPTransport,
+        request: Request,
+        headers: dict[str, str],
+        connect_s: float,
+        total_s: float,
     ) -> Exchange:
-        url = self._base.copy_with(raw_path=request.path.encode() + (b"?" + request.query.encode() if request.query else b""))
+        url = self._base.copy_with(
+            raw_path=request.path.encode() + (b"?" + request.query.encode() if request.query else b"")
+        )
         timeout = {"connect": connect_s, "pool": connect_s, "read": total_s, "write": total_s}
         sent_ns = time.monotonic_ns()
         try:

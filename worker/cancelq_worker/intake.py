@@ -52,7 +52,7 @@ class Intake:
         # How a target that is open no more is remembered: by hash, or by the inbox if its id is the entry's own.
         remembered = NONE if set(target) <= _ENTRY_ID else memory_key(target).hex()
         state = State(cancel_class=LOCAL, look_class=target, digest=entry.digest, orders=(remembered,))
-        return NewIntent(entry.id, entry.explicit_id, entry.digest, self._record(entry), state, local=True)
+        return NewIntent(entry.id, entry.explicit_id, entry.digest, self._record(entry), state)
 
     def _record(self, entry: Accepted) -> dict[str, str]:
         record = dict(entry.fields)

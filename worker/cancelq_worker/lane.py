@@ -12,6 +12,7 @@ leaves its settlement for a later round. Any number of workers may serve a lane;
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
@@ -45,7 +46,7 @@ from cancelq_worker.ledger import (
 )
 from cancelq_worker.state import State, Work
 from cancelq_worker.venues.port import Bucket, Reply, Route, Stage, Target, Venue, Word
-from cancelq_worker.verdict import Finish, Go, Judge, Moment, Silence, Verdict
+from cancelq_worker.verdict import Finish, Judge, Moment, Silence, Verdict
 
 log = structlog.get_logger("cancelq.lane")
 
@@ -140,6 +141,10 @@ class LaneServer:
             self._entries = entries
             self._wake.set()
 
+    def keep_ready(self) -> None:
+        """Called by the engine's heartbeat: an idle lane must not have to wait for its first call's share."""
+        self._p.egress.left()
+
     @property
     def idle(self) -> bool:
         return not self._entries
@@ -160,13 +165,13 @@ class LaneServer:
         self._settled(outcomes, reply.settled)
         self._admitted(reply)
         self._wait_us = 2_000_000
-        for request, taken in zip(takes, reply.taken, strict=True):
+        for taken in reply.taken:
             if isinstance(taken, RedisError):
                 self._log.error("take refused by Redis", error=str(taken))
                 self._wait_us = 500_000
             else:
                 self._p.redis_clock.learn(now_ns, back_ns, taken.wall_us)
-                self._taken(taken, request, now_ns, back_ns)
+                self._taken(taken, now_ns, back_ns)
 
     async def _rest(self) -> None:
         """Until something can happen: a due time, new entries, a call that came back."""
@@ -174,11 +179,9 @@ class LaneServer:
             await asyncio.sleep(0)
             return
         self.on_rest()
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout((self._wait_us + self.hesitate_us) / 1e6):
                 await self._wake.wait()
-        except TimeoutError:
-            pass
         self._wake.clear()
         if self.hesitate_us and self._entries:
             await self._let_first_go()
@@ -197,10 +200,8 @@ class LaneServer:
         self._entries = []
         self._drop_hopeless()
         await asyncio.sleep(0.25)
-        try:
+        with contextlib.suppress(RedisError, OSError):
             self.cursor = await self._p.ledger.open()
-        except (RedisError, OSError):
-            pass
 
     def _drop_hopeless(self) -> None:
         """Settlements whose lease is long over: others look after those intents."""
@@ -240,10 +241,11 @@ class LaneServer:
                 requests.append(TakeRequest(stages, f"{self._p.tag}-{self._batches:x}", self._suspended()))
         return requests
 
-    def _taken(self, taken: Taken, request: TakeRequest, asked_ns: int, back_ns: int) -> None:
+    def _taken(self, taken: Taken, asked_ns: int, back_ns: int) -> None:
         self._wait_us = taken.wait_us
-        if not request.stages:
-            self._wait_us = max(self._wait_us, 5_000)
+        if self._p.egress.left() < 1:
+            # The address' share ran out or grew old; more of it is on its way, if the venue's limit allows.
+            self._wait_us = min(self._wait_us, max(5_000, min(self._p.egress.held_ms, 500) * 1000))
         if taken.steps:
             self._outcomes.append(Outcome(Settlement(None, self._local_ends(taken.steps)), back_ns))
         if taken.stopped:
@@ -320,8 +322,9 @@ class LaneServer:
         if target.scope in ("symbol", "account"):
             clock = self._p.venue_clock
             asked_us = clock.at_us(self._p.redis_clock.when_ns(int(work.record["queued_us"])))
-            doubt_us = clock.uncertainty_us + self._p.redis_clock.uncertainty_us + 1_000
-            target.age_band_ms = ((asked_us - doubt_us) // 1000, (asked_us + doubt_us) // 1000 + 1)
+            # Entry ids and creation times are both whole milliseconds, rounded down.
+            doubt_us = clock.uncertainty_us + self._p.redis_clock.uncertainty_us
+            target.age_band_ms = ((asked_us - doubt_us) // 1000, (asked_us + 1_000 + doubt_us) // 1000 + 1)
             sent_at = work.before.notes.get("sent_at")
             target.may_cancel = sent_at is None or call.batch.steady_us - sent_at >= self._p.venue.timing.gap_us
         return target
@@ -457,7 +460,7 @@ class LaneServer:
                 event = self._event(work, work.before, finish.status, finish.evidence, finish.detail, finish.reply)
                 ends.append(End(work, event, work.before.attempts > 0, True, orders))
             else:
-                ends.append(Move(work, work.before.copy(fence=work.fence, taken=0), None))
+                ends.append(Move(work, work.before.at_rest(work.fence), None))
         if ends:
             self._outcomes.append(Outcome(Settlement(None, ends), time.monotonic_ns(), ended))
 
@@ -504,18 +507,20 @@ class LaneServer:
         return [Hold("*", "clock", 300_000, said)]
 
     async def read_venue_time(self) -> None:
-        """Learns the venue's clock. A venue that does not tell leaves what was known."""
-        if self._p.egress.left() < 1:
-            return
-        self._p.egress.use()
-        try:
-            exchange = await self._p.look_door.call(self._p.venue.time_request(), {}, connect_s=1.0, total_s=1.5)
-        except (NotSent, NoAnswer) as error:
-            self._log.info("the venue's time could not be read", why=str(error))
-            return
-        told_ms = self._p.venue.read_time(exchange.answer)
-        if told_ms is not None:
-            self._p.venue_clock.learn(exchange.sent_ns, exchange.answered_ns, told_ms * 1000)
+        """Learns the venue's clock, and keeps a connection of each door warm by the way. A venue that does not
+        tell leaves what was known."""
+        for door in (self._p.cancel_door, self._p.look_door):
+            if self._p.egress.left() < 1:
+                return
+            self._p.egress.use()
+            try:
+                exchange = await door.call(self._p.venue.time_request(), {}, connect_s=1.0, total_s=1.5)
+            except (NotSent, NoAnswer) as error:
+                self._log.info("the venue's time could not be read", why=str(error))
+                return
+            told_ms = self._p.venue.read_time(exchange.answer)
+            if told_ms is not None:
+                self._p.venue_clock.learn(exchange.sent_ns, exchange.answered_ns, told_ms * 1000)
 
     async def trim(self, keep_ms: int, dedup_hours: int) -> None:
         """Drops what is old from the lane's streams and memory."""
@@ -546,7 +551,13 @@ class LaneServer:
         for reply in replies:
             words[reply.word.value] = words.get(reply.word.value, 0) + 1
         self._log.debug(
-            "call", route=call.batch.route, batch=call.batch.id, orders=len(call.groups), rtt_us=rtt_us, http=status, **words
+            "call",
+            route=call.batch.route,
+            batch=call.batch.id,
+            orders=len(call.groups),
+            rtt_us=rtt_us,
+            http=status,
+            **words,
         )
 
 

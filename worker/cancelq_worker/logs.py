@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 from collections.abc import Mapping, MutableMapping
 from typing import Any, TextIO
 
@@ -66,6 +67,8 @@ def configure(stream: TextIO, *, pretty: bool | None = None, level: int = loggin
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+    # Else the interpreter prints the traceback past all of this.
+    threading.excepthook = _log_thread_end
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
     structlog.configure(
@@ -79,6 +82,13 @@ def configure(stream: TextIO, *, pretty: bool | None = None, level: int = loggin
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
+
+
+def _log_thread_end(ended: threading.ExceptHookArgs) -> None:
+    name = ended.thread.name if ended.thread else "unknown"
+    error = ended.exc_value
+    if error is not None and not isinstance(error, SystemExit):
+        logging.getLogger(__name__).error("thread %s ended by an error", name, exc_info=error)
 
 
 def redact(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -18,7 +18,7 @@ import redis.asyncio as aioredis
 from cancelq.contract import Lane, Status
 from cancelq_worker import events
 from cancelq_worker.engine import FRESH_MS, ROSTER, rank
-from cancelq_worker.ledger import SCRIPTS
+from cancelq_worker.ledger import SCRIPTS, command
 
 
 class UnknownLane(Exception):
@@ -64,25 +64,25 @@ async def _status(redis: aioredis.Redis, lane: Lane, alive: list[str]) -> LaneSt
     if not await redis.exists(lane.inbox):
         raise UnknownLane(lane)
     clock = await cast("Awaitable[bytes | None]", redis.get(key("clock")))
-    steady_us = _steady_now(clock, cast("tuple[int, int]", await redis.time()))
+    steady_us = _steady_now(clock, await redis.time())
     waiting, oldest = {"c": 0, "l": 0}, []
     for stage in waiting:
         for priority in ("u", "n"):
-            classes = await redis.zrange(key(f"classes:{stage}:{priority}"), 0, -1)
-            for name in classes:
+            for name in await command(redis, "ZRANGE", key(f"classes:{stage}:{priority}"), 0, -1):
                 queue = key(f"queue:{stage}:{priority}:{name.decode()}")
                 waiting[stage] += await redis.zcard(queue)
                 if stage == "c":
-                    oldest += [score for _, score in await redis.zrange(queue, 0, 0, withscores=True)]
+                    oldest += (await command(redis, "ZRANGE", queue, 0, 0, "WITHSCORES"))[1:]
     cursor = await cast("Awaitable[bytes | None]", redis.get(key("cursor")))
-    behind = await redis.xrange(lane.inbox, min=f"({cursor.decode()}" if cursor else "-", max="+", count=10_000)
+    after = f"({cursor.decode()}" if cursor else "-"
+    behind = await command(redis, "XRANGE", lane.inbox, after, "+", "COUNT", 10_000)
     return LaneStatus(
         lane=lane,
         queued=waiting["c"],
         confirming=waiting["l"],
         in_flight=await redis.zcard(key("leases")),
         timed=await redis.zcard(key("timed")),
-        oldest_age_ms=max(0, (steady_us - int(min(oldest))) // 1000) if oldest else None,
+        oldest_age_ms=max(0, (steady_us - int(min(map(float, oldest)))) // 1000) if oldest else None,
         not_admitted=len(behind),
         inbox_length=await redis.xlen(lane.inbox),
         results_length=await redis.xlen(lane.results),
@@ -134,8 +134,8 @@ async def resume(redis: aioredis.Redis, lane: Lane, actor: str) -> str:
     """Ends a pause; asks a worker to try the key if the lane is held for it. Says what was done."""
     await _require(redis, lane)
     hold = lane.key("hold")
-    auth = await cast("Awaitable[bool]", redis.hexists(hold, "*|auth"))
-    paused = await cast("Awaitable[bool]", redis.hexists(hold, "*|paused"))
+    auth = await redis.hexists(hold, "*|auth")
+    paused = await redis.hexists(hold, "*|paused")
     done = []
     if paused:
         done.append("the pause is ended")

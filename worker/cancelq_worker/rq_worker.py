@@ -1,7 +1,7 @@
 """The worker as RQ sees it: registered, listed by `rq info`, held by `rq suspend`, ended by TERM.
 
 Cancels do not travel as RQ jobs. What runs here is the engine, an asyncio program that knows nothing of RQ;
-this adapter registers it on one RQ queue per lane (`lane:VENUE:ACCOUNT`), keeps its heartbeat, tells it when
+this adapter registers it on one RQ queue per lane (`lane:VENUE:ACCOUNT`), keeps its heartbeat, tells it when RQ
 is suspended and turns signals into its stop event. Nothing that must be true depends on RQ's server being
 there: if it goes away, the engine goes on, and the registration is made again when it is back.
 
@@ -56,8 +56,9 @@ log = structlog.get_logger(__name__)
 QUEUE_PREFIX = "lane:"
 # One beat asks whether RQ is suspended, so this bounds how late `rq suspend` is seen, too.
 BEAT_S = 0.4
-# RQ stretches its clients' socket time-out to minutes, for its blocking reads; nothing here blocks.
-RQ_SOCKET_TIMEOUT_S = 5.0
+# RQ stretches its clients' socket time-out to minutes, for its blocking reads; nothing here blocks. Short enough
+# that a server which swallows packets does not keep a drained worker from ending in time.
+RQ_SOCKET_TIMEOUT_S = 2.0
 # RQ forgets a worker that died without a word 60 s after this many seconds without a heartbeat.
 WORKER_TTL_S = 30
 # A pool passes the terminal's Ctrl-C on to workers that got it themselves: one wish, two signals.
@@ -98,9 +99,7 @@ def run(settings: Settings, *, serve: Serve = wiring.serve) -> bool:
     except RedisError as error:
         if settings.rq_redis_url is None:
             raise
-        log.error(
-            "RQ's server cannot be reached: serving without it, unlisted until restarted", cause=str(error)
-        )
+        log.error("RQ's server cannot be reached: serving without it, unlisted until restarted", cause=str(error))
         return _Session(serve, settings, name, suspended=lambda: False).run()
     worker.settings = settings
     worker.serve = serve
@@ -124,7 +123,21 @@ def rq_connection(settings: Settings) -> Redis:
     url = settings.rq_redis_url or settings.redis_url
     if "+" in url.split("://", 1)[0]:
         raise SettingsError(["rq_redis_url must name a plain Redis server (redis://, rediss:// or unix://)"])
-    return Redis.from_url(url, socket_timeout=RQ_SOCKET_TIMEOUT_S, socket_connect_timeout=RQ_SOCKET_TIMEOUT_S)
+    return Redis.from_url(
+        url,
+        retry=Retry(NoBackoff(), 0),
+        socket_timeout=RQ_SOCKET_TIMEOUT_S,
+        socket_connect_timeout=RQ_SOCKET_TIMEOUT_S,
+    )
+
+
+def rq_suspended(settings: Settings) -> bool | None:
+    """Whether `rq suspend` holds the workers now; None if RQ's server does not say."""
+    try:
+        with rq_connection(settings) as connection:
+            return bool(is_suspended(connection))
+    except (RedisError, SettingsError):
+        return None
 
 
 class LaneWorker(BaseWorker):
@@ -225,7 +238,7 @@ class _Pulse(threading.Thread):
         """Ends the beats; returns when none is under way any more, at most after one socket time-out."""
         self._ended.set()
         if self.is_alive():
-            self.join(RQ_SOCKET_TIMEOUT_S + 1)
+            self.join(RQ_SOCKET_TIMEOUT_S)
 
     def run(self) -> None:
         while not self._ended.wait(BEAT_S):
@@ -283,9 +296,7 @@ def _fail(worker: LaneWorker, queue: Queue, job_id: str) -> None:
         queue.remove(job_id)
         return
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        log.error(
-            "removed what is no job from a lane's queue", queue=queue.name, job=job_id, cause=str(error)
-        )
+        log.error("removed what is no job from a lane's queue", queue=queue.name, job=job_id, cause=str(error))
         queue.remove(job_id)
         return
     inbox = _lane_of(queue.name).inbox

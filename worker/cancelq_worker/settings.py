@@ -45,8 +45,6 @@ REDIS_SCHEMES = (
     "redis+cluster",
     "rediss+cluster",
 )
-# What a lease must leave over after the last moment a call may start and the longest wait for its answer.
-LEASE_MARGIN_MS = 2000
 
 
 class Place(BaseModel):
@@ -179,7 +177,6 @@ class Settings(BaseSettings):
     dedup_hours: int = Field(24, ge=1, le=168)
     max_attempts: int = Field(5, ge=1, le=100)
     lookup_budget_ms: int = Field(10_000, ge=1000, le=3_600_000)
-    http_connect_ms: int = Field(1000, ge=100, le=10_000)
     accounts: Annotated[Accounts, BeforeValidator(lambda given: given or {})] = Field(default_factory=dict)
 
     _again: Callable[[], Self] | None = PrivateAttr(None)
@@ -260,16 +257,6 @@ class Settings(BaseSettings):
         """`redis_url` without user and password: what may be shown and logged."""
         return without_credentials(self.redis_url)
 
-    @property
-    def answer_ms(self) -> int:
-        """The longest wait for a venue's answer: two thirds of the lease less its margin (2000 of 5000)."""
-        return (self.lease_ms - LEASE_MARGIN_MS) * 2 // 3
-
-    @property
-    def send_by_ms(self) -> int:
-        """How long after the grant a call may still start: the last third of the lease less its margin."""
-        return (self.lease_ms - LEASE_MARGIN_MS) // 3
-
 
 def without_credentials(url: str) -> str:
     """`url` without its user and password, and without its query, which may hold a password too."""
@@ -343,9 +330,7 @@ def _reason(detail: ErrorDetails, path: tuple[str, ...]) -> str:
     shown = f", it is {given}" if given.lstrip("-").isdigit() else ""
     match detail["type"]:
         case "extra_forbidden":
-            return (
-                f'unknown setting "{path[-1]}"{_meant(path[-1], _fields_at(path[:-1]), "settings here are")}'
-            )
+            return f'unknown setting "{path[-1]}"{_meant(path[-1], _fields_at(path[:-1]), "settings here are")}'
         case "greater_than_equal":
             return f"must be at least {context['ge']}{shown}"
         case "less_than_equal":

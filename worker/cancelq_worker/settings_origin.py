@@ -15,7 +15,6 @@ from typing import Any
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
-    NestedSecretsSettingsSource,
     PydanticBaseSettingsSource,
 )
 from pydantic_settings import SettingsError as SourceError
@@ -59,11 +58,9 @@ class Origin:
 
     def values(self, described_by: type[BaseSettings]) -> dict[str, Any]:
         """Everything given, merged: the environment over secret files over the TOML file."""
-        merged = self._file
-        if self.secrets_dir is not None:
-            files = _SecretFiles(described_by, self.secrets_dir)
-            merged = _merged(merged, _decoded(files, str(self.secrets_dir)))
-        return _merged(merged, _decoded(_GivenEnvironment(described_by, self._given), "the environment"))
+        secrets = {name: _secret_text(file) for name, file in self._secret_files.items()}
+        merged = _merged(self._file, _decoded(_Variables(described_by, secrets), str(self.secrets_dir)))
+        return _merged(merged, _decoded(_Variables(described_by, self._given), "the environment"))
 
     def where(self, path: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
         """Where `path`, or the longest part of its beginning, was written, and what that place does not say.
@@ -104,14 +101,12 @@ class Origin:
         if not isinstance(named, str) or not named:
             return None
         if not Path(named).is_dir():
-            raise SettingsError(
-                [f"{named} is no directory; secrets_dir must name the one that holds the keys"]
-            )
+            raise SettingsError([f"{named} is no directory; secrets_dir must name the one that holds the keys"])
         return Path(named)
 
 
-class _GivenEnvironment(EnvSettingsSource):
-    """The environment as the caller passed it, never the process' own."""
+class _Variables(EnvSettingsSource):
+    """Variables as the caller passed them, never the process' own environment."""
 
     def __init__(self, described_by: type[BaseSettings], given: Mapping[str, str]) -> None:
         self._given = given
@@ -122,24 +117,14 @@ class _GivenEnvironment(EnvSettingsSource):
         return {name: value for name, value in self._given.items() if value}
 
 
-class _SecretFiles(NestedSecretsSettingsSource):
-    """Files named like variables, such as `cancelq_accounts__bitget__main__api_key`, one value each."""
-
-    def __init__(self, described_by: type[BaseSettings], folder: Path) -> None:
-        # Its parameter is annotated for another source; its own documentation also allows the class.
-        super().__init__(described_by, secrets_dir=folder, secrets_dir_missing="error")  # type: ignore[arg-type]
-
-
 def _decoded(source: PydanticBaseSettingsSource, place: str) -> dict[str, Any]:
     try:
         return dict(source())
-    except (SourceError, ValueError, OSError) as error:
+    except (SourceError, ValueError) as error:
         # The cause may quote the value, which may be a key: only the field's name is passed on.
         field = re.search(r'field "(\w+)"', str(error))
         what = f'"{field[1]}" in {place}' if field else f"a value in {place}"
-        raise SettingsError(
-            [f"{what} cannot be read; write plain text (UTF-8), or JSON for a whole table"]
-        ) from None
+        raise SettingsError([f"{what} cannot be read; write single values, or JSON for a table"]) from None
 
 
 def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -199,10 +184,19 @@ def _keys(dotted: str) -> tuple[str, ...]:
 
 
 def _secret_files(folder: Path | None) -> dict[str, Path]:
+    """Files named like variables, such as `cancelq_accounts__bitget__main__api_key`; others are not ours."""
     if folder is None:
         return {}
     ours = (file for file in sorted(folder.iterdir()) if file.name.lower().startswith(PREFIX.lower()))
     return {file.name.lower(): file for file in ours}
+
+
+def _secret_text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise SettingsError([f"{file} cannot be read: {reason}"]) from None
 
 
 def _stray(name: str, fields: Iterable[str], tables: Iterable[str], also: tuple[str, ...] = ()) -> str | None:

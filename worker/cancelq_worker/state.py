@@ -6,7 +6,7 @@ must agree word by word: `tests/unit/test_state.py` holds them together.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -59,12 +59,21 @@ class State:
 
     def pack(self) -> str:
         """The line Lua reads."""
-        return (
+        head, tail = self.around_place()
+        return f"{head}{self.place}{tail}"
+
+    def around_place(self) -> tuple[str, str]:
+        """The line without its place: admission writes that one by Redis' clock."""
+        head = (
             f"{self.fence} {self.taken} {self.stage.value} {self.attempts} {self.lookups} {self.strikes} {self.cap} "
-            f"{self.priority} {self.place} {self.expires_ms} {self.cancel_class} {self.look_class} {self.digest} "
+            f"{self.priority} "
+        )
+        tail = (
+            f" {self.expires_ms} {self.cancel_class} {self.look_class} {self.digest} "
             f"{','.join(self.orders) or NONE} {self.route} {self.batch_id} {self.size} {self.taken_us} "
             f"{orjson.dumps(self.notes).decode()}"
         )
+        return head, tail
 
     @property
     def priority(self) -> str:
@@ -73,10 +82,19 @@ class State:
     @property
     def queue(self) -> str:
         """The queue this state waits in: stage, priority, class."""
-        return f"{self.stage.value}:{self.priority}:{self.cancel_class if self.stage is Stage.CANCEL else self.look_class}"
+        if self.cancel_class == LOCAL:
+            return LOCAL
+        return (
+            f"{self.stage.value}:{self.priority}:{self.cancel_class if self.stage is Stage.CANCEL else self.look_class}"
+        )
 
-    def copy(self, **changes: Any) -> State:
-        return replace(self, **changes)
+    def at_rest(self, fence: int) -> State:
+        """The same with another fence, in nobody's hands; the notes are a copy."""
+        return State(
+            fence, 0, self.stage, self.attempts, self.lookups, self.strikes, self.cap, self.urgent, self.place,
+            self.expires_ms, self.cancel_class, self.look_class, self.digest, self.orders, self.route, self.batch_id,
+            self.size, self.taken_us, dict(self.notes),
+        )  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -99,7 +117,7 @@ class Work:
 
     def taken(self, *, stage: Stage, batch_id: str, route: str, size: int, taken_us: int) -> State:
         """The state as the take left it, at rest again: what a verdict starts from."""
-        state = self.before.copy(fence=self.fence, taken=0, notes=dict(self.before.notes))
+        state = self.before.at_rest(self.fence)
         if stage is Stage.CANCEL:
             state.attempts += 1
             state.route, state.batch_id, state.size, state.taken_us = route, batch_id, size, taken_us

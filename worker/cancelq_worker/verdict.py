@@ -143,7 +143,9 @@ class Judge:
             return self._not_seen(before, state, fields, reply, at)
         return self._look_failed(state, fields, reply)
 
-    def silent(self, before: State, taken: State, fields: dict[str, str], stage: Stage, why: Silence, at: Moment) -> Verdict:
+    def silent(
+        self, before: State, taken: State, fields: dict[str, str], stage: Stage, why: Silence, at: Moment
+    ) -> Verdict:
         """What follows from a call without a readable answer."""
         if why is Silence.NOT_SENT:
             reply = Reply(Word.AGAIN, text="the venue could not be reached; nothing was sent")
@@ -247,7 +249,9 @@ class Judge:
 
     # -- sweeps: symbol and account -----------------------------------------------------------------------------
 
-    def _sweep_cancelled(self, before: State, state: State, fields: dict[str, str], reply: Reply, at: Moment) -> Verdict:
+    def _sweep_cancelled(
+        self, before: State, state: State, fields: dict[str, str], reply: Reply, at: Moment
+    ) -> Verdict:
         """After the bulk call or a cancel by ids: whatever it said, the open lists decide."""
         sweep = dict(state.notes.get("sweep", {}))
         todo = sweep.get("todo", [])
@@ -340,7 +344,7 @@ def _target(fields: dict[str, str], state: State) -> Target:
 
 def _restored(before: State, taken: State) -> State:
     """As it was before the take, but for the fence: the call was not carried out, so it costs nothing."""
-    return before.copy(fence=taken.fence, taken=0, notes=dict(before.notes))
+    return before.at_rest(taken.fence)
 
 
 def _with_call(taken: State, reply: Reply, at: Moment) -> State:

@@ -3,10 +3,10 @@
 --
 -- KEYS[1]  the lane's clock
 -- ARGV     cursor the entries were read after, cursor after them, number of entries, then for each entry
---   'i' id memory_key digest record state orders_n order… due_ms local    an intent to carry
---   'e' id memory_key digest fields_n field value …                       an outcome known at once (rejected)
---   memory_key: 12 raw bytes, empty where the id is the entry's own; state: words 8 and 10 to 19 are set, `place`
---   is written here; due_ms: not_before_ms or 0; local: 1 for an intent no call carries.
+--   'i' id memory_key digest record head tail queue expires_ms due_ms orders_n order…    an intent to carry
+--   'e' id memory_key digest fields_n field value …                                      an outcome known at once
+--   memory_key: 12 raw bytes, empty where the id is the entry's own; head, tail: the state line around its place,
+--   which is written here; queue: 'c:n:by-id', or 'local' for an intent no call carries; due_ms: not_before_ms or 0
 -- Replies  {1, cursor, admitted, duplicates}   applied
 --          {0, cursor}                         another worker was first: read again after `cursor`
 -- It has no allow-oom flag: a full memory closes the intake here and nowhere else.
@@ -21,13 +21,8 @@ local explicit = {}
 for n = 1, tonumber(ARGV[3]) do
   local e = {kind = ARGV[pos], id = ARGV[pos + 1], memory = ARGV[pos + 2], digest = ARGV[pos + 3]}
   if e.kind == 'i' then
-    e.record, e.state = ARGV[pos + 4], ARGV[pos + 5]
-    local count = tonumber(ARGV[pos + 6])
-    e.orders = {}
-    for i = 1, count do e.orders[i] = ARGV[pos + 6 + i] end
-    pos = pos + 7 + count
-    e.due_ms, e.is_local = tonumber(ARGV[pos]), ARGV[pos + 1] == '1'
-    pos = pos + 2
+    e.at = pos
+    pos = pos + 11 + tonumber(ARGV[pos + 10])
   else
     local count = tonumber(ARGV[pos + 4])
     e.from, e.to = pos + 5, pos + 4 + 2 * count
@@ -62,8 +57,8 @@ local function tell_duplicate(e, known, digest)
   local fields = {}
   local function add(k, v) fields[#fields + 1] = k; fields[#fields + 1] = v end
   local kept = {}
-  if e.record then
-    kept = cjson.decode(e.record)
+  if e.kind == 'i' then
+    kept = cjson.decode(ARGV[e.at + 4])
   else
     for i = e.from, e.to, 2 do kept[ARGV[i]] = ARGV[i + 1] end
   end
@@ -86,6 +81,7 @@ local new, sets, records = {}, {}, {}
 local duplicates, admitted = 0, 0
 local hour = text(math.floor(wall / 3600000000))
 local orders_changed = {}
+local place = text(steady)
 
 local function index_order(key, id)
   local list = orders_changed[key]
@@ -107,28 +103,22 @@ for _, e in ipairs(entries) do
   else
     if e.memory ~= '' then new[e.id] = {digest = e.digest, how = e.kind == 'i' and 'queued' or 'settled'} end
     if e.kind == 'i' then
-      local s = parse(e.state)
-      s.place = text(steady)
+      local i = e.at
       records[#records + 1] = e.id
-      records[#records + 1] = e.record
+      records[#records + 1] = ARGV[i + 4]
       sets[#sets + 1] = e.id
-      sets[#sets + 1] = pack(s)
-      for _, key in ipairs(e.orders) do index_order(key, e.id) end
-      if e.is_local then
-        redis.call('ZADD', ROOT .. 'queue:local', s.place, e.id)
-      elseif e.due_ms > wall / 1000 then
-        redis.call('ZADD', ROOT .. 'timed', e.due_ms, e.id)
+      sets[#sets + 1] = ARGV[i + 5] .. place .. ARGV[i + 6]
+      local queue, expires_ms, due_ms = ARGV[i + 7], ARGV[i + 8], ARGV[i + 9]
+      for n = i + 11, i + 10 + tonumber(ARGV[i + 10]) do index_order(ARGV[n], e.id) end
+      if due_ms ~= '0' and tonumber(due_ms) > wall / 1000 then
+        redis.call('ZADD', ROOT .. 'timed', due_ms, e.id)
       else
-        enqueue(s.stage, s.priority, class_of(s), e.id, s.place)
+        queue_later(queue, e.id, place)
       end
-      if s.expires_ms ~= '0' then redis.call('ZADD', ROOT .. 'expiry', s.expires_ms, e.id) end
+      if expires_ms ~= '0' then redis.call('ZADD', ROOT .. 'expiry', expires_ms, e.id) end
       admitted = admitted + 1
     else
-      local fields = {}
-      for i = e.from, e.to do fields[#fields + 1] = ARGV[i] end
-      fields[#fields + 1] = 'settled_us'
-      fields[#fields + 1] = settled_us
-      redis.call('XADD', results, '*', unpack(fields))
+      redis.call('XADD', results, '*', 'settled_us', settled_us, unpack(ARGV, e.from, e.to))
       if e.memory ~= '' then
         redis.call('HSET', ROOT .. 'memory:' .. hour, e.memory, 'n' .. e.digest)
         redis.call('ZADD', ROOT .. 'memory', hour, hour)
@@ -137,6 +127,7 @@ for _, e in ipairs(entries) do
   end
 end
 
+queue_all()
 if #records > 0 then
   redis.call('HSET', ROOT .. 'intents', unpack(records))
   redis.call('HSET', ROOT .. 'state', unpack(sets))

@@ -75,6 +75,31 @@ local function enqueue(stage, priority, class, id, at)
   redis.call('ZADD', ROOT .. 'classes:' .. where, 'LT', at, class)
 end
 
+-- The same for many: gathered by queue, written at once by `queue_all`. 'local' is the queue of intents that
+-- no call carries.
+local waiting = {}
+local function queue_later(queue, id, at)
+  local w = waiting[queue]
+  if not w then
+    w = {}
+    waiting[queue] = w
+  end
+  w[#w + 1] = at
+  w[#w + 1] = id
+end
+local function queue_all()
+  for queue, w in pairs(waiting) do
+    redis.call('ZADD', ROOT .. 'queue:' .. queue, unpack(w))
+    if queue ~= 'local' then
+      local where, class = string.match(queue, '^(%a:%a):(.+)$')
+      local least = w[1]
+      for i = 3, #w, 2 do if tonumber(w[i]) < tonumber(least) then least = w[i] end end
+      redis.call('ZADD', ROOT .. 'classes:' .. where, 'LT', least, class)
+    end
+  end
+  waiting = {}
+end
+
 local function fix_head(where, class)
   local head = redis.call('ZRANGE', ROOT .. 'queue:' .. where .. ':' .. class, 0, 0, 'WITHSCORES')
   if head[1] then

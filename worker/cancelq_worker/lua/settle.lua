@@ -130,7 +130,7 @@ for n = 1, take_number() do
   works[n], ids[n] = w, w.id
 end
 
-local settled_us, applied, others = text(wall), 0, {}
+local results, settled_us, applied, others = ROOT .. 'results', text(wall), 0, {}
 if #works > 0 then
   local states = redis.call('HMGET', ROOT .. 'state', unpack(ids))
   local lists = {}
@@ -142,6 +142,11 @@ if #works > 0 then
   local hour = text(math.floor(wall / 3600000000))
 
   local function leave_order(key, id, known)
+    changed[key] = true
+    if lists[key] == id then
+      lists[key] = ''
+      return
+    end
     local rest = {}
     for other in string.gmatch(lists[key], '%S+') do
       if other ~= id then
@@ -149,7 +154,7 @@ if #works > 0 then
         if known then others[other] = true end
       end
     end
-    lists[key], changed[key] = table.concat(rest, ' '), true
+    lists[key] = table.concat(rest, ' ')
   end
 
   for i, w in ipairs(works) do
@@ -159,11 +164,7 @@ if #works > 0 then
       unleased[#unleased + 1] = w.id
       states[i] = false -- the same id twice in one call: the second is stale
       if w.to >= w.from then
-        local fields = {}
-        for f = w.from, w.to do fields[#fields + 1] = ARGV[f] end
-        fields[#fields + 1] = 'settled_us'
-        fields[#fields + 1] = settled_us
-        redis.call('XADD', ROOT .. 'results', '*', unpack(fields))
+        redis.call('XADD', results, '*', 'settled_us', settled_us, unpack(ARGV, w.from, w.to))
       end
       if w.verb == 'f' then
         ended[#ended + 1] = w.id
@@ -183,14 +184,18 @@ if #works > 0 then
         end
         set[#set + 1] = w.id
         set[#set + 1] = w.state
-        local stage, priority, class = string.match(w.queue, '^(%a):(%a):(.+)$')
         local at
-        if w.at == 'p' then at = string.match(w.state, '^%d+ %d %a %d+ %d+ %d+ %d+ %a (%d+)') else at = text(steady + tonumber(w.at)) end
-        enqueue(stage, priority, class, w.id, at)
+        if w.at == 'p' then
+          at = string.match(w.state, '^%d+ %d %a %d+ %d+ %d+ %d+ %a (%d+)')
+        else
+          at = text(steady + tonumber(w.at))
+        end
+        queue_later(w.queue, w.id, at)
       end
     end
   end
 
+  queue_all()
   if #remembered > 0 then
     redis.call('HSET', ROOT .. 'memory:' .. hour, unpack(remembered))
     redis.call('ZADD', ROOT .. 'memory', hour, hour)

@@ -258,59 +258,76 @@ local function choose()
   end
 end
 
+-- The words of a state line that a take reads or writes; the rest travels as it is.
+local TAKE = '^(%d+) %d %a (%d+) (%d+) (%S+) (%d+) (%a %d+) (%d+) (%S+ %S+ %S+) (%S+) (%S+ %S+ %d+ %d+) (.*)$'
+
 -- Fills a call from one class. Skips what is in flight or was sent too lately; two intents of one order
 -- travel as one item; an intent that may not travel in company closes the batch at its size.
 local function fill(stage, priority, class, route, carry)
-  local where = lane_of(stage, priority)
-  local queue = ROOT .. 'queue:' .. where .. ':' .. class
+  local queue = ROOT .. 'queue:' .. lane_of(stage, priority) .. ':' .. class
   local ids = redis.call('ZRANGEBYSCORE', queue, '-inf', text(steady), 'LIMIT', 0, carry + 50)
   if #ids == 0 then return {}, 0 end
   local lines = redis.call('HMGET', ROOT .. 'state', unpack(ids))
-  local states, keys = {}, {}
-  for i, id in ipairs(ids) do
+  local words, keys = {}, {}
+  for i = 1, #ids do
     if lines[i] then
-      states[i] = parse(lines[i])
-      if stage == 'c' and states[i].orders ~= '-' then
-        for key in string.gmatch(states[i].orders, '[^,]+') do keys[#keys + 1] = key end
+      local w = {string.match(lines[i], TAKE)}
+      words[i] = w
+      if stage == 'c' and w[9] ~= '-' then
+        if string.find(w[9], ',', 1, true) then
+          for key in string.gmatch(w[9], '[^,]+') do keys[#keys + 1] = key end
+        else
+          keys[#keys + 1] = w[9]
+        end
       end
     end
   end
-  local busy = {}
+  local busy
   if #keys > 0 then
     local until_at = redis.call('ZMSCORE', ROOT .. 'sent', unpack(keys))
-    for i, key in ipairs(keys) do if until_at[i] then busy[key] = tonumber(until_at[i]) end end
+    for i = 1, #keys do
+      if until_at[i] then
+        busy = busy or {}
+        busy[keys[i]] = tonumber(until_at[i])
+      end
+    end
   end
-  local batch, items, limit, in_batch = {}, 0, carry, {}
-  for i, id in ipairs(ids) do
-    local s = states[i]
-    if not s then
+  local batch, items, limit, in_batch, wall_ms = {}, 0, carry, {}, wall / 1000
+  for i = 1, #ids do
+    local id, w = ids[i], words[i]
+    if not w then
       redis.call('ZREM', queue, id)
-    elseif s.attempts == 0 and (stage == 'c' or s.lookups == '0') and s.expires_ms ~= '0' and tonumber(s.expires_ms) < wall / 1000 then
+    elseif w[7] ~= '0' and w[2] == '0' and (stage == 'c' or w[3] == '0') and tonumber(w[7]) < wall_ms then
       redis.call('ZREM', queue, id)
       redis.call('ZREM', ROOT .. 'expiry', id)
-      lease_step('expired', id, s, lines[i])
+      lease_step('expired', id, parse(lines[i]), lines[i])
     else
-      local rides, blocked = false, 0
-      if s.orders ~= '-' then
-        for key in string.gmatch(s.orders, '[^,]+') do
+      local orders = w[9]
+      local rides, blocked = in_batch[orders], busy and busy[orders] or 0
+      if string.find(orders, ',', 1, true) then
+        for key in string.gmatch(orders, '[^,]+') do
           if in_batch[key] then rides = true end
-          if busy[key] and busy[key] > blocked then blocked = busy[key] end
+          if busy and busy[key] and busy[key] > blocked then blocked = busy[key] end
         end
       end
       if blocked > steady then
         redis.call('ZADD', queue, text(blocked), id)
       else
-        local cap, fits = tonumber(s.cap), true
+        local fits = #batch < 2 * carry + 10
         if not rides then
-          local bound = limit
+          local cap, bound = tonumber(w[5]), limit
           if cap > 0 and cap < bound then bound = cap end
-          fits = items + 1 <= bound
+          fits = items < bound
           if fits then limit, items = bound, items + 1 end
         end
-        if fits and #batch < 2 * carry + 10 then
-          batch[#batch + 1] = {id = id, s = s, line = lines[i]}
-          if s.orders ~= '-' then
-            for key in string.gmatch(s.orders, '[^,]+') do in_batch[key] = true end
+        if fits then
+          batch[#batch + 1] = {id, lines[i], w}
+          if orders ~= '-' then
+            if string.find(orders, ',', 1, true) then
+              for key in string.gmatch(orders, '[^,]+') do in_batch[key] = true end
+            else
+              in_batch[orders] = true
+            end
           end
         elseif items >= limit then
           break
@@ -324,30 +341,31 @@ end
 -- The grant: everything a crash of the caller must not undo is written here, before anything is sent.
 local function grant(stage, priority, class, route, batch, items, in_batch)
   local where = lane_of(stage, priority)
-  local removed, sets, leases, wanted = {}, {}, {}, {}
+  local ids, sets, leases = {}, {}, {}
+  local call = route[1] .. ' ' .. batch_id .. ' ' .. text(items) .. ' ' .. text(wall)
   for i, b in ipairs(batch) do
-    local s = b.s
-    s.fence, s.taken = s.fence + 1, '1'
+    local w = b[3]
+    local attempts, lookups, last = w[2], w[3], w[10]
     if stage == 'c' then
-      s.attempts = s.attempts + 1
-      s.route, s.batch, s.size, s.taken_us = route[1], batch_id, text(items), text(wall)
+      attempts, last = text(attempts + 1), call
     else
-      s.lookups = text(tonumber(s.lookups) + 1)
+      lookups = text(lookups + 1)
     end
-    removed[i], wanted[i] = b.id, b.id
-    sets[#sets + 1] = b.id
-    sets[#sets + 1] = pack(s)
-    leases[#leases + 1] = lease_end
-    leases[#leases + 1] = b.id
+    ids[i] = b[1]
+    sets[2 * i - 1] = b[1]
+    sets[2 * i] = text(w[1] + 1) .. ' 1 ' .. stage .. ' ' .. attempts .. ' ' .. lookups .. ' ' .. w[4] .. ' ' .. w[5]
+      .. ' ' .. w[6] .. ' ' .. w[7] .. ' ' .. w[8] .. ' ' .. w[9] .. ' ' .. last .. ' ' .. w[11]
+    leases[2 * i - 1] = lease_end
+    leases[2 * i] = b[1]
   end
   redis.call('HSET', ROOT .. 'state', unpack(sets))
   redis.call('ZADD', ROOT .. 'leases', unpack(leases))
-  redis.call('ZREM', ROOT .. 'queue:' .. where .. ':' .. class, unpack(removed))
+  redis.call('ZREM', ROOT .. 'queue:' .. where .. ':' .. class, unpack(ids))
   fix_head(where, class)
   if stage == 'c' then
-    local sent = {}
+    local sent, till = {}, text(steady + plan.lease_us + plan.gap_us)
     for key in pairs(in_batch) do
-      sent[#sent + 1] = text(steady + plan.lease_us + plan.gap_us)
+      sent[#sent + 1] = till
       sent[#sent + 1] = key
     end
     if #sent > 0 then redis.call('ZADD', ROOT .. 'sent', unpack(sent)) end
@@ -358,13 +376,13 @@ local function grant(stage, priority, class, route, batch, items, in_batch)
   local free = steady + plan.lease_us + plan.buckets[route[4]][2] + 1000000
   for i = 1, units do redis.call('ZADD', b.key, text(free), batch_id .. ':' .. text(i)) end
   b.used = b.used + units
-  local records = redis.call('HMGET', ROOT .. 'intents', unpack(wanted))
+  local records = redis.call('HMGET', ROOT .. 'intents', unpack(ids))
   local fastest = redis.call('HGET', ROOT .. 'rtt:' .. route[4], 'fast') or '0'
   local reply = {route[1], stage, fastest}
   for i, x in ipairs(batch) do
-    reply[#reply + 1] = x.id
-    reply[#reply + 1] = x.line
-    reply[#reply + 1] = records[i] or '{}'
+    reply[3 * i + 1] = x[1]
+    reply[3 * i + 2] = x[2]
+    reply[3 * i + 3] = records[i] or '{}'
   end
   return reply, free
 end

@@ -1,6 +1,7 @@
 """The simulator on a socket: one process, one port, HTTP/1.1, and every way an answer can fail to arrive."""
 
 import asyncio
+import gc
 import os
 import random
 import signal
@@ -253,6 +254,11 @@ def run(
 ) -> None:
     """Serves until TERM or INT, in a loop of its own. Raises `OSError` if the port is taken."""
     served = simulator or Simulator(rng=random.Random(seed))
+    # Orders live as long as the process, and there may be millions: looking through them for garbage again
+    # and again would take a good part of the time.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(5_000, 20, 100)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_run(served, host, port))
 

@@ -135,9 +135,7 @@ class Bitget:
                 reply.headers = (*reply.headers, (b"x-mbx-used-remain-limit", b"%d" % remaining))
         return reply
 
-    def _admitted(
-        self, route: _Route, request: Request, call: Call, english: bool
-    ) -> tuple[Reply, Window | None]:
+    def _admitted(self, route: _Route, request: Request, call: Call, english: bool) -> tuple[Reply, Window | None]:
         core = self._core
         if not core.limiter.window(IP_BUCKET, call.ip).admit(call.steady_us):
             return self._over_limit(call), None
@@ -186,12 +184,11 @@ class Bitget:
             return reply
 
         if fault.kind == "late_ms":
-            return Reply(0, b"", delay_ms=fault.trait.delay_ms, resume=lambda: self._arrived_late(call, run))
+            return Reply(0, b"", delay_ms=fault.trait.delay_ms, resume=lambda: self._arrived_late(run))
         return run()
 
-    def _arrived_late(self, call: Call, run: Callable[[], Reply]) -> Reply:
-        self._core.run_due()
-        call.steady_us = self._core.clock.steady_us()
+    def _arrived_late(self, run: Callable[[], Reply]) -> Reply:
+        self._core.tick()
         reply = run()
         reply.delay_ms = 0
         return reply
@@ -280,9 +277,7 @@ class Bitget:
             raise Refusal(codes.WINDOW_PASSED)
 
     def _envelope(self, code: str, text: str, data: Any) -> bytes:
-        return orjson.dumps(
-            {"code": code, "msg": text, "requestTime": self._core.venue_us() // 1000, "data": data}
-        )
+        return orjson.dumps({"code": code, "msg": text, "requestTime": self._core.venue_us() // 1000, "data": data})
 
     def _refusal(self, refusal: Refusal, english: bool, status: int = 400) -> Reply:
         text = text_of(refusal.code, refusal.about, english)
@@ -310,14 +305,11 @@ def _english(request: Request) -> bool:
 
 
 def _named(params: Params) -> tuple[list[str], str]:
-    """The ids a call names, and its pair."""
+    """The ids a call names, one per order, and its pair."""
     symbol = params.get("symbol")
-    ids: list[str] = []
     items = params.get("orderList")
-    for item in (params, *items) if isinstance(items, list) else (params,):
-        if isinstance(item, dict):
-            for name in ("orderId", "clientOid", "planOrderId"):
-                value = item.get(name)
-                if value:
-                    ids.append(value if isinstance(value, str) else str(value))
-    return ids, symbol if isinstance(symbol, str) else ""
+    named = items if isinstance(items, list) else (params,)
+    ids = [item.get("orderId") or item.get("clientOid") for item in named if isinstance(item, dict)]
+    if not ids[-1:] or ids[-1] is None:
+        ids.append(params.get("planOrderId"))
+    return [str(one) for one in ids if one], symbol if isinstance(symbol, str) else ""

@@ -1,10 +1,10 @@
 """Bitget's endpoints that only look: single orders, lists, fills, and what clients read before they start."""
 
 from collections.abc import Iterator
-from decimal import Decimal
-from functools import lru_cache
 from itertools import islice
 from typing import NamedTuple
+
+from orjson import Fragment
 
 from cancelq_worker.simulator import bitget_codes as codes
 from cancelq_worker.simulator.bitget_ask import (
@@ -19,27 +19,12 @@ from cancelq_worker.simulator.bitget_ask import (
     whole,
 )
 from cancelq_worker.simulator.bitget_codes import Refusal
-from cancelq_worker.simulator.core import MARKET_PRICE, Core
-from cancelq_worker.simulator.orders import Kind, Order, State
+from cancelq_worker.simulator.bitget_rows import Rows, traded_at, worth
+from cancelq_worker.simulator.core import Core
+from cancelq_worker.simulator.orders import Kind, Order
 
 PAGE_MOST = 100
 PLAN_PAGE = 20
-
-# The classic pages list live, partially_filled, filled, cancelled; clients also know reject.
-ORDER_WORDS = {
-    State.live: "live",
-    State.partially_filled: "partially_filled",
-    State.filled: "filled",
-    State.cancelled: "cancelled",
-    State.failed: "reject",
-}
-PLAN_WORDS = {
-    State.live: "live",
-    State.triggered: "executed",
-    State.cancelled: "cancelled",
-    State.failed: "fail_execute",
-}
-FEE_DETAIL = '{"newFees":{"c":0,"d":0,"deduction":false,"r":-0.001,"t":-0.001,"totalDeductionFee":0}}'
 
 
 class _Wanted(NamedTuple):
@@ -54,51 +39,40 @@ class Queries:
 
     def __init__(self, core: Core) -> None:
         self._core = core
+        self._rows = Rows(core)
 
     # ---- normal orders and TP/SL orders
 
-    def order_info(self, ask: Ask) -> list[Params]:
+    def order_info(self, ask: Ask) -> Fragment | list[Params]:
         """A list of one normal order, or an empty one: an unknown order is no error."""
         order_id, client_id = order_id_of(ask.params), text(ask.params, "clientOid")
         if order_id:
             order = ask.book.by_id.get(order_id)
         elif client_id:
-            order = ask.book.by_client.get((Kind.order, client_id))
+            order = ask.book.by_client.get(client_id)
         else:
             raise Refusal(codes.ID_MISSING)
         if order is None or order.kind is not Kind.order:
             return []
         settings = self._core.settings
         lag_us = settings.info_lag_ms * 1000
-        if lag_us and order.entered_us > self._core.clock.steady_us() - lag_us:
+        if lag_us and order.entered_us > self._core.now_us - lag_us:
             return []
         age_us = self._core.venue_us() - order.created_us
         if not order_id and age_us > settings.client_id_horizon_ms * 1000:
             return []
-        row = self._row(order, *self._core.seen(order, lag_us), ask.book.uid)
-        row["cancelReason"] = order.cancel_reason if row["status"] == "cancelled" else ""
-        return [row]
+        return self._rows.infos([order], ask.book, lag_us)
 
-    def unfilled(self, ask: Ask) -> list[Params]:
+    def unfilled(self, ask: Ask) -> Fragment:
         wanted = self._wanted(ask)
         shown = self._core.shown_open(ask.book, wanted.kind, wanted.symbol, wanted.below)
-        if wanted.order_id:
-            shown = (row for row in islice(shown, 1) if row[0].order_id == wanted.order_id)
-        rows = (row for row in shown if _in_time(row[0], ask.params))
-        return [self._open_row(*row, ask.book.uid) for row in islice(rows, _limit(ask.params, PAGE_MOST))]
+        lag_us = self._core.settings.open_lag_ms * 1000
+        return self._rows.opens(_page_of(shown, ask, wanted.order_id), ask.book, lag_us)
 
-    def history(self, ask: Ask) -> list[Params]:
+    def history(self, ask: Ask) -> Fragment:
         wanted = self._wanted(ask)
         shown = self._core.shown_closed(ask.book, wanted.kind, wanted.symbol, wanted.below)
-        if wanted.order_id:
-            shown = (order for order in islice(shown, 1) if order.order_id == wanted.order_id)
-        rows = []
-        in_time = (order for order in shown if _in_time(order, ask.params))
-        for order in islice(in_time, _limit(ask.params, PAGE_MOST)):
-            row = self._row(order, order.state, order.filled, order.updated_us, ask.book.uid)
-            row["cancelReason"] = order.cancel_reason
-            rows.append(row)
-        return rows
+        return self._rows.infos(_page_of(shown, ask, wanted.order_id), ask.book)
 
     def _wanted(self, ask: Ask) -> _Wanted:
         params = ask.params
@@ -112,89 +86,27 @@ class Queries:
             below = above if below is None else min(below, above)
         return _Wanted(Kind.tpsl if tpsl else Kind.order, symbol, order_id, below)
 
-    def _row(self, order: Order, state: State, filled: str, updated_us: int, uid: str) -> Params:
-        untouched = filled == "0"
-        tpsl = order.kind is Kind.tpsl
-        base, quote = symbols_of(self._core.settings.pairs).get(order.symbol, ("", ""))
-        return {
-            "userId": uid,
-            "symbol": order.symbol,
-            "orderId": order.order_id,
-            "clientOid": order.client_id,
-            "price": _padded(order.price),
-            "size": _padded(order.size),
-            "orderType": order.order_type,
-            "side": order.side,
-            "status": self._word(order, state),
-            "priceAvg": "0" if untouched else _padded(_traded_at(order)),
-            "baseVolume": _padded(filled),
-            "quoteVolume": _padded("0") if untouched else _worth(filled, _traded_at(order)),
-            "enterPointSource": "API",
-            "feeDetail": "" if untouched else FEE_DETAIL,
-            "orderSource": "market" if order.order_type == "market" else "normal",
-            "tpslType": "tpsl" if tpsl else "normal",
-            "triggerPrice": order.trigger_price if tpsl else None,
-            "quoteCoin": quote,
-            "baseCoin": base,
-            "cTime": str(order.created_us // 1000),
-            "uTime": str(updated_us // 1000),
-        }
-
-    def _open_row(self, order: Order, state: State, filled: str, updated_us: int, uid: str) -> Params:
-        """The open list has no `price`: its `priceAvg` is the order's price, `basePrice` what it filled
-        at.
-        """
-        untouched = filled == "0"
-        tpsl = order.kind is Kind.tpsl
-        return {
-            "userId": uid,
-            "symbol": order.symbol,
-            "orderId": order.order_id,
-            "clientOid": order.client_id,
-            "priceAvg": _padded(order.price),
-            "size": _padded(order.size),
-            "orderType": order.order_type,
-            "side": order.side,
-            "status": self._word(order, state),
-            "basePrice": "0" if untouched else _padded(_traded_at(order)),
-            "baseVolume": _padded(filled),
-            "quoteVolume": _padded("0") if untouched else _worth(filled, _traded_at(order)),
-            "enterPointSource": "API",
-            "orderSource": "normal",
-            "presetTakeProfitPrice": "",
-            "executeTakeProfitPrice": "",
-            "presetStopLossPrice": "",
-            "executeStopLossPrice": "",
-            "cTime": str(order.created_us // 1000),
-            "uTime": str(updated_us // 1000),
-            "tpslType": "tpsl" if tpsl else "normal",
-            "triggerPrice": order.trigger_price if tpsl else None,
-        }
-
-    def _word(self, order: Order, state: State) -> str:
-        if state is State.triggered:
-            return self._core.settings.bitget_tpsl_triggered
-        return ORDER_WORDS[state]
-
     # ---- plan (trigger) orders
 
     def current_plans(self, ask: Ask) -> Params:
         symbol = optional_symbol(ask.params, self._core.settings.pairs)
         shown = self._core.shown_open(ask.book, Kind.plan, symbol, whole(ask.params, "idLessThan"))
-        rows = (
-            _plan_row(order, state, updated_us)
-            for order, state, _, updated_us in shown
-            if _in_time(order, ask.params)
-        )
-        return _page(rows, _limit(ask.params, PLAN_PAGE))
+        return self._plan_page(shown, ask, PLAN_PAGE, self._core.settings.open_lag_ms * 1000)
 
     def history_plans(self, ask: Ask) -> Params:
         symbol = optional_symbol(ask.params, self._core.settings.pairs)
         shown = self._core.shown_closed(ask.book, Kind.plan, symbol, whole(ask.params, "idLessThan"))
-        rows = (
-            _plan_row(order, order.state, order.updated_us) for order in shown if _in_time(order, ask.params)
-        )
-        return _page(rows, _limit(ask.params, PAGE_MOST))
+        return self._plan_page(shown, ask, PAGE_MOST, 0)
+
+    def _plan_page(self, shown: Iterator[Order], ask: Ask, default: int, lag_us: int) -> Params:
+        """`nextFlag` tells of more rows behind the last one, whose id is `idLessThan`."""
+        limit = _limit(ask.params, default)
+        page = list(islice(_in_time(shown, ask.params), limit + 1))
+        return {
+            "nextFlag": len(page) > limit,
+            "idLessThan": page[:limit][-1].order_id if page else "",
+            "orderList": self._rows.plans(page[:limit], lag_us),
+        }
 
     def plan_children(self, ask: Ask) -> list[Params]:
         """The orders a plan order placed; none for one that has not fired."""
@@ -203,9 +115,7 @@ class Queries:
         if order is None or order.kind is not Kind.plan or not order.child_id:
             return []
         child = ask.book.by_id[order.child_id]
-        return [
-            {"orderId": child.order_id, "price": child.price, "type": child.order_type, "status": "success"}
-        ]
+        return [{"orderId": child.order_id, "price": child.price, "type": child.order_type, "status": "success"}]
 
     # ---- the rest
 
@@ -228,9 +138,9 @@ class Queries:
                 "tradeId": str(trade.number),
                 "orderType": trade.order.order_type,
                 "side": trade.order.side,
-                "priceAvg": _traded_at(trade.order),
+                "priceAvg": traded_at(trade.order),
                 "size": trade.size,
-                "amount": _worth(trade.size, _traded_at(trade.order)),
+                "amount": worth(trade.size, traded_at(trade.order)),
                 "feeDetail": {
                     "deduction": "no",
                     "feeCoin": symbols_of(self._core.settings.pairs).get(trade.order.symbol, ("", ""))[0],
@@ -291,9 +201,7 @@ class Queries:
     def coins(self, ask: Ask) -> list[Params]:
         pairs = symbols_of(self._core.settings.pairs).values()
         wanted = text(ask.params, "coin")
-        names = [
-            name for name in dict.fromkeys(coin for pair in pairs for coin in pair) if wanted in ("", name)
-        ]
+        names = [name for name in dict.fromkeys(coin for pair in pairs for coin in pair) if wanted in ("", name)]
         return [
             {"coinId": str(number), "coin": name, "transfer": "true", "chains": [], "areaCoin": "no"}
             for number, name in enumerate(names, start=1)
@@ -304,30 +212,11 @@ class Queries:
         return []
 
 
-def _plan_row(order: Order, state: State, updated_us: int) -> Params:
-    return {
-        "orderId": order.order_id,
-        "clientOid": order.client_id,
-        "symbol": order.symbol,
-        "size": order.size,
-        "planType": "amount",
-        "executePrice": order.price,
-        "triggerPrice": order.trigger_price,
-        "status": PLAN_WORDS.get(state, str(state)),
-        "orderType": order.order_type,
-        "side": order.side,
-        "triggerType": "fill_price",
-        "enterPointSource": "API",
-        "cTime": str(order.created_us // 1000),
-        "uTime": str(updated_us // 1000),
-    }
-
-
-def _page(rows: Iterator[Params], limit: int) -> Params:
-    """`nextFlag` tells of more rows behind the last one, whose id is `idLessThan`."""
-    page = list(islice(rows, limit))
-    more = next(rows, None) is not None
-    return {"nextFlag": more, "idLessThan": page[-1]["orderId"] if page else "", "orderList": page}
+def _page_of(shown: Iterator[Order], ask: Ask, order_id: str) -> Iterator[Order]:
+    """What of a list goes into one answer."""
+    if order_id:
+        shown = (order for order in islice(shown, 1) if order.order_id == order_id)
+    return islice(_in_time(shown, ask.params), _limit(ask.params, PAGE_MOST))
 
 
 def _limit(params: Params, default: int) -> int:
@@ -339,25 +228,13 @@ def _limit(params: Params, default: int) -> int:
     return min(limit, PAGE_MOST)
 
 
-def _in_time(order: Order, params: Params) -> bool:
+def _in_time(shown: Iterator[Order], params: Params) -> Iterator[Order]:
     if "startTime" not in params and "endTime" not in params:
-        return True
+        return shown
     start_ms, end_ms = whole(params, "startTime"), whole(params, "endTime")
-    created_ms = order.created_us // 1000
-    return (start_ms is None or created_ms >= start_ms) and (end_ms is None or created_ms <= end_ms)
-
-
-def _traded_at(order: Order) -> str:
-    return MARKET_PRICE if order.order_type == "market" else order.price
-
-
-@lru_cache(maxsize=65_536)
-def _padded(number: str) -> str:
-    """As the venue writes quantities: sixteen decimals."""
-    whole_part, point, decimals = number.partition(".")
-    return f"{whole_part}.{decimals[:16]:0<16}" if point else f"{whole_part}.{'0' * 16}"
-
-
-@lru_cache(maxsize=65_536)
-def _worth(size: str, price: str) -> str:
-    return _padded(format(Decimal(size) * Decimal(price), "f"))
+    return (
+        order
+        for order in shown
+        if (start_ms is None or order.created_us >= start_ms * 1000)
+        and (end_ms is None or order.created_us // 1000 <= end_ms)
+    )

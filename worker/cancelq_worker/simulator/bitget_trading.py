@@ -79,18 +79,17 @@ class Trading:
 
     def batch_cancel(self, ask: Ask) -> Params:
         """Nothing is cancelled unless every item can be read; then each item stands for itself."""
-        items = self._batch_items(ask)
         done: list[Params] = []
         failed: list[Params] = []
         first_code = ""
-        for item in items:
+        for item in self._batch_items(ask):
             code = item.code or self._cancel(ask, item.order)
-            if not code:
+            if code:
+                self._note_missed(ask, item)
+                first_code = first_code or code
+                failed.append(self._failure(item, code, ask.english))
+            else:
                 done.append(_ids(item))
-                continue
-            self._note_missed(ask, item)
-            first_code = first_code or code
-            failed.append(self._failure(item, code, ask.english))
         if first_code and not done and self._core.settings.bitget_all_failed == "top":
             raise Refusal(first_code)
         return {"successList": done, "failureList": failed}
@@ -157,7 +156,7 @@ class Trading:
         order_id, client_id = order_id_of(ask.params), text(ask.params, "clientOid")
         if not order_id and not client_id:
             raise Refusal(codes.ID_MISSING)
-        order = ask.book.by_id.get(order_id) if order_id else ask.book.by_client.get((Kind.plan, client_id))
+        order = ask.book.by_id.get(order_id) if order_id else ask.book.plan_by_client.get(client_id)
         if order is None or order.kind is not Kind.plan:
             raise Refusal(codes.NO_PLAN)
         verdict = self._core.cancel(ask.book, order, ask.call)
@@ -270,29 +269,27 @@ class Trading:
             return f"s{self._core.calls_seen}-{len(book.orders)}"
         if not CLIENT_ID.fullmatch(client_id):
             raise Refusal(codes.CLIENT_ID_FORM)
-        if (kind, client_id) in book.by_client:
+        if client_id in (book.plan_by_client if kind is Kind.plan else book.by_client):
             raise Refusal(codes.CLIENT_ID_TAKEN)
         return client_id
 
 
 def _found(book: Book, params: Params, symbol: str) -> _Item:
     """The normal order that is named, or the code why there is none. Of two ids the order id counts."""
-    order_id = order_id_of(params)
-    client_id = text(params, "clientOid")
-    if order_id:
-        order = book.by_id.get(order_id)
-    elif client_id:
-        order = book.by_client.get((Kind.order, client_id))
-    else:
-        raise Refusal(codes.ID_MISSING)
+    order_id = params.get("orderId") or ""
+    order = book.by_id.get(order_id) if isinstance(order_id, str) else None
+    client_id = ""
+    if order is None:
+        order_id, client_id = order_id_of(params), text(params, "clientOid")
+        if not order_id and not client_id:
+            raise Refusal(codes.ID_MISSING)
+        order = book.by_id.get(order_id) if order_id else book.by_client.get(client_id)
     if order is None:
         code = codes.NO_ORDER
-    elif order.kind is Kind.plan:
-        code = codes.NO_DATA
-    elif order.kind is Kind.tpsl or order.symbol != symbol:
-        code = codes.NO_ORDER
-    else:
+    elif order.kind is Kind.order and order.symbol == symbol:
         code = ""
+    else:
+        code = codes.NO_DATA if order.kind is Kind.plan else codes.NO_ORDER
     return _Item(symbol, order_id, client_id, order, code)
 
 

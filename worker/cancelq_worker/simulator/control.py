@@ -15,7 +15,7 @@ from starlette.routing import Route
 from cancelq_worker.simulator.core import DuplicateOrderError, Entry, ImpossibleMoveError
 from cancelq_worker.simulator.faults import HUGE_BYTES, Fault, UnknownFaultError
 from cancelq_worker.simulator.limits import UnknownBucketError
-from cancelq_worker.simulator.orders import LARGEST_ID, Account, Kind, Order, State
+from cancelq_worker.simulator.orders import PLAIN, Account, Kind, Order, State
 from cancelq_worker.simulator.simulator import (
     DEMO_UID,
     Page,
@@ -26,9 +26,12 @@ from cancelq_worker.simulator.simulator import (
 )
 
 PAGE = 10_000
+# In 2084; the ids hold the time a little longer.
+LATEST_MS = 3_600_000_000_000
 
 Name = Annotated[str, Field(min_length=1, max_length=128)]
 Text = Annotated[str, Field(max_length=128)]
+Id = Annotated[str, Field(max_length=64, pattern=PLAIN)]
 Amount = Annotated[str, Field(pattern=r"^\d{1,24}(\.\d{1,18})?$")]
 
 REFUSALS = (
@@ -55,7 +58,7 @@ class AccountBody(_Body):
     key: Name
     secret: Name
     passphrase: Text = ""
-    uid: Name
+    uid: Annotated[str, Field(min_length=1, max_length=32, pattern=PLAIN)]
     demo: bool = False
     uta: bool = False
 
@@ -73,9 +76,9 @@ class OrderBody(_Body):
     filled: Amount | None = None
     trigger_price: Amount = "90"
     order_id: Annotated[str, Field(pattern=r"^([1-9]\d{0,18})?$")] = ""
-    client_id: Text = ""
-    created_ms: Annotated[int, Field(ge=0, le=LARGEST_ID)] | None = None
-    closed_ms: Annotated[int, Field(ge=0, le=LARGEST_ID)] | None = None
+    client_id: Id = ""
+    created_ms: Annotated[int, Field(ge=0, le=LATEST_MS)] | None = None
+    closed_ms: Annotated[int, Field(ge=0, le=LATEST_MS)] | None = None
 
 
 class OrdersBody(_Body):
@@ -88,7 +91,7 @@ class OrdersBody(_Body):
     orders: list[OrderBody] = Field(default_factory=list, max_length=1_000_000)
     count: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     like: OrderBody = OrderBody()
-    client_prefix: Annotated[str, Field(max_length=32)] = ""
+    client_prefix: Annotated[str, Field(max_length=32, pattern=PLAIN)] = ""
 
 
 class MoveBody(_Body):
@@ -214,15 +217,12 @@ class _Control:
     async def move_orders(self, request: HttpRequest) -> Any:
         body = MovesBody.model_validate_json(await request.body())
         orders = [
-            self._simulator.move_order(
-                move.order_id, move.state, venue=body.venue, uid=body.uid, filled=move.filled
-            )
+            self._simulator.move_order(move.order_id, move.state, venue=body.venue, uid=body.uid, filled=move.filled)
             for move in body.moves
         ]
         return {
             "orders": [
-                {"order_id": order.order_id, "state": order.state, "child_id": order.child_id}
-                for order in orders
+                {"order_id": order.order_id, "state": order.state, "child_id": order.child_id} for order in orders
             ]
         }
 

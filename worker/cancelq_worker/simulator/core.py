@@ -9,7 +9,7 @@ between.
 import random
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 from heapq import heappop, heappush
@@ -20,7 +20,6 @@ from cancelq_worker.simulator.faults import FaultBox, Reply
 from cancelq_worker.simulator.limits import Limiter, Rule
 from cancelq_worker.simulator.orders import (
     NEVER_US,
-    OPEN_STATES,
     Account,
     Book,
     Change,
@@ -30,6 +29,7 @@ from cancelq_worker.simulator.orders import (
     Order,
     State,
     Trade,
+    View,
 )
 from cancelq_worker.simulator.settings import Settings
 
@@ -62,8 +62,8 @@ class Request:
 
 @dataclass(slots=True)
 class Call:
-    """One entry of the call log. `at_us` is the machine's wall clock at arrival, `steady_us` the limits'
-    clock.
+    """One entry of the call log; `by` is how an order's history names it. `at_us` is the machine's wall clock
+    at arrival, `steady_us` the limits' clock.
     """
 
     seq: int
@@ -82,6 +82,7 @@ class Call:
     executed: bool = False
     fault: str = ""
     failed_items: int = 0
+    by: str = ""
 
 
 class Venue(Protocol):
@@ -140,38 +141,51 @@ class ImpossibleMoveError(Exception):
     """The order cannot go from its state to the wanted one."""
 
 
-@dataclass(slots=True)
 class Core:
-    """Shared by all venues of one simulator."""
+    """Shared by all venues of one simulator.
 
-    clock: Clock
-    rng: random.Random
-    settings: Settings = field(default_factory=Settings)
-    limiter: Limiter = field(default_factory=Limiter)
-    faults: FaultBox = field(init=False)
-    accounts: dict[tuple[str, str], Account] = field(default_factory=dict)
-    books: dict[tuple[str, str], Book] = field(default_factory=dict)
-    calls: deque[Call] = field(default_factory=deque)
-    calls_seen: int = 0
-    _ids: Ids = field(default_factory=Ids)
-    _due: list[_Due] = field(default_factory=list)
-    _numbered: int = 0
+    The clock is read once per call (`tick`); all that happens in the call happens at that time.
+    """
 
-    def __post_init__(self) -> None:
-        self.faults = FaultBox(self.rng)
+    def __init__(self, clock: Clock, rng: random.Random, settings: Settings) -> None:
+        self.rng = rng
+        self.limiter = Limiter()
+        self.faults = FaultBox(rng)
+        self.accounts: dict[tuple[str, str], Account] = {}
+        self.books: dict[tuple[str, str], Book] = {}
+        self.calls: deque[Call] = deque()
+        self.calls_seen = 0
+        self._clock = clock
+        self._ids = Ids()
+        self._due: list[_Due] = []
+        self._numbered = 0
+        self.configure(settings)
+        self.tick()
+
+    def configure(self, settings: Settings) -> None:
+        self.settings = settings
+        self._gap_us = settings.recancel_gap_ms * 1000
+        self._offset_us = settings.clock_offset_ms * 1000
+        self._lingers = settings.open_lag_ms > 0
+        self._races = bool(settings.race_fill or settings.race_partial or settings.race_fill_ids)
 
     # ---- time
 
-    def venue_us(self) -> int:
-        """The venue's wall clock."""
-        return self.clock.wall_us() + self.settings.clock_offset_ms * 1000
-
-    def run_due(self) -> None:
-        """Does what is due by now, in the order of its time."""
-        now_us = self.clock.steady_us()
-        while self._due and self._due[0].at_us <= now_us:
+    def tick(self) -> None:
+        """Reads the clock, and does what is due by now in the order of its time."""
+        self.now_us = self._clock.steady_us()
+        self.wall_us = self._clock.wall_us()
+        while self._due and self._due[0].at_us <= self.now_us:
             due = heappop(self._due)
             due.act(due.at_us)
+
+    def venue_us(self) -> int:
+        """The venue's wall clock at the last tick."""
+        return self.wall_us + self._offset_us
+
+    def steady_at(self, venue_us: int) -> int:
+        """The steady time of a moment on the venue's wall clock; now, if that is still to come."""
+        return self.now_us - max(0, self.venue_us() - venue_us)
 
     def _later(self, at_us: int, act: Callable[[int], None]) -> None:
         self._numbered += 1
@@ -182,11 +196,10 @@ class Core:
     def log(self, venue: str, endpoint: str, method: str, ip: str) -> Call:
         """Opens the log entry of a call that arrives now."""
         self.calls_seen += 1
-        call = Call(
-            self.calls_seen, self.clock.wall_us(), self.clock.steady_us(), venue, endpoint, method, ip
-        )
+        number = self.calls_seen
+        call = Call(number, self.wall_us, self.now_us, venue, endpoint, method, ip, by=f"call:{number}")
         self.calls.append(call)
-        if len(self.calls) > self.settings.calls_kept:
+        while len(self.calls) > self.settings.calls_kept:
             self.calls.popleft()
         return call
 
@@ -210,7 +223,6 @@ class Core:
             number = self._ids.next(created_us // 1000, now_us // 1000)
             while number in book.by_number:
                 number += 1
-        steady_us = self.clock.steady_us()
         order = Order(
             number=number,
             order_id=str(number),
@@ -224,23 +236,20 @@ class Core:
             trigger_price=entry.trigger_price,
             created_us=created_us,
             updated_us=created_us,
-            entered_us=steady_us - max(0, now_us - created_us),
+            entered_us=self.steady_at(created_us),
             parent_id=entry.parent_id,
         )
         book.add(order)
-        order.history.append(
-            Change(created_us - self.settings.clock_offset_ms * 1000, State.live, "0", entry.by)
-        )
+        order.history = (Change(created_us - self._offset_us, State.live, "0", entry.by),)
         return order
 
     def cancel(self, book: Book, order: Order, call: Call) -> Verdict:
         """Cancels one order that a call names, or says why not; the call is noted on the order."""
         settings = self.settings
-        at_us = call.steady_us
-        if at_us - order.named_us < settings.recancel_gap_ms * 1000:
+        if self.now_us - order.named_us < self._gap_us:
             verdict = Verdict.too_soon
         else:
-            order.named_us = at_us
+            order.named_us = self.now_us
             if not order.is_open:
                 verdict = Verdict.closed
             elif settings.stuck_ids and _listed(order, settings.stuck_ids):
@@ -248,13 +257,8 @@ class Core:
             elif settings.cancel_delay_ms:
                 self._cancel_later(book, order, settings.cancel_delay_ms * 1000, call)
                 verdict = Verdict.accepted
-            elif self._wins_race(order):
-                self._win_race(book, order, at_us)
-                verdict = Verdict.closed
             else:
-                self._race_partly(book, order, at_us)
-                self.close(book, order, State.cancelled, at_us, f"call:{call.seq}")
-                verdict = Verdict.accepted
+                verdict = self._cancel_now(book, order, self.now_us, call)
         self.note(order, call, verdict)
         return verdict
 
@@ -262,40 +266,61 @@ class Core:
         """Cancels, after the delay set for it, what is then open of a pair."""
 
         def act(at_us: int) -> None:
+            settings = self.settings
             for order in list(book.open_orders(kind, symbol)):
-                if self._drawn(self.settings.symbol_cancel_miss):
-                    continue
-                if self._wins_race(order):
-                    self._win_race(book, order, at_us)
-                else:
-                    self._race_partly(book, order, at_us)
-                    self.close(book, order, State.cancelled, at_us, f"call:{call.seq}")
+                if not (_listed(order, settings.stuck_ids) or self._drawn(settings.symbol_cancel_miss)):
+                    self._cancel_now(book, order, at_us, call)
 
-        self._soon(call.steady_us, self.settings.symbol_cancel_delay_ms * 1000, act)
+        delay_us = self.settings.symbol_cancel_delay_ms * 1000
+        if delay_us:
+            self._later(self.now_us + delay_us, act)
+        else:
+            act(self.now_us)
 
     def note(self, order: Order, call: Call, verdict: Verdict) -> None:
-        order.namings.append(Naming(call.seq, call.at_us, verdict))
+        order.namings += (Naming(call.seq, self.wall_us, verdict),)
         if verdict is not Verdict.accepted:
             call.failed_items += 1
 
-    def close(self, book: Book, order: Order, state: State, at_us: int, by: str) -> None:
-        """Ends an open order at that steady time."""
-        self._change(order, state, order.filled, at_us, by)
-        order.is_open = False
-        order.settled_us = at_us
-        if state is State.cancelled:
-            order.cancel_reason = "normal_cancel"
-        book.close(order, linger=self.settings.open_lag_ms > 0)
+    def _cancel_now(self, book: Book, order: Order, at_us: int, call: Call) -> Verdict:
+        """Ends an open order by a cancel at that steady time, unless a fill comes first."""
+        if self._races:
+            if self._wins_race(order):
+                self._win_race(book, order, at_us)
+                return Verdict.closed
+            self._part_race(book, order, at_us)
+        self.close(book, order, State.cancelled, at_us, call.by)
+        return Verdict.accepted
+
+    def _cancel_later(self, book: Book, order: Order, delay_us: int, call: Call) -> None:
+        if self._wins_race(order):
+            self._later(
+                self.now_us + self.rng.randrange(delay_us),
+                lambda at_us: self._win_race(book, order, at_us) if order.is_open else None,
+            )
+            return
+
+        def act(at_us: int) -> None:
+            if order.is_open:
+                self._part_race(book, order, at_us)
+                self.close(book, order, State.cancelled, at_us, call.by)
+
+        self._later(self.now_us + delay_us, act)
+
+    # ---- what the market does
 
     def fill(self, book: Book, order: Order, filled: str, at_us: int, by: str) -> None:
-        """Raises an open order's filled quantity to `filled`; a full one closes it."""
-        added = Decimal(filled) - Decimal(order.filled)
-        if added > 0:
-            trade_number = self._ids.next(self.venue_us() // 1000, 0)
-            book.trades.append(Trade(trade_number, order, _plain(added), self._venue_at(at_us)))
-        if Decimal(filled) >= Decimal(order.size):
-            order.filled = order.size
-            self.close(book, order, State.filled, at_us, by)
+        """Raises an open order's filled quantity to `filled`, at that steady time; a full one closes it. Raises
+        `ImpossibleMoveError` unless it is more than has filled and no more than the order.
+        """
+        total, added = Decimal(filled), Decimal(filled) - Decimal(order.filled)
+        if added <= 0 or total > Decimal(order.size):
+            raise ImpossibleMoveError(f"filled: {filled} is not between {order.filled} and the size {order.size}")
+        number = self._ids.next(self.venue_us() // 1000, 0)
+        at_venue_us = self.wall_us - self.now_us + at_us + self._offset_us
+        book.trades.append(Trade(number, order, _plain(added), at_venue_us))
+        if total == Decimal(order.size):
+            self.close(book, order, State.filled, at_us, by, order.size)
         else:
             self._change(order, State.partially_filled, filled, at_us, by)
 
@@ -322,35 +347,22 @@ class Core:
         self.close(book, order, State.triggered, at_us, by)
         return child
 
+    def close(self, book: Book, order: Order, state: State, at_us: int, by: str, filled: str | None = None) -> None:
+        """Ends an open order at that steady time."""
+        self._change(order, state, order.filled if filled is None else filled, at_us, by)
+        order.is_open = False
+        order.settled_us = at_us
+        if state is State.cancelled:
+            order.cancel_reason = "normal_cancel"
+        book.close(order, linger=self._lingers)
+
     def _change(self, order: Order, state: State, filled: str, at_us: int, by: str) -> None:
         order.before = (order.state, order.filled, order.updated_us)
-        wall_us = self._wall_at(at_us)
-        order.updated_us = wall_us + self.settings.clock_offset_ms * 1000
+        wall_us = self.wall_us - self.now_us + at_us
+        order.updated_us = wall_us + self._offset_us
         order.state = state
         order.filled = filled
-        order.history.append(Change(wall_us, state, filled, by))
-
-    def _cancel_later(self, book: Book, order: Order, delay_us: int, call: Call) -> None:
-        from_us = call.steady_us
-        if self._wins_race(order):
-            self._later(
-                from_us + self.rng.randrange(delay_us),
-                lambda at_us: self._win_race(book, order, at_us) if order.is_open else None,
-            )
-            return
-
-        def act(at_us: int) -> None:
-            if order.is_open:
-                self._race_partly(book, order, at_us)
-                self.close(book, order, State.cancelled, at_us, f"call:{call.seq}")
-
-        self._later(from_us + delay_us, act)
-
-    def _soon(self, from_us: int, delay_us: int, act: Callable[[int], None]) -> None:
-        if delay_us:
-            self._later(from_us + delay_us, act)
-        else:
-            act(from_us)
+        order.history += (Change(wall_us, state, filled, by),)
 
     def _wins_race(self, order: Order) -> bool:
         settings = self.settings
@@ -365,7 +377,7 @@ class Core:
         else:
             self.trigger(book, order, at_us, "race")
 
-    def _race_partly(self, book: Book, order: Order, at_us: int) -> None:
+    def _part_race(self, book: Book, order: Order, at_us: int) -> None:
         if order.kind is Kind.order and self._drawn(self.settings.race_partial):
             self.fill(book, order, self.half_of(order), at_us, "race")
 
@@ -374,39 +386,28 @@ class Core:
 
     # ---- what the venue shows
 
-    def shown_open(
-        self, book: Book, kind: Kind, symbol: str | None, below: int | None
-    ) -> Iterator[tuple[Order, State, str, int]]:
-        """The open list as the venue shows it: order, state, filled, updated (venue, us). Newest id first."""
+    def shown_open(self, book: Book, kind: Kind, symbol: str | None, below: int | None) -> Iterator[Order]:
+        """The open list as the venue shows it; `seen` tells each one's state there. Newest id first."""
         lag_us = self.settings.open_lag_ms * 1000
         if not lag_us:
-            for order in book.open_orders(kind, symbol, below):
-                yield order, order.state, order.filled, order.updated_us
-            return
-        now_us = self.clock.steady_us()
-        for order in book.shown_open(kind, symbol, below, now_us, lag_us):
-            yield order, *self.seen(order, lag_us)
+            return book.open_orders(kind, symbol, below)
+        return book.shown_open(kind, symbol, below, self.now_us - lag_us)
 
     def shown_closed(self, book: Book, kind: Kind, symbol: str | None, below: int | None) -> Iterator[Order]:
         """The history as the venue shows it. Newest id first."""
-        settled_us = self.clock.steady_us() - self.settings.history_lag_ms * 1000
+        settled_us = self.now_us - self.settings.history_lag_ms * 1000
         created_us = self.venue_us() - self.settings.history_days * DAY_US
-        for order in book.closed_orders(kind, symbol, below):
-            if order.settled_us <= settled_us and order.created_us >= created_us:
-                yield order
+        return (
+            order
+            for order in book.closed_orders(kind, symbol, below)
+            if order.settled_us <= settled_us and order.created_us >= created_us
+        )
 
-    def seen(self, order: Order, lag_us: int) -> tuple[State, str, int]:
-        """State, filled and update time of an order as of `lag_us` ago, as far as its end goes."""
-        if lag_us and not order.is_open and order.settled_us > self.clock.steady_us() - lag_us:
-            state, filled, updated_us = order.before
-            return (state, filled, updated_us) if state in OPEN_STATES else (State.live, "0", updated_us)
+    def seen(self, order: Order, lag_us: int) -> View:
+        """An order as of `lag_us` ago, as far as its end goes."""
+        if lag_us and not order.is_open and order.settled_us > self.now_us - lag_us:
+            return order.before
         return order.state, order.filled, order.updated_us
-
-    def _wall_at(self, steady_us: int) -> int:
-        return self.clock.wall_us() - (self.clock.steady_us() - steady_us)
-
-    def _venue_at(self, steady_us: int) -> int:
-        return self._wall_at(steady_us) + self.settings.clock_offset_ms * 1000
 
     def forget(self) -> None:
         """Drops orders, calls, faults and counts; accounts stay."""

@@ -13,12 +13,8 @@ import orjson
 JSON = b"application/json"
 HTML = b"text/html; charset=utf-8"
 
-BAD_GATEWAY_PAGE = (
-    b"<html><head><title>502 Bad Gateway</title></head><body><center><h1>502</h1></center></body></html>"
-)
-CHALLENGE_PAGE = (
-    b"<!DOCTYPE html><html><head><title>Just a moment...</title></head><body>Checking.</body></html>"
-)
+BAD_GATEWAY_PAGE = b"<html><head><title>502 Bad Gateway</title></head><body><center><h1>502</h1></center></body></html>"
+CHALLENGE_PAGE = b"<!DOCTYPE html><html><head><title>Just a moment...</title></head><body>Checking.</body></html>"
 ERROR_PAGE = b"<html><body><h1>Internal Server Error</h1></body></html>"
 
 # Fields in which the three venues name an order.
@@ -252,8 +248,7 @@ def _with_other_ids(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     return {
-        name: _other_id(item) if name in ID_FIELDS and item else _with_other_ids(item)
-        for name, item in value.items()
+        name: _other_id(item) if name in ID_FIELDS and item else _with_other_ids(item) for name, item in value.items()
     }
 
 

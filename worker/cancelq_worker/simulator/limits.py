@@ -111,8 +111,7 @@ class Limiter:
         unknown = sorted(set(overrides) - set(self._declared) - {EVERY_BUCKET})
         if unknown:
             raise UnknownBucketError(
-                f"limits: no bucket {', '.join(unknown)}; "
-                f"there are {', '.join(sorted(self._declared))}, or '*'"
+                f"limits: no bucket {', '.join(unknown)}; there are {', '.join(sorted(self._declared))}, or '*'"
             )
         for bucket, rule in self._declared.items():
             if bucket in overrides:

@@ -15,10 +15,13 @@ from typing import NamedTuple
 ID_EPOCH_MS = 1_435_725_920_677
 ID_SHIFT = 22
 SMALLEST_ID = 10**18
-LARGEST_ID = 10**19 - 1
 
 # So that a first cancel is never "too soon" after none.
 NEVER_US = -(10**18)
+
+
+# What ids and other free texts of an order may hold: visible ASCII that JSON writes as it is.
+PLAIN = r"^[!#-\[\]-~]*$"
 
 
 class Kind(StrEnum):
@@ -38,7 +41,8 @@ class State(StrEnum):
     failed = "failed"
 
 
-OPEN_STATES = frozenset({State.live, State.partially_filled})
+# State, filled quantity, and when it came about (venue time, us).
+View = tuple[State, str, int]
 
 
 class Change(NamedTuple):
@@ -138,6 +142,10 @@ class Shelf:
         self.closed = SortedNumbers()
 
 
+# Where an order is that no book has taken in yet.
+NO_SHELF = Shelf()
+
+
 @dataclass(slots=True, eq=False)
 class Order:
     """One order of any kind. Quantities and prices are decimal text.
@@ -165,12 +173,12 @@ class Order:
     cancel_reason: str = ""
     settled_us: int = NEVER_US
     named_us: int = NEVER_US
-    before: tuple[State, str, int] = (State.live, "0", 0)
+    before: View = (State.live, "0", 0)
     child_id: str = ""
     parent_id: str = ""
     history: tuple[Change, ...] = ()
     namings: tuple[Naming, ...] = ()
-    shelf: Shelf = field(default_factory=Shelf, repr=False)
+    shelf: Shelf = field(default=NO_SHELF, repr=False)
 
 
 class Trade(NamedTuple):
@@ -205,7 +213,10 @@ class Book:
         if order.client_id:
             clients = self.plan_by_client if order.kind is Kind.plan else self.by_client
             clients[order.client_id] = order
-        order.shelf = self._shelves[order.kind].setdefault(order.symbol, order.shelf)
+        shelves = self._shelves[order.kind]
+        if order.symbol not in shelves:
+            shelves[order.symbol] = Shelf()
+        order.shelf = shelves[order.symbol]
         order.shelf.open.add(order.number)
 
     def close(self, order: Order, *, linger: bool) -> None:
@@ -219,17 +230,12 @@ class Book:
         """Newest id first."""
         return self._orders([shelf.open.descending(below) for shelf in self._shelves_of(kind, symbol)])
 
-    def closed_orders(
-        self, kind: Kind, symbol: str | None = None, below: int | None = None
-    ) -> Iterator[Order]:
+    def closed_orders(self, kind: Kind, symbol: str | None = None, below: int | None = None) -> Iterator[Order]:
         """Newest id first."""
         return self._orders([shelf.closed.descending(below) for shelf in self._shelves_of(kind, symbol)])
 
-    def shown_open(
-        self, kind: Kind, symbol: str | None, below: int | None, now_us: int, lag_us: int
-    ) -> Iterator[Order]:
-        """The open list as it was `lag_us` ago, as far as entering and closing go. Newest id first."""
-        seen_us = now_us - lag_us
+    def shown_open(self, kind: Kind, symbol: str | None, below: int | None, seen_us: int) -> Iterator[Order]:
+        """The open list as it was at that steady time, as far as entering and closing go. Newest id first."""
         while self._lingering and self._lingering[0][0] <= seen_us:
             self._lingering.popleft()
         late = [
@@ -263,8 +269,8 @@ class Ids:
     """Hands out ids of 19 digits that grow with the time an order was created, and never one twice."""
 
     def __init__(self) -> None:
-        self._last: dict[int, int] = {}
         self._newest = SMALLEST_ID
+        self._last_of_past: dict[int, int] = {}
 
     def next(self, created_ms: int, now_ms: int) -> int:
         """An id for an order created at `created_ms`. For one created now it is larger than all before it."""
@@ -272,6 +278,8 @@ class Ids:
         if created_ms >= now_ms:
             self._newest = max(self._newest + 1, base)
             return self._newest
-        number = self._last.get(base, base - 1) + 1
-        self._last[base] = number
-        return number
+        # The upper half of a millisecond's ids is for orders that are said to be from then, the lower half was
+        # for those that were really made then.
+        last = self._last_of_past.get(base, base + (1 << (ID_SHIFT - 1)))
+        self._last_of_past[base] = last + 1
+        return last + 1

@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from cancelq_worker.simulator.orders import PLAIN
+
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Millis = Annotated[int, Field(ge=0, le=3_600_000)]
 Limit = Annotated[int, Field(ge=0)] | tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(gt=0)]] | None
@@ -81,7 +83,7 @@ class Settings(BaseModel):
     """Whether Bitget's answers carry `x-mbx-used-remain-limit`."""
     bitget_query_signed: Literal["either", "raw", "decoded"] = "either"
     """Which form of the query a signature must cover where percent-encoding makes two of it."""
-    bitget_tpsl_triggered: str = "executed"
+    bitget_tpsl_triggered: Annotated[str, Field(pattern=PLAIN)] = "executed"
     """Bitget's word for a TP/SL order that fired; no source states it."""
 
     calls_kept: Annotated[int, Field(ge=1, le=10_000_000)] = 200_000

@@ -86,7 +86,7 @@ class Simulator:
         """Executes a call that arrives now. Whoever delivers the reply obeys its delivery, delay and
         `resume`.
         """
-        self.core.run_due()
+        self.core.tick()
         venue = self._routes.get((request.method, request.path))
         if venue is not None:
             return venue.answer(
@@ -121,7 +121,7 @@ class Simulator:
         """
         settings = Settings.model_validate({**self.core.settings.model_dump(), **changes})
         self.core.limiter.override(settings.limits)
-        self.core.settings = settings
+        self.core.configure(settings)
         return settings
 
     def add_order(
@@ -140,13 +140,13 @@ class Simulator:
         when that end was (venue time; by default right at its creation). Raises `UnknownPairError`,
         `DuplicateOrderError`, `ImpossibleMoveError`.
         """
+        self.core.tick()
         self._check_pair(venue, entry.symbol)
         book = self.core.book(venue, uid)
         order = self.core.enter(book, entry)
         if state is not State.live:
             ended_us = order.created_us if closed_ms is None else closed_ms * 1000
-            at_us = self.core.clock.steady_us() - max(0, self.core.venue_us() - ended_us)
-            self._move(book, order, state, filled, at_us)
+            self._move(book, order, state, filled, self.core.steady_at(ended_us))
         elif filled is not None:
             raise ImpossibleMoveError("filled: a live order has none; use partially_filled")
         return order
@@ -163,12 +163,12 @@ class Simulator:
         """Lets the market have its way with an open order. Raises `UnknownOrderError`,
         `ImpossibleMoveError`.
         """
-        self.core.run_due()
+        self.core.tick()
         book = self.core.book(venue, uid)
         order = book.by_id.get(order_id)
         if order is None:
             raise UnknownOrderError(f"order_id: the account has no order {order_id}")
-        self._move(book, order, state, filled, self.core.clock.steady_us())
+        self._move(book, order, state, filled, self.core.now_us)
         return order
 
     def _move(self, book: Book, order: Order, state: State, filled: str | None, at_us: int) -> None:
@@ -197,7 +197,7 @@ class Simulator:
     def reset(self) -> None:
         """Drops orders, calls, faults and counts, and puts the settings back. Accounts stay."""
         self.core.forget()
-        self.core.settings = self._initial
+        self.core.configure(self._initial)
         self.core.limiter.override(self._initial.limits)
 
     # ---- checking
@@ -206,7 +206,7 @@ class Simulator:
         self, *, venue: str | None = None, uid: str | None = None, after: int = 0, limit: int | None = None
     ) -> Page:
         """Orders in the order they were entered, with state, history and the cancel calls that named them."""
-        self.core.run_due()
+        self.core.tick()
         books = [
             book
             for (of_venue, of_uid), book in sorted(self.core.books.items())
@@ -218,7 +218,7 @@ class Simulator:
 
     def truth_of(self, order_ids: Iterable[str], *, venue: str = "bitget", uid: str = DEMO_UID) -> Page:
         """The same for some orders; those that are not known are left out."""
-        self.core.run_due()
+        self.core.tick()
         book = self.core.book(venue, uid)
         orders = [book.by_id[order_id] for order_id in order_ids if order_id in book.by_id]
         return Page([order_truth(order, book) for order in orders], len(orders), 0)
@@ -230,9 +230,7 @@ class Simulator:
         skip = max(0, after + 1 - first)
         part = [log[at] for at in range(skip, len(log) if limit is None else min(len(log), skip + limit))]
         dropped = max(0, first - 1 - after)
-        return Page(
-            [_call_entry(call) for call in part], part[-1].seq if part else max(after, first - 1), dropped
-        )
+        return Page([_call_entry(call) for call in part], part[-1].seq if part else max(after, first - 1), dropped)
 
     def rates(self) -> list[dict[str, Any]]:
         """Per bucket and owner: the limit, and the most units admitted and arrived within any one window."""

@@ -13,7 +13,6 @@ from cancelq_worker.venues.port import Venue
 
 
 def _bitget(account: Account) -> Venue:
-    assert account.api_key and account.api_secret  # settings refuse an account without them
     passphrase = account.passphrase or SecretStr("")
     return Bitget(Credentials(account.api_key, account.api_secret, passphrase, account.demo), account.limits)
 

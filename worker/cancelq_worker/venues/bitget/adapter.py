@@ -131,7 +131,9 @@ class Bitget:
         if not targets:
             raise ValueError("a call must name what it is about")
         if route.stage is Stage.LOOK:
-            path, params = sweeps.query(route, targets[0]) if route.name in sweeps.NAMES else looks.query(route, targets)
+            path, params = (
+                sweeps.query(route, targets[0]) if route.name in sweeps.NAMES else looks.query(route, targets)
+            )
             return Request("GET", API + path, urlencode(sorted(params.items())))
         body = _cancel_body(route, targets)
         return Request("POST", self.endpoint(route.name), body=orjson.dumps(body))

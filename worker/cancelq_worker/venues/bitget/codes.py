@@ -14,9 +14,17 @@ OK = "00000"
 
 _ROWS: tuple[tuple[Word, str, str], ...] = (
     # (meaning, codes, source)
-    (Word.GONE, "43001", "BG-doc: order does not exist; seen for cancelled, filled and margin orders (ccxt 24559, 22717)"),
+    (
+        Word.GONE,
+        "43001",
+        "BG-doc: order does not exist; seen for cancelled, filled and margin orders (ccxt 24559, 22717)",
+    ),
     (Word.GONE, "22001 43004", "BG-doc: no order to cancel"),
-    (Word.GONE, "40109", "BG-doc: order data cannot be found; also a live trigger order at the normal endpoint (ccxt 25093)"),
+    (
+        Word.GONE,
+        "40109",
+        "BG-doc: order data cannot be found; also a live trigger order at the normal endpoint (ccxt 25093)",
+    ),
     (Word.GONE, "40768 40819 45057 31007 80011", "ccxt, HB, JK, BG-doc: order does not exist"),
     (Word.GONE, "43025 43026", "BG-doc: plan order missing, closed"),
     (Word.GONE, "43020 43021", "BG-doc: TP/SL order missing, closed"),
@@ -26,7 +34,11 @@ _ROWS: tuple[tuple[Word, str, str], ...] = (
     (Word.AGAIN, "45129", "BG-doc: the same order cancelled more than once within a second"),
     (Word.REFUSED, "429 25004", "BG-doc: too many requests"),
     (Word.UNCLEAR, "40010 40910 25001", "BG-doc: timed out"),
-    (Word.UNCLEAR, "40015 40725 45001 40908 43059 50031 25000 25003", "BG-doc, FAQ: system abnormal, unknown, concurrent"),
+    (
+        Word.UNCLEAR,
+        "40015 40725 45001 40908 43059 50031 25000 25003",
+        "BG-doc, FAQ: system abnormal, unknown, concurrent",
+    ),
     (Word.LATER, "40200", "BG-doc: server upgrade"),
     (Word.LATER, "41114 45043 50027 25102 25106", "BG-doc: pair or trading under maintenance"),
     (Word.DOUBTED, "40808", "BG-doc: parameter verification exception; passing within a release window (FAQ)"),

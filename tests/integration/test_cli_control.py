@@ -1,0 +1,107 @@
+"""`status`, `pause` and `resume` against real servers."""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import cast
+
+import pytest
+from redis import Redis
+from rq.suspension import suspend
+
+from cancelq import Event, Lane
+from cancelq_worker import cli
+
+MAIN = Lane("bitget", "main")
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[Redis]:
+    with Redis.from_url(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+def lane(client: Redis) -> Lane:
+    """A lane as a worker would have made it, with nobody serving it now."""
+    for stream in (MAIN.inbox, MAIN.results):
+        client.xgroup_create(stream, "g", mkstream=True)
+        client.xgroup_destroy(stream, "g")
+    return MAIN
+
+
+@pytest.fixture
+def run(redis_url: str, capsys: pytest.CaptureFixture[str]) -> Run:
+    def run(*args: str, **env: str) -> tuple[int, str, str]:
+        code = cli.run(args, {"CANCELQ_REDIS_URL": redis_url, **env})
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+def test_a_lane_without_a_worker_is_unhealthy(lane: Lane, client: Redis, run: Run) -> None:
+    client.xadd(lane.inbox, {"symbol": "A", "order_id": "1"})
+    code, out, _ = run("status", "--json")
+    (state,) = json.loads(out)
+    assert code == 1
+    assert state["lane"] == "bitget:main"
+    assert state["healthy"] is False
+    assert state["workers"] == []
+    assert (state["not_admitted"], state["inbox_length"], state["queued"]) == (1, 1, 0)
+    code, out, _ = run("status")
+    assert code == 1
+    assert "none alive" in out
+
+
+def test_no_lane_yet_is_told(run: Run) -> None:
+    code, out, err = run("status")
+    assert (code, out) == (1, "")
+    assert "no lane on this server yet" in err
+
+
+@pytest.mark.usefixtures("lane")
+def test_a_configured_lane_that_nobody_served_is_told(run: Run) -> None:
+    code, out, _ = run("status", "--json", CANCELQ_ACCOUNTS__BYBIT__X__API_KEY="k")
+    states = {state["lane"]: state for state in json.loads(out)}
+    assert code == 1
+    assert states["bybit:x"] == {"lane": "bybit:x", "healthy": False, "served": False}
+    _, _, err = run("status", CANCELQ_ACCOUNTS__BYBIT__X__API_KEY="k")
+    assert "bybit:x is configured, but no worker has ever served it here" in err
+
+
+def test_pause_and_resume_are_seen_and_recorded(lane: Lane, client: Redis, run: Run) -> None:
+    code, out, err = run("pause", "bitget:main")
+    assert (code, err) == (0, "")
+    assert out == "bitget:main is paused: normal cancels wait, urgent ones and look-ups go on\n"
+    (state,) = json.loads(run("status", "--json")[1])
+    assert state["paused"] is True
+    assert [hold["reason"] for hold in state["holds"]] == ["paused"]
+    assert "lane paused" in run("status")[1]
+    code, out, _ = run("resume", "bitget:main")
+    assert (code, out) == (0, "bitget:main: the pause is ended\n")
+    assert json.loads(run("status", "--json")[1])[0]["paused"] is False
+    entries = cast("list[tuple[bytes, dict[bytes, bytes]]]", client.xrange(lane.results))
+    assert [Event.read(entry_id.decode(), fields).act for entry_id, fields in entries] == ["pause", "resume"]
+    _, out, _ = run("results", "bitget:main")
+    assert "pause by" in out
+
+
+@pytest.mark.usefixtures("lane")
+def test_a_suspension_by_rq_is_shown_where_people_look_for_holds(client: Redis, run: Run) -> None:
+    assert json.loads(run("status", "--json")[1])[0]["rq_suspended"] is False
+    suspend(client)
+    assert json.loads(run("status", "--json")[1])[0]["rq_suspended"] is True
+    assert "suspended by `rq suspend`" in run("status")[2]
+    elsewhere = {"CANCELQ_RQ_REDIS_URL": "redis://127.0.0.1:1"}
+    assert json.loads(run("status", "--json", **elsewhere)[1])[0]["rq_suspended"] is None
+
+
+@pytest.mark.parametrize("command", ["pause", "resume"])
+def test_an_unknown_lane_exits_1_and_is_not_created(client: Redis, run: Run, command: str) -> None:
+    code, out, err = run(command, "bitget:mian")
+    assert (code, out) == (1, "")
+    assert err.startswith("error: bitget:mian has no inbox on this server")
+    assert "\nremedy: " in err
+    assert client.dbsize() == 0

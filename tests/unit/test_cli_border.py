@@ -1,0 +1,90 @@
+"""Every error a command can meet has words, a remedy and an exit code."""
+
+import inspect
+
+import pytest
+import redis.exceptions
+
+from cancelq import errors
+from cancelq_worker.cli.border import failure_of
+from cancelq_worker.exits import Exit
+from cancelq_worker.settings import SettingsError
+
+CAUSE = redis.exceptions.ConnectionError("refused")
+
+
+def an_error(kind: type[errors.CancelqError]) -> errors.CancelqError:
+    made: dict[type[errors.CancelqError], errors.CancelqError] = {
+        errors.LaneError: errors.LaneError("no lane"),
+        errors.IntentError: errors.IntentError("symbol", "symbol: missing"),
+        errors.EventError: errors.EventError("1-1", "status: unknown"),
+        errors.NotAccepted: errors.NotAccepted("bitget:main"),
+        errors.BrokerDown: errors.BrokerDown(CAUSE),
+        errors.BrokerRefused: errors.BrokerRefused(redis.exceptions.ResponseError("no")),
+        errors.Uncertain: errors.Uncertain("bitget:main", {"id": "a"}, CAUSE),
+        errors.BatchIncomplete: errors.BatchIncomplete(
+            "bitget:main", queued=[], uncertain=[], not_queued=[{}], cause=CAUSE
+        ),
+        errors.OutcomeTimeout: errors.OutcomeTimeout(["a"], 1.0),
+    }
+    return made[kind]
+
+
+CODES = {
+    errors.LaneError: Exit.USAGE,
+    errors.IntentError: Exit.BAD_INPUT,
+    errors.EventError: Exit.UNHEALTHY,
+    errors.NotAccepted: Exit.UNHEALTHY,
+    errors.BrokerDown: Exit.UNREACHABLE,
+    errors.BrokerRefused: Exit.UNREACHABLE,
+    errors.Uncertain: Exit.UNREACHABLE,
+    errors.BatchIncomplete: Exit.UNREACHABLE,
+    errors.OutcomeTimeout: Exit.UNHEALTHY,
+}
+
+
+def kinds() -> list[type[errors.CancelqError]]:
+    """Every error of the asking side that can be raised, so that a new one fails here until it has words."""
+    return [
+        kind
+        for _, kind in inspect.getmembers(errors, inspect.isclass)
+        if issubclass(kind, errors.CancelqError) and kind is not errors.CancelqError
+    ]
+
+
+@pytest.mark.parametrize("kind", kinds())
+def test_every_error_of_the_client_is_told_in_words(kind: type[errors.CancelqError]) -> None:
+    failure = failure_of(an_error(kind))
+    assert failure.code == CODES[kind]
+    assert failure.remedy
+    assert not failure.message.startswith("unexpected")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (redis.exceptions.ConnectionError("Error 111"), Exit.UNREACHABLE),
+        (redis.exceptions.TimeoutError("Timeout"), Exit.UNREACHABLE),
+        (redis.exceptions.BusyLoadingError("LOADING"), Exit.UNREACHABLE),
+        (redis.exceptions.ReadOnlyError("READONLY"), Exit.UNREACHABLE),
+        (redis.exceptions.ResponseError("ERR"), Exit.UNREACHABLE),
+        (redis.exceptions.AuthenticationError("WRONGPASS"), Exit.CONFIGURATION),
+        (redis.exceptions.AuthorizationError("NOAUTH"), Exit.CONFIGURATION),
+        (redis.exceptions.NoPermissionError("NOPERM"), Exit.CONFIGURATION),
+    ],
+)
+def test_redis_errors_tell_who_is_to_act(error: Exception, code: Exit) -> None:
+    assert failure_of(error).code == code
+
+
+def test_all_problems_of_the_settings_are_told() -> None:
+    failure = failure_of(SettingsError(["a.toml:1 one", "a.toml:2 two"]))
+    assert failure.message.splitlines() == ["a.toml:1 one", "a.toml:2 two"]
+    assert failure.code == Exit.CONFIGURATION
+
+
+def test_what_nobody_thought_of_is_called_a_fault_of_the_program_and_leaks_nothing() -> None:
+    failure = failure_of(RuntimeError("redis://user:canary@host signature=canary"))
+    assert failure.message.startswith("unexpected RuntimeError")
+    assert failure.code == Exit.UNHEALTHY
+    assert "canary" not in failure.message

@@ -1,0 +1,331 @@
+"""Settings: where they come from, which wins, and that every mistake is told with its place and no secret."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from cancelq.contract import Lane
+from cancelq_worker.settings import Account, Settings, SettingsError, without_credentials
+
+MAIN = "CANCELQ_ACCOUNTS__BITGET__MAIN__"
+KEYS = {
+    f"{MAIN}API_KEY": "canary-key",
+    f"{MAIN}API_SECRET": "canary-secret",
+    f"{MAIN}PASSPHRASE": "canary-pass",
+}
+BITGET = Lane("bitget", "main")
+
+
+def load(env: Mapping[str, str] = KEYS, config: Path | None = None, *, need_keys: bool = True) -> Settings:
+    return Settings.load(config, env, need_keys=need_keys)
+
+
+def problems_of(env: Mapping[str, str], config: Path | None = None, *, need_keys: bool = True) -> list[str]:
+    with pytest.raises(SettingsError) as caught:
+        load(env, config, need_keys=need_keys)
+    assert "canary" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    return list(caught.value.problems)
+
+
+@pytest.fixture
+def toml(tmp_path: Path) -> Path:
+    return tmp_path / "cancelq.toml"
+
+
+@pytest.fixture
+def secrets(tmp_path: Path) -> Path:
+    folder = tmp_path / "secrets"
+    folder.mkdir()
+    return folder
+
+
+class TestSources:
+    def test_keys_in_the_environment_are_enough(self) -> None:
+        settings = load()
+        assert settings.lanes == (BITGET,)
+        account = settings.account(BITGET)
+        assert account.api_key.get_secret_value() == "canary-key"
+        assert account.base_url == "https://api.bitget.com"
+        assert account.ws_url == "wss://ws.bitget.com/v2/ws/private"
+        assert settings.lease_ms == 5000
+
+    def test_the_file_is_found_by_argument_or_variable_and_the_argument_wins(self, tmp_path: Path) -> None:
+        one, other = tmp_path / "one.toml", tmp_path / "other.toml"
+        one.write_text("dedup_hours = 1\n")
+        other.write_text("dedup_hours = 2\n")
+        assert load({**KEYS, "CANCELQ_CONFIG": str(one)}).dedup_hours == 1
+        assert load({**KEYS, "CANCELQ_CONFIG": str(one)}, other).dedup_hours == 2
+
+    def test_environment_over_secret_files_over_the_toml_file(self, toml: Path, secrets: Path) -> None:
+        toml.write_text(
+            f"secrets_dir = '{secrets}'\nmax_attempts = 1\n"
+            "[accounts.bitget.main]\napi_key = 'a'\napi_secret = 'b'\npassphrase = 'c'\nlimits = { x = 3 }\n"
+        )
+        (secrets / "cancelq_accounts__bitget__main__api_secret").write_text("from-file\n")
+        (secrets / "cancelq_accounts__bitget__main__passphrase").write_text("from-file\n")
+        account = load({f"{MAIN}PASSPHRASE": "from-env"}, toml).account(BITGET)
+        assert account.api_key.get_secret_value() == "a"
+        assert account.api_secret.get_secret_value() == "from-file"
+        assert account.passphrase == SecretStr("from-env")
+        assert account.limits == {"x": 3}
+
+    def test_the_secrets_directory_may_be_named_in_the_environment(self, secrets: Path) -> None:
+        for name, value in KEYS.items():
+            (secrets / name.lower()).write_text(value)
+        settings = load({"CANCELQ_SECRETS_DIR": str(secrets)})
+        assert settings.account(BITGET).api_key.get_secret_value() == "canary-key"
+
+    def test_values_that_look_like_numbers_or_json_stay_text_where_text_is_meant(self) -> None:
+        env = {
+            f"{MAIN}API_KEY": "12345678901234567890",
+            f"{MAIN}API_SECRET": "true",
+            f"{MAIN}PASSPHRASE": "1e5",
+        }
+        account = load(env).account(BITGET)
+        secrets = (account.api_key, account.api_secret, account.passphrase or SecretStr(""))
+        assert [secret.get_secret_value() for secret in secrets] == ["12345678901234567890", "true", "1e5"]
+
+    def test_tables_may_be_json_and_leaves_may_override_them(self) -> None:
+        env = {**KEYS, f"{MAIN}LIMITS": '{"batch": 5, "single": 7}', f"{MAIN}LIMITS__BATCH": "6"}
+        assert load(env).account(BITGET).limits == {"batch": 6, "single": 7}
+
+    def test_an_empty_variable_is_one_that_was_not_set(self) -> None:
+        settings = load({**KEYS, "CANCELQ_RQ_REDIS_URL": "", "CANCELQ_LEASE_MS": ""})
+        assert (settings.rq_redis_url, settings.lease_ms) == (None, 5000)
+
+    def test_building_settings_reads_nothing_from_outside(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("CANCELQ_LEASE_MS", "9000")
+        assert Settings().lease_ms == 5000
+
+    def test_again_reads_the_file_anew_but_keeps_the_environment(self, toml: Path) -> None:
+        toml.write_text("max_attempts = 1\ndedup_hours = 1\n")
+        first = load({**KEYS, "CANCELQ_DEDUP_HOURS": "9"}, toml)
+        toml.write_text("max_attempts = 2\ndedup_hours = 2\n")
+        second = first.again()
+        assert (first.max_attempts, second.max_attempts, second.dedup_hours) == (1, 2, 9)
+        narrowed = first.only([BITGET]).again()
+        assert (narrowed.max_attempts, narrowed.lanes) == (2, (BITGET,))
+
+    def test_a_clusters_link_variables_are_nobodys_mistake(self) -> None:
+        links = {
+            "CANCELQ_REDIS_SERVICE_HOST": "10.0.0.1",
+            "CANCELQ_REDIS_SERVICE_PORT": "6379",
+            "CANCELQ_REDIS_PORT": "tcp://10.0.0.1:6379",
+            "CANCELQ_REDIS_PORT_6379_TCP_ADDR": "10.0.0.1",
+            "CANCELQ_SERVICE_PORT_HTTP": "9464",
+        }
+        assert load({**KEYS, **links}).lanes == (BITGET,)
+        assert problems_of({**KEYS, "CANCELQ_REDIS_PORT": "6380"})[0].startswith("CANCELQ_REDIS_PORT is no setting")
+
+
+class TestMistakes:
+    def test_a_misspelt_setting_in_the_file_is_told_with_its_line(self, toml: Path) -> None:
+        toml.write_text(
+            '# comment\nresults_keep_day = 3\n\n[accounts.bitget.main]\nbase_ulr = "https://x"\n'
+            "[accounts.bitgit.main]\n[accounts.bitget.Main]\n[acounts.bybit.x]\n"
+        )
+        assert set(problems_of(KEYS, toml)) == {
+            f'{toml}:2 unknown setting "results_keep_day", did you mean "results_keep_days"?',
+            f'{toml}:5 unknown setting "base_ulr", did you mean "base_url"?',
+            f'{toml}:6 accounts.bitgit unknown venue "bitgit", did you mean "bitget"?',
+            f'{toml}:7 accounts.bitget.Main "Main" cannot name an account; '
+            "use a lower-case letter, then up to 31 of a-z, 0-9 and single _",
+            f'{toml}:8 unknown setting "acounts", did you mean "accounts"?',
+        }
+
+    @pytest.mark.parametrize(
+        ("name", "told"),
+        [
+            ("CANCELQ_REDIS_ULR", "CANCELQ_REDIS_ULR is no setting, did you mean CANCELQ_REDIS_URL?"),
+            ("CANCELQ_LEASE_MS__X", "CANCELQ_LEASE_MS__X is no setting, did you mean CANCELQ_LEASE_MS?"),
+            ("CANCELQ_CONFIGS", "CANCELQ_CONFIGS is no setting, did you mean CANCELQ_CONFIG?"),
+            (
+                "CANCELQ_ACOUNTS__BITGET__MAIN__API_KEY",
+                "CANCELQ_ACOUNTS__BITGET__MAIN__API_KEY is no setting, "
+                "did you mean CANCELQ_ACCOUNTS__BITGET__MAIN__API_KEY?",
+            ),
+            (f"{MAIN}API_KYE", f'{MAIN}API_KYE unknown setting "api_kye", did you mean "api_key"?'),
+            (
+                "CANCELQ_ACCOUNTS__BITGET__API_KEY",
+                "CANCELQ_ACCOUNTS__BITGET__API_KEY stands where an account's name belongs; "
+                "write accounts.bitget.NAME.api_key",
+            ),
+            ("CANCELQ_LEASE_MS", "CANCELQ_LEASE_MS must be a whole number in plain digits"),
+            (
+                "CANCELQ_ACCOUNTS",
+                '"accounts" in the environment cannot be read; write single values, or JSON for a table',
+            ),
+        ],
+    )
+    def test_a_mistake_in_the_environment_is_told_with_the_variable(self, name: str, told: str) -> None:
+        assert problems_of({**KEYS, name: "canary"}) == [told]
+
+    def test_a_secret_file_named_after_nothing_is_told(self, secrets: Path) -> None:
+        (secrets / "cancelq_acounts__bitget__main__api_key").write_text("canary")
+        (told,) = problems_of({**KEYS, "CANCELQ_SECRETS_DIR": str(secrets)})
+        assert told.startswith(f"{secrets}/cancelq_acounts__bitget__main__api_key is named after no setting, did")
+
+    def test_a_name_far_from_all_others_is_answered_with_the_list(self) -> None:
+        (told,) = problems_of({**KEYS, "CANCELQ_ZZZZ": "1"})
+        assert "settings are CANCELQ_REDIS_URL, " in told
+
+    @pytest.mark.parametrize(
+        ("line", "told"),
+        [
+            ("lease_ms = 2999", "lease_ms must be at least 3000, it is 2999"),
+            ("lease_ms = 60001", "lease_ms must be at most 60000, it is 60001"),
+            ("lease_ms = '7x'", "lease_ms must be a whole number in plain digits"),
+            ("redis_url = 6379", 'redis_url must be text in "quotes"'),
+            (
+                "redis_url = 'http://canary@host'",
+                "redis_url must be a URL that begins with redis://, rediss://, ",
+            ),
+            ("egress = 'two words'", "egress may hold 1 to 64 letters, digits, dots, - and _ only"),
+            ("accounts = 3", "accounts must be a table, such as [accounts.bitget.main]"),
+            ("accounts.bybit = 3", "accounts.bybit must be a table, such as [accounts.bitget.main]"),
+            ("accounts.bitget.main.demo = 'perhaps'", "accounts.bitget.main.demo must be true or false"),
+            ("accounts.bitget.main.api_key = 'canary canary'", "accounts.bitget.main.api_key holds a space"),
+            (
+                "accounts.bitget.main.base_url = 'api.bitget.com'",
+                "accounts.bitget.main.base_url must be a URL",
+            ),
+            (
+                "accounts.bitget.main.limits = { batch = 0 }",
+                "accounts.bitget.main.limits.batch must be at least 1",
+            ),
+        ],
+    )
+    def test_a_bad_value_in_the_file_is_told_in_words(self, toml: Path, line: str, told: str) -> None:
+        toml.write_text(f"\n{line}\n")
+        (problem,) = problems_of({}, toml, need_keys=False)
+        assert problem.startswith(f"{toml}:2 {told}")
+
+    def test_every_mistake_is_told_at_once(self, toml: Path) -> None:
+        toml.write_text("lease_ms = 1\n")
+        assert len(problems_of({**KEYS, "CANCELQ_DEDUP_HOURS": "0", "CANCELQ_X": "1"}, toml)) == 3
+
+    def test_broken_toml_is_told_with_its_line(self, toml: Path) -> None:
+        toml.write_text("a = 1\nredis_url = redis://canary@host\n")
+        assert problems_of(KEYS, toml) == [f'{toml}:2 is not valid TOML: Invalid value; text values need "quotes"']
+
+    @pytest.mark.parametrize("by_variable", [True, False])
+    def test_a_file_that_is_not_there_is_told_with_who_named_it(self, tmp_path: Path, by_variable: bool) -> None:
+        missing = tmp_path / "missing.toml"
+        env = {**KEYS, "CANCELQ_CONFIG": str(missing)} if by_variable else KEYS
+        source = "CANCELQ_CONFIG" if by_variable else "--config"
+        told = problems_of(env, None if by_variable else missing)
+        assert told == [f"{missing} (from {source}) cannot be read: No such file or directory"]
+
+    def test_a_secrets_directory_that_is_not_there_is_told(self, tmp_path: Path) -> None:
+        (told,) = problems_of({**KEYS, "CANCELQ_SECRETS_DIR": str(tmp_path / "nowhere")})
+        assert told.startswith(f"{tmp_path}/nowhere")
+
+    def test_a_secret_that_is_no_text_is_told_without_it(self, secrets: Path) -> None:
+        file = secrets / "cancelq_accounts__bitget__main__api_key"
+        file.write_bytes(b"canary\xff")
+        told = problems_of({**KEYS, "CANCELQ_SECRETS_DIR": str(secrets)})
+        assert told == [f"{file} cannot be read: it is not UTF-8 text"]
+
+    def test_what_is_in_the_secrets_directory_of_others_is_not_read(self, secrets: Path) -> None:
+        (secrets / "somebody_elses").write_bytes(b"\xff")
+        (secrets / "cancelq_accounts__bitget__main__api_key").symlink_to(secrets.parent / "linked")
+        (secrets.parent / "linked").write_text("from-a-link")
+        given = {name: value for name, value in KEYS.items() if not name.endswith("API_KEY")}
+        settings = load({**given, "CANCELQ_SECRETS_DIR": str(secrets)})
+        assert settings.account(BITGET).api_key.get_secret_value() == "from-a-link"
+
+
+class TestAccounts:
+    def test_missing_credentials_name_the_variable_to_set(self) -> None:
+        told = problems_of({f"{MAIN}BASE_URL": "https://api.bitget.com", "CANCELQ_ACCOUNTS__BYBIT__A__API_KEY": "k"})
+        assert [line.split(", ")[0] for line in told] == [
+            f"bitget:main has no api_key; set {MAIN}API_KEY",
+            f"bitget:main has no api_secret; set {MAIN}API_SECRET",
+            f"bitget:main has no passphrase; set {MAIN}PASSPHRASE",
+            "bybit:a has no api_secret; set CANCELQ_ACCOUNTS__BYBIT__A__API_SECRET",
+        ]
+        assert "cancelq_accounts__bitget__main__api_key in secrets_dir" in told[0]
+
+    def test_no_account_at_all_is_told_only_where_one_is_needed(self) -> None:
+        assert load({}, need_keys=False).lanes == ()
+        assert problems_of({})[0].startswith("no account is configured; add [accounts.bitget.main]")
+
+    def test_lanes_without_keys_are_known_where_none_are_needed(self) -> None:
+        assert load({f"{MAIN}DEMO": "true"}, need_keys=False).lanes == (BITGET,)
+
+    def test_one_key_for_two_lanes_is_refused(self) -> None:
+        other = {
+            "CANCELQ_ACCOUNTS__BITGET__B__API_KEY": "canary-key",
+            "CANCELQ_ACCOUNTS__BITGET__B__API_SECRET": "x",
+        }
+        (told,) = problems_of({**KEYS, **other, "CANCELQ_ACCOUNTS__BITGET__B__PASSPHRASE": "x"})
+        assert told == "bitget:main and bitget:b have the same api_key; each lane needs a key of its own"
+
+    def test_pasted_blanks_around_a_key_are_taken_off(self) -> None:
+        account = load({**KEYS, f"{MAIN}API_KEY": " canary-key\n"}).account(BITGET)
+        assert account.api_key.get_secret_value() == "canary-key"
+
+    @pytest.mark.parametrize(
+        ("given", "base_url", "ws_url"),
+        [
+            ({}, "https://api.bitget.com", "wss://ws.bitget.com/v2/ws/private"),
+            ({"DEMO": "true"}, "https://api.bitget.com", "wss://wspap.bitget.com/v2/ws/private"),
+            ({"BASE_URL": "http://127.0.0.1:9/"}, "http://127.0.0.1:9", None),
+            ({"BASE_URL": "http://sim:9", "WS_URL": "ws://sim:9/ws"}, "http://sim:9", "ws://sim:9/ws"),
+            ({"WS_URL": "wss://other/ws"}, "https://api.bitget.com", "wss://other/ws"),
+        ],
+    )
+    def test_addresses(self, given: dict[str, str], base_url: str, ws_url: str | None) -> None:
+        account = load(KEYS | {MAIN + name: value for name, value in given.items()}).account(BITGET)
+        assert (account.base_url, account.ws_url) == (base_url, ws_url)
+
+    def test_the_stream_is_switched_off_by_an_empty_url_in_the_file(self, toml: Path) -> None:
+        toml.write_text('[accounts.bitget.main]\nws_url = ""\n')
+        assert load(KEYS, toml).account(BITGET).ws_url is None
+
+    def test_keys_are_not_sent_to_a_venue_in_the_clear(self) -> None:
+        (told,) = problems_of({**KEYS, f"{MAIN}BASE_URL": "http://api.bitget.com"})
+        assert told == "accounts.bitget.main.base_url would send keys unencrypted; write https://"
+
+    def test_a_demo_that_the_venue_does_not_have_is_refused(self) -> None:
+        assert "bingx has no spot demo" in problems_of({"CANCELQ_ACCOUNTS__BINGX__A__DEMO": "1"}, need_keys=False)[0]
+
+    def test_only_some_lanes(self) -> None:
+        other = {"CANCELQ_ACCOUNTS__BYBIT__A__API_KEY": "other"}
+        settings = load({**KEYS, **other}, need_keys=False)
+        assert settings.only([BITGET]).lanes == (BITGET,)
+        with pytest.raises(SettingsError, match="bybit:a has no api_secret"):
+            settings.only([Lane("bybit", "a")])
+        with pytest.raises(SettingsError, match=r"bybit:b is not configured; add \[accounts.bybit.b\]"):
+            settings.only([Lane("bybit", "b")])
+
+
+class TestSecrecy:
+    def test_no_repr_and_no_error_shows_a_secret(self, toml: Path) -> None:
+        env = {**KEYS, "CANCELQ_REDIS_URL": "redis://user:canary@host/1?password=canary"}
+        settings = load(env)
+        shown = f"{settings!r} {settings} {settings.accounts} {settings.account(BITGET)!r}"
+        assert "canary" not in shown
+        assert settings.redis_place == "redis://host/1"
+        with pytest.raises(ValidationError) as caught:
+            Account.model_validate({"api_key": "canary canary", "api_secret": ["canary"], "demo": "canary"})
+        assert "canary" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("url", "shown"),
+        [
+            ("redis://host:1/0", "redis://host:1/0"),
+            ("rediss://:p%40w@host:1/0", "rediss://host:1/0"),
+            ("redis+sentinel://u:p@a:1,b:2/name/0?x=y", "redis+sentinel://a:1,b:2/name/0"),
+            ("unix://u:p@/run/redis.sock?db=1", "unix:///run/redis.sock"),
+        ],
+    )
+    def test_a_url_is_shown_without_credentials(self, url: str, shown: str) -> None:
+        assert without_credentials(url) == shown
+
+    def test_settings_cannot_be_changed(self) -> None:
+        with pytest.raises(ValidationError):
+            load().__setattr__("lease_ms", 9000)

@@ -1,0 +1,107 @@
+"""The border where errors become words: what a command shows for each, what to do about it, how it exits.
+
+A new error of the libraries that the commands use belongs into this table, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import redis.exceptions
+
+from cancelq.contract import Lane
+from cancelq.errors import (
+    BatchIncomplete,
+    BrokerDown,
+    BrokerRefused,
+    EventError,
+    IntentError,
+    LaneError,
+    NotAccepted,
+    OutcomeTimeout,
+    Uncertain,
+)
+from cancelq_worker.embedded import EmbeddedServerError
+from cancelq_worker.exits import CommandFailed, Exit
+from cancelq_worker.logs import redacted_text
+from cancelq_worker.settings import SettingsError
+
+REACH = "check that the server runs and that redis_url (CANCELQ_REDIS_URL) names it"
+RIGHTS = "put the user and password into redis_url (CANCELQ_REDIS_URL), and allow that user these commands"
+OWN_SERVER = "or run a server of your own and name it in redis_url (CANCELQ_REDIS_URL)"
+SETTINGS = "correct it there; the file is named by --config or CANCELQ_CONFIG, variables begin with CANCELQ_"
+_REFUSED_RIGHTS = (
+    redis.exceptions.AuthenticationError,
+    redis.exceptions.AuthorizationError,
+    redis.exceptions.NoPermissionError,
+)
+# Replies of the server that are about who asks, not about what it can do just now.
+_ABOUT_RIGHTS = frozenset({"NOAUTH", "WRONGPASS", "NOPERM"})
+
+
+def failure_of(error: Exception) -> CommandFailed:
+    """What to tell about `error`. One that is not in the table is told as a fault of this program."""
+    match error:
+        case CommandFailed():
+            return error
+        case SettingsError():
+            return CommandFailed("\n".join(error.problems), SETTINGS, Exit.CONFIGURATION)
+        case LaneError():
+            return CommandFailed(str(error), "lanes are written like bitget:main", Exit.USAGE)
+        case IntentError():
+            return CommandFailed(error.detail, "cancelq submit --help explains the fields", Exit.BAD_INPUT)
+        case EmbeddedServerError():
+            return CommandFailed(str(error), OWN_SERVER, Exit.UNREACHABLE)
+        case redis.exceptions.RedisError():
+            return _of_redis(error)
+        case _:
+            return _of_client(error) or _unexpected(error)
+
+
+def _of_client(error: Exception) -> CommandFailed | None:
+    match error:
+        case NotAccepted():
+            return CommandFailed(str(error), "cancelq status shows the lanes there are", Exit.UNHEALTHY)
+        case BrokerDown():
+            return CommandFailed(redacted_text(str(error)), REACH, Exit.UNREACHABLE)
+        case BrokerRefused() if error.code in _ABOUT_RIGHTS:
+            return CommandFailed(str(error), RIGHTS, Exit.CONFIGURATION)
+        case BrokerRefused():
+            code = Exit.UNHEALTHY if error.code == "OOM" else Exit.UNREACHABLE
+            return CommandFailed(str(error), "try again once that is mended", code)
+        case Uncertain():
+            return CommandFailed(str(error), f"send it again with --id {error.id}", Exit.UNREACHABLE)
+        case BatchIncomplete():
+            remedy = "give every line an id of its own; then the same file can be fed again safely"
+            return CommandFailed(str(error), remedy, Exit.UNREACHABLE)
+        case OutcomeTimeout():
+            remedy = f"it is not given up: cancelq results --id {error.ids[0]}"
+            return CommandFailed(str(error), remedy, Exit.UNHEALTHY)
+        case EventError():
+            remedy = "use a cancelq at least as new as the workers"
+            return CommandFailed(str(error), remedy, Exit.UNHEALTHY)
+        case _:
+            return None
+
+
+def _of_redis(error: redis.exceptions.RedisError) -> CommandFailed:
+    said = redacted_text(str(error)) or type(error).__name__
+    # These first: to redis-py some of them are connection errors.
+    if isinstance(error, _REFUSED_RIGHTS):
+        return CommandFailed(f"Redis refused: {said}", RIGHTS, Exit.CONFIGURATION)
+    if isinstance(error, redis.exceptions.ConnectionError | redis.exceptions.TimeoutError):
+        return CommandFailed(f"Redis cannot be reached: {said}", REACH, Exit.UNREACHABLE)
+    return CommandFailed(f"Redis refused: {said}", "try again once that is mended", Exit.UNREACHABLE)
+
+
+def unknown_lane(lane: Lane) -> CommandFailed:
+    """The lane has no inbox on this server."""
+    return CommandFailed(
+        f"{lane} has no inbox on this server, so no worker has ever served it",
+        "check the name (cancelq status shows the lanes there are), or start a worker with this account",
+        Exit.UNHEALTHY,
+    )
+
+
+def _unexpected(error: Exception) -> CommandFailed:
+    said = redacted_text(f"{type(error).__name__}: {error}")
+    remedy = "this is a fault of cancelq; cancelq --traceback … shows where"
+    return CommandFailed(f"unexpected {said}", remedy, Exit.UNHEALTHY)

@@ -1,0 +1,141 @@
+"""`cancelq status`, `pause` and `resume`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import orjson
+import redis.asyncio as aioredis
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from cancelq import Lane
+from cancelq_worker import operate
+from cancelq_worker.cli import showing
+from cancelq_worker.cli.border import unknown_lane
+from cancelq_worker.cli.invocation import Invocation, plain_url
+from cancelq_worker.exits import Exit
+from cancelq_worker.ledger import connect
+from cancelq_worker.rq_worker import rq_suspended
+from cancelq_worker.settings import Settings
+
+ResultT = TypeVar("ResultT")
+
+# Wide enough for every column where no terminal tells how wide it is.
+WIDTH_OFF_TERMINAL = 200
+
+
+def show_status(invocation: Invocation, *, as_json: bool) -> Exit:
+    """One snapshot of every lane that is configured or has an inbox; unhealthy if one of them is."""
+    settings = invocation.settings()
+
+    async def look(redis: aioredis.Redis) -> tuple[list[operate.LaneStatus], list[Lane]]:
+        found = await operate.find_lanes(redis)
+        return await operate.status(redis, found), [lane for lane in settings.lanes if lane not in found]
+
+    states, unserved = _with_redis(settings, look)
+    suspended = rq_suspended(settings) if states else None
+    if as_json:
+        rows = [{**_as_object(state), "rq_suspended": suspended} for state in states]
+        rows += [{"lane": str(lane), "healthy": False, "served": False} for lane in unserved]
+        typer.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2).decode())
+    else:
+        _print_table(states)
+        for lane in unserved:
+            typer.echo(f"{lane} is configured, but no worker has ever served it here", err=True)
+        if suspended:
+            typer.echo("suspended by `rq suspend`, which pauses every lane until `rq resume`", err=True)
+        if not states and not unserved:
+            typer.echo("no lane on this server yet: a worker creates its lanes when it starts", err=True)
+    healthy = bool(states) and not unserved and all(_healthy(state) for state in states)
+    return Exit.OK if healthy else Exit.UNHEALTHY
+
+
+def pause_lane(invocation: Invocation, lane: str) -> None:
+    """Pauses, in the name of whoever runs the command."""
+    asked = Lane.parse(lane)
+    _with_redis(invocation.settings(), lambda redis: operate.pause(redis, asked, operate.default_actor()))
+    typer.echo(f"{lane} is paused: normal cancels wait, urgent ones and look-ups go on")
+
+
+def resume_lane(invocation: Invocation, lane: str) -> None:
+    """Resumes, in the name of whoever runs the command, and says what that did."""
+    asked = Lane.parse(lane)
+    done = _with_redis(invocation.settings(), lambda redis: operate.resume(redis, asked, operate.default_actor()))
+    typer.echo(f"{lane}: {done}")
+
+
+def _with_redis(settings: Settings, work: Callable[[aioredis.Redis], Awaitable[ResultT]]) -> ResultT:
+    async def carried_out() -> ResultT:
+        redis = connect(plain_url(settings))
+        try:
+            return await work(redis)
+        except operate.UnknownLane as unknown:
+            raise unknown_lane(unknown.lane) from None
+        finally:
+            await redis.aclose()
+
+    return asyncio.run(carried_out())
+
+
+def _healthy(state: operate.LaneStatus) -> bool:
+    """Served by a live worker, with a key the venue takes. A pause is somebody's will, not an illness."""
+    return bool(state.workers) and all(reason != "auth" for _, reason, _ in state.holds)
+
+
+def _as_object(state: operate.LaneStatus) -> dict[str, Any]:
+    return {
+        "lane": str(state.lane),
+        "healthy": _healthy(state),
+        "served": True,
+        "paused": state.paused,
+        "queued": state.queued,
+        "oldest_age_ms": state.oldest_age_ms,
+        "in_flight": state.in_flight,
+        "confirming": state.confirming,
+        "timed": state.timed,
+        "not_admitted": state.not_admitted,
+        "inbox_length": state.inbox_length,
+        "results_length": state.results_length,
+        "holds": [{"scope": scope, "reason": reason, "until": until} for scope, reason, until in state.holds],
+        "budget": {name: {"used": used, "limit": limit} for name, (used, limit) in state.budget.items()},
+        "workers": state.workers,
+    }
+
+
+def _print_table(states: list[operate.LaneStatus]) -> None:
+    if not states:
+        return
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDTH_OFF_TERMINAL)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("lane", "queued", "oldest", "in flight", "confirming", "timed", "not admitted"):
+        table.add_column(name, justify="left" if name == "lane" else "right", no_wrap=True)
+    for name in ("budget used", "holds", "workers"):
+        table.add_column(name)
+    for state in states:
+        age = "-" if state.oldest_age_ms is None else showing.duration(state.oldest_age_ms)
+        counts = (state.in_flight, state.confirming, state.timed, state.not_admitted)
+        texts = (_budget(state), _holds(state), ", ".join(state.workers) or "none alive")
+        table.add_row(
+            str(state.lane),
+            str(state.queued),
+            age,
+            *map(str, counts),
+            *(showing.printable(text) for text in texts),
+        )
+    console.print(table, markup=False, highlight=False)
+
+
+def _budget(state: operate.LaneStatus) -> str:
+    """The buckets of which something is in use; JSON has all of them."""
+    used = ((name, units, limit) for name, (units, limit) in state.budget.items() if units)
+    return ", ".join(f"{name} {units}" if limit is None else f"{name} {units}/{limit}" for name, units, limit in used)
+
+
+def _holds(state: operate.LaneStatus) -> str:
+    return "; ".join(f"{'lane' if scope == '*' else scope} {reason} ({until})" for scope, reason, until in state.holds)

@@ -1,0 +1,60 @@
+"""Commands that run something: the workers, the simulated venues, the demo."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from cancelq_worker.cli.invocation import invocation_of, plain_url
+from cancelq_worker.exits import CommandFailed, Exit
+
+
+def worker(ctx: typer.Context) -> None:
+    """Serve every configured lane. TERM drains and exits; HUP starts again with the settings read anew."""
+    from cancelq_worker import logs
+    from cancelq_worker.rq_worker import run
+    from cancelq_worker.venues.registry import VENUES
+
+    settings = invocation_of(ctx).settings(need_keys=True)
+    if strange := sorted({lane.venue for lane in settings.lanes} - set(VENUES)):
+        raise CommandFailed(
+            f"this version does not serve {', '.join(strange)}, but the settings have accounts there",
+            f"configure accounts of {', '.join(VENUES)} only",
+            Exit.CONFIGURATION,
+        )
+    plain_url(settings)
+    logs.configure(sys.stderr)
+    if run(settings):
+        # HUP. The same process under the same command line, so that whoever watches over it sees no end.
+        sys.stderr.flush()
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def simulate(
+    port: Annotated[int, typer.Option(help="TCP port to listen on.", min=1, max=65535)],
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+) -> None:
+    """Run the simulated venues on one port: order books, limits, signatures and, on request, misbehaviour."""
+    from cancelq_worker.simulator import run
+
+    try:
+        run(port=port, host=host)
+    except OSError as error:
+        raise CommandFailed(
+            f"cannot listen on {host}:{port}: {error.strerror or error}",
+            "choose another --port, or an address of this machine as --host",
+            Exit.UNHEALTHY,
+        ) from error
+
+
+def demo(
+    # How many it can do, the demo says itself.
+    orders: Annotated[int, typer.Option(help="How many cancels to send.")] = 5000,
+) -> None:
+    """All of it on this machine: server, venues, workers, producers, and an audit at the end. No keys."""
+    from cancelq_worker.demo import run
+
+    raise typer.Exit(run(orders=orders))

@@ -1,0 +1,36 @@
+"""`cancelq submit`: one intent, and its outcome if that is waited for."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+
+import orjson
+import typer
+
+from cancelq import Client, Lane
+from cancelq_worker.cli import showing
+from cancelq_worker.cli.invocation import Invocation
+from cancelq_worker.exits import Exit
+
+
+def submit_one(
+    invocation: Invocation,
+    lane: str,
+    fields: Mapping[str, str | None],
+    timeout_s: float | None,
+    *,
+    as_json: bool,
+) -> Exit:
+    """Queues the intent; with a time-out, waits for its outcome, and is only content with one as asked."""
+    asked = Lane.parse(lane)
+    with invocation.redis(invocation.settings()) as redis, Client(redis) as client:
+        ticket = client.submit(asked, {name: value for name, value in fields.items() if value is not None})
+        receipt = {"lane": lane, "id": ticket.id, "entry_id": ticket.entry_id}
+        if timeout_s is None:
+            typer.echo(orjson.dumps(receipt).decode() if as_json else f"queued {ticket.id} on {lane}")
+            return Exit.OK
+        typer.echo(f"queued {ticket.id} on {lane}, waiting for its outcome", err=True)
+        event = ticket.wait(timeout_s)
+    typer.echo(showing.as_json(event) if as_json else showing.as_line(event, colour=sys.stdout.isatty()))
+    return Exit.OK if showing.as_asked(event) else Exit.UNHEALTHY

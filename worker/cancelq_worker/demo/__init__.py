@@ -1,0 +1,157 @@
+"""The demo: everything at once on this machine, and an audit at the end that can fail.
+
+A real server, real worker processes and real producers; only the venue is simulated, with Bitget's own limits. At
+the end the workers are drained and three things that know nothing of each other are joined: what the producers
+sent, what the results stream says, and what the venue knows.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from types import FrameType
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from cancelq.errors import CancelqError
+from cancelq_worker.demo.audit import Asked, Report, audit
+from cancelq_worker.demo.failure import DemoFailed
+from cancelq_worker.demo.fleet import Fleet
+from cancelq_worker.demo.producers import Sender
+from cancelq_worker.demo.progress import Observer
+from cancelq_worker.demo.scenario import KINDS, LANE, write_script
+from cancelq_worker.demo.screen import Screen
+from cancelq_worker.demo.script import Producer, Script
+from cancelq_worker.demo.venue import Venue, VenueError
+from cancelq_worker.embedded import EmbeddedServer
+from cancelq_worker.exits import Exit
+
+__all__ = ["run"]
+
+STEP_S = 0.2
+STUCK_S = 20.0
+# Longer than a producer that was told to stop may still wait for one reply.
+SEND_S = 40.0
+
+
+def run(orders: int = 5000) -> int:
+    """Runs the demo with so many cancels; returns its exit code, 0 only if the audit found nothing wrong.
+
+    Raises `CommandFailed` for a number it cannot do, `EmbeddedServerError` where no server can be started. On a
+    failure the processes' logs are kept, and the screen says where.
+    """
+    script = write_script(orders)
+    screen = Screen(script.size)
+    folder = Path(tempfile.mkdtemp(prefix="cancelq-demo-"))
+    keep = False
+    try:
+        with _interrupts():
+            report = _play(script, screen, folder)
+        keep = not report.ok
+        screen.report(report, folder if keep else None)
+        return Exit.UNHEALTHY if keep else Exit.OK
+    except (DemoFailed, CancelqError, VenueError, RedisError) as error:
+        keep = True
+        screen.failed(str(error), folder)
+        return Exit.UNHEALTHY
+    except KeyboardInterrupt:
+        screen.interrupted()
+        return Exit.INTERRUPTED
+    finally:
+        if not keep:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _play(script: Script, screen: Screen, folder: Path) -> Report:
+    """Starts everything, sends, watches until all is settled, drains the workers, audits."""
+    with ExitStack() as stack:
+        screen.starting("an embedded Valkey server, every write on disk before it is answered")
+        server = stack.enter_context(EmbeddedServer(durable=True))
+        fleet = stack.enter_context(Fleet(folder, os.environ))
+        screen.starting("a simulated Bitget, with its limits and 5 to 25 ms of way in and out")
+        venue = stack.enter_context(closing(fleet.start_venue()))
+        order_ids = venue.prepare(script)
+        screen.starting(f"workers that serve {LANE}, each a process of its own")
+        fleet.start_workers(venue, server.url)
+        senders = [Sender(who, script, order_ids, server.url) for who in Producer]
+        observer = stack.enter_context(closing(Observer(server.url, venue, script.size)))
+        stack.callback(_stop, senders)
+        with screen.live():
+            _watch(observer, senders, fleet, screen)
+        _stop(senders)
+        # Only then is the stream complete: nobody is left who could write a second outcome.
+        fleet.drain_workers()
+        asked = [entry for sender in senders for entry in sender.asked]
+        return _audit(asked, observer, venue, server.url)
+
+
+def _watch(observer: Observer, senders: list[Sender], fleet: Fleet, screen: Screen) -> None:
+    """Sends and looks on until every entry has its last event, or nothing has moved for too long.
+
+    Raises `DemoFailed` when a process has ended or a producer cannot send.
+    """
+    for sender in senders:
+        sender.start()
+    while True:
+        progress = observer.look()
+        screen.show(progress)
+        fleet.check()
+        sending = [sender for sender in senders if sender.is_alive()]
+        for sender in senders:
+            if sender.error:
+                raise DemoFailed(f"producer {sender.who} cannot send: {sender.error}") from sender.error
+        if progress.complete and not sending:
+            return
+        if progress.still_s > STUCK_S:
+            screen.stuck(progress, STUCK_S)
+            return
+        time.sleep(STEP_S)
+
+
+def _stop(senders: list[Sender]) -> None:
+    for sender in senders:
+        sender.stop()
+    for sender in senders:
+        if sender.is_alive():
+            sender.join(SEND_S)
+
+
+def _audit(asked: list[Asked], observer: Observer, venue: Venue, redis_url: str) -> Report:
+    observer.look()
+    with Redis.from_url(redis_url, socket_timeout=5.0) as redis:
+        inbox_length = int(redis.xlen(LANE.inbox))
+    return audit(
+        asked,
+        observer.everything(),
+        venue.truth(),
+        venue.buckets(),
+        observer.calls,
+        order=KINDS,
+        inbox_length=inbox_length,
+    )
+
+
+@contextmanager
+def _interrupts() -> Iterator[None]:
+    """The first INT, TERM or HUP ends the demo in good order; those that follow do not disturb that."""
+    asked = False
+
+    def once(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if not asked:
+            asked = True
+            raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, once) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,143 @@
+"""The demo's processes: the simulated venue and the workers, as they would run anywhere, with a log file each.
+
+Each is ended by its own process id, and none outlives the `with` block. They sit in sessions of their own, so
+that a Ctrl-C in the terminal reaches the demo alone, which then lets the workers drain.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from redis import Redis
+
+from cancelq_worker.demo.failure import DemoFailed
+from cancelq_worker.demo.scenario import LANE
+from cancelq_worker.demo.venue import Venue
+from cancelq_worker.embedded import free_port
+from cancelq_worker.engine import ROSTER
+from cancelq_worker.settings_origin import PREFIX
+from cancelq_worker.simulator.simulator import DEMO_KEY, DEMO_PASSPHRASE, DEMO_SECRET
+
+WORKERS = 3
+COMMAND = (sys.executable, "-c", "from cancelq_worker.cli import main; main()")
+START_S = 30.0
+# A worker that drains waits for its calls' answers, at most a lease long.
+DRAIN_S = 15.0
+STEP_S = 0.05
+LAST_LINES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """One process of the demo."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def last_words(self) -> str:
+        """The end of its log, for a message."""
+        lines = self.log.read_text(errors="replace").splitlines()
+        return "\n".join(f"  {line[:300]}" for line in lines[-LAST_LINES:]) or "  (it wrote nothing)"
+
+
+class Fleet:
+    """Starts the venue and the workers; ends whatever it started when the block is left."""
+
+    def __init__(self, folder: Path, env: Mapping[str, str]) -> None:
+        self._folder = folder
+        # What the user has set for real lanes, keys above all, has no business here.
+        self._env = {name: value for name, value in env.items() if not name.startswith(PREFIX)}
+        self._venue: Child | None = None
+        self.workers: list[Child] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _end(self.workers)
+        _end([self._venue] if self._venue else [])
+
+    def start_venue(self) -> Venue:
+        """The simulator on a free port; returns once it answers."""
+        venue = Venue(free_port())
+        self._venue = self._start("simulator", ["simulate", "--port", str(venue.port)], {})
+        self._await("the simulated venue", venue.answers)
+        return venue
+
+    def start_workers(self, venue: Venue, redis_url: str) -> None:
+        """The workers; returns once all of them have told that they live and the lane is open."""
+        account = f"{PREFIX}ACCOUNTS__{LANE.venue}__{LANE.account}__".upper()
+        env = {
+            f"{PREFIX}REDIS_URL": redis_url,
+            f"{account}BASE_URL": venue.url,
+            f"{account}API_KEY": DEMO_KEY,
+            f"{account}API_SECRET": DEMO_SECRET,
+            f"{account}PASSPHRASE": DEMO_PASSPHRASE,
+        }
+        for number in range(1, WORKERS + 1):
+            self.workers.append(self._start(f"worker-{number}", ["worker"], env))
+        with Redis.from_url(redis_url, socket_timeout=5.0) as redis:
+            self._await("the workers", lambda: bool(redis.exists(LANE.inbox)) and int(redis.zcard(ROSTER)) >= WORKERS)
+
+    def check(self) -> None:
+        """Raises `DemoFailed` if any process has ended."""
+        for child in (*self.workers, *([self._venue] if self._venue else [])):
+            code = child.process.poll()
+            if code is not None:
+                raise DemoFailed(f"{child.name} ended with code {code}; its last words:\n{child.last_words()}")
+
+    def drain_workers(self) -> None:
+        """Ends the workers as a deployment would, with TERM. Raises `DemoFailed` for one that did not end well."""
+        _end(self.workers)
+        for child in self.workers:
+            if child.process.returncode != 0:
+                raise DemoFailed(
+                    f"{child.name} was told to drain and ended with code {child.process.returncode}; "
+                    f"its last words:\n{child.last_words()}"
+                )
+        self.workers = []
+
+    def _start(self, name: str, command: list[str], env: Mapping[str, str]) -> Child:
+        log = self._folder / f"{name}.log"
+        with log.open("wb") as file:
+            process = subprocess.Popen(
+                [*COMMAND, *command],
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                env={**self._env, **env},
+                start_new_session=True,
+            )
+        return Child(name, process, log)
+
+    def _await(self, what: str, ready: Callable[[], bool]) -> None:
+        give_up_s = time.monotonic() + START_S
+        while not ready():
+            self.check()
+            if time.monotonic() > give_up_s:
+                raise DemoFailed(f"{what} did not get ready within {START_S:.0f} s")
+            time.sleep(STEP_S)
+
+
+def _end(children: Sequence[Child]) -> None:
+    """TERM, then what is left by force; returns when all are gone."""
+    for child in children:
+        if child.process.poll() is None:
+            child.process.terminate()
+    give_up_s = time.monotonic() + DRAIN_S
+    for child in children:
+        try:
+            child.process.wait(max(0.0, give_up_s - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            child.process.kill()
+            child.process.wait()

