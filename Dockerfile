@@ -41,11 +41,5 @@ USER 10001:10001
 WORKDIR /tmp
 # A worker told to stop takes nothing new, finishes what was sent and ends within 10 s.
 STOPSIGNAL SIGTERM
-EXPOSE 9464
-
-# Asks the worker alone, never Redis or a venue: restarting it mends neither.
-HEALTHCHECK --interval=10s --timeout=3s --start-period=10s --retries=3 \
-    CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:9464/livez', timeout=2)"]
-
 ENTRYPOINT ["cancelq"]
-CMD ["worker", "--http", "0.0.0.0:9464"]
+CMD ["worker"]

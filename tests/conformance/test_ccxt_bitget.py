@@ -192,7 +192,7 @@ async def test_calls_over_the_limit_are_refused(server: RunningSimulator, client
     [order_id] = place(server)
     for _ in range(3):
         await run(client.fetch_order, order_id, PAIR)
-    # Both names are used: the body's code is a DDoSProtection there, of which RateLimitExceeded is a kind.
+    # The status alone would be its RateLimitExceeded; the code in the body is looked at first.
     with pytest.raises(ccxt.DDoSProtection):
         await run(client.fetch_order, order_id, PAIR)
 

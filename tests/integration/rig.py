@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -80,7 +80,25 @@ class Rig:
         """Until the lane can be written to."""
         async with asyncio.timeout(10):
             while not await self.client.exists(LANE.inbox):
-                await asyncio.sleep(0)
+                await command(self.client, "XREAD", "BLOCK", 10, "STREAMS", LANE.inbox, "$")
+
+    async def calls(self, named: str, least: int = 1) -> list[dict[str, Any]]:
+        """Calls whose endpoint has `named` in it, once there are `least` at the venue's door."""
+        async with asyncio.timeout(10):
+            while True:
+                found = [c for c in self.simulator.calls().entries if named in str(c["endpoint"])]
+                if len(found) >= least:
+                    return found
+                # The venue is no stream one could block on: Redis keeps the time.
+                await command(self.client, "XREAD", "BLOCK", 10, "STREAMS", LANE.inbox, "$")
+
+    async def send_all(self, entries: Sequence[Mapping[Any, Any]]) -> list[str]:
+        """Queues several intents at once, in one transaction; their ids."""
+        await self.ready()
+        async with self.client.pipeline(transaction=True) as pipe:
+            for entry in entries:
+                pipe.xadd(LANE.inbox, dict(entry))
+            return [i.decode() for i in await pipe.execute()]
 
     async def send(self, **fields: str) -> str:
         """Queues an intent as any client would: one XADD. The intent's id."""

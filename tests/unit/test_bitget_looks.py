@@ -27,6 +27,7 @@ def full_page(above: int) -> list[dict[str, Any]]:
 
 # -- where to look next -----------------------------------------------------------------------------------------
 
+
 class NothingThere:
     """A venue that took the cancel of an order nobody knows: every list is empty. Keeps what was asked."""
 
@@ -81,7 +82,9 @@ def test_nothing_is_done_before_every_place_was_read(intent: Target, places: set
     assert len(venue.asked) > len(places) or intent is PLACES["stop by client id"][0]
 
 
-@pytest.mark.parametrize("gone", ["orderInfo", "history-orders", "unfilled-orders", "unfilled-orders:tpsl", "current-plan-order"])
+@pytest.mark.parametrize(
+    "gone", ["orderInfo", "history-orders", "unfilled-orders", "unfilled-orders:tpsl", "current-plan-order"]
+)
 def test_a_place_that_cannot_be_read_leaves_an_order_unresolved(gone: str) -> None:
     venue = NothingThere(UNKNOWN)
 
@@ -186,7 +189,9 @@ def test_the_class_of_a_walk_keeps_apart_what_one_page_cannot_serve() -> None:
     notes = {"n": 1, "walk": {"walk-open": {"at": "500", "pages": 1, "end": False}}}
     assert BITGET.next_look(target(client_order_id="a", notes=notes)).look_class == "walk-open:BTCUSDT:500"
     assert BITGET.next_look(target(client_order_id="b", notes=notes)).look_class == "walk-open:BTCUSDT:500"
-    assert encode("walk-open", target(client_order_id="a", notes=notes)).query == "idLessThan=500&limit=100&symbol=BTCUSDT"
+    assert (
+        encode("walk-open", target(client_order_id="a", notes=notes)).query == "idLessThan=500&limit=100&symbol=BTCUSDT"
+    )
 
 
 # -- what is asked ---------------------------------------------------------------------------------------------------
@@ -419,7 +424,16 @@ def test_an_id_that_is_no_id_is_not_kept(given_id: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "kept"),
-    [("mine-1", True), ("a#b+c_d", True), ("", False), ("a b", False), ("a,b", False), ("é", False), ("x" * 65, False), ("a\n", False)],
+    [
+        ("mine-1", True),
+        ("a#b+c_d", True),
+        ("", False),
+        ("a b", False),
+        ("a,b", False),
+        ("é", False),
+        ("x" * 65, False),
+        ("a\n", False),
+    ],
 )
 def test_a_client_id_is_kept_if_it_can_stand_in_a_line(text: str, kept: bool) -> None:
     assert safe_client_id(text) == (text if kept else "")

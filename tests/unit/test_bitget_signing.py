@@ -149,10 +149,7 @@ def test_the_rule_of_signing_holds_for_other_calls(path: str, body: bytes, sign:
 
 def test_the_signature_covers_time_method_path_and_body() -> None:
     covered = signing.prehash(encode("cancel-order", target(ORDER_ID)), AT_MS)
-    assert covered == (
-        b"1700000000000POST/api/v2/spot/trade/cancel-order"
-        b'{"symbol":"BTCUSDT","orderId":"121211212122"}'
-    )
+    assert covered == (b'1700000000000POST/api/v2/spot/trade/cancel-order{"symbol":"BTCUSDT","orderId":"121211212122"}')
 
 
 def test_the_signature_covers_the_query_behind_its_question_mark() -> None:

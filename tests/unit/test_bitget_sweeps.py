@@ -296,7 +296,8 @@ def test_an_answer_without_a_list_is_no_empty_list(route: str, data: Any) -> Non
 
 
 @pytest.mark.parametrize(
-    "odd", [None, "x", 1, [], [row(1)], {}, {"orderId": "", "symbol": "BTCUSDT"}, {"symbol": "BTCUSDT"}, row(1, orderId="²")]
+    "odd",
+    [None, "x", 1, [], [row(1)], {}, {"orderId": "", "symbol": "BTCUSDT"}, {"symbol": "BTCUSDT"}, row(1, orderId="²")],
 )
 def test_a_row_that_cannot_be_read_spoils_its_page(odd: Any) -> None:
     """It is an open order, and nobody can tell which."""

@@ -312,6 +312,8 @@ def test_plan_orders_are_cancelled_by_pairs_and_without_pairs_all_of_them(desk: 
     assert answer.data == {"successList": [{"orderId": btc, "clientOid": ""}], "failureList": []}
     assert (desk.state(eth), desk.state(sol)) == ("live", "live")
     assert desk.post("batch-cancel-plan-order", {"symbolList": ["NOPE"]}).code == "40034"
+    assert desk.post("batch-cancel-plan-order", {"symbolList": [{}]}).code == "40020"
+    assert desk.post("batch-cancel-plan-order", {"symbolList": "BTCUSDT"}).code == "40020"
     assert len(desk.post("batch-cancel-plan-order", {"symbolList": []}).data["successList"]) == 2
     assert desk.state(normal) == "live"
 
@@ -425,6 +427,8 @@ def test_what_does_not_rest_ends_at_once(desk: Desk, changed: dict[str, str], st
         ({"side": ""}, "40019"),
         ({"price": "-1"}, "40020"),
         ({"price": "NaN"}, "40020"),
+        ({"price": "1e5"}, "40020"),
+        ({"size": "0.0"}, "40020"),
         ({"size": "much"}, "40020"),
         ({"symbol": "NOPE"}, "40034"),
         ({"clientOid": "no spaces"}, "40305"),

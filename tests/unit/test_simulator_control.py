@@ -65,8 +65,24 @@ async def test_orders_are_made_by_hundreds_and_one_by_one(client: httpx.AsyncCli
     assert truth[1]["child_id"] == some[1]["child_id"] != ""
     assert truth[3]["filled"] == "1.5"
     assert (truth[4]["created_us"], truth[4]["closed_us"]) == (1_699_000_000_000_000, 1_699_000_009_000_000)
-    everything = await told(client, "/sim/truth?after=300&limit=3")
-    assert (len(everything["orders"]), everything["next"]) == (3, 303)
+    page = await told(client, "/sim/truth?after=300&limit=3")
+    assert [order["order_id"] for order in page["orders"]] == [
+        some[0]["order_id"],
+        some[1]["order_id"],
+        some[1]["child_id"],
+    ]
+    assert page["next"] == 303
+
+
+async def test_the_truth_is_paged_over_all_accounts(client: httpx.AsyncClient) -> None:
+    for uid in ("1", "2", "3"):
+        await told(client, "/sim/orders", {"uid": uid, "count": 4})
+    told_uids, after = [], 0
+    while page := (await told(client, f"/sim/truth?after={after}&limit=5"))["orders"]:
+        told_uids += [order["uid"] for order in page]
+        after += len(page)
+    assert told_uids == ["1"] * 4 + ["2"] * 4 + ["3"] * 4
+    assert len((await told(client, "/sim/truth?uid=2&limit=3"))["orders"]) == 3
 
 
 @pytest.mark.parametrize(
@@ -179,7 +195,7 @@ async def test_a_reset_leaves_only_the_accounts(client: httpx.AsyncClient) -> No
     await told(client, "/sim/faults", {"kind": "drop"})
     await told(client, "/sim/reset", {})
     assert (await told(client, "/sim/truth"))["orders"] == []
-    assert (await told(client, "/sim/calls"))["calls"] == []
+    assert await told(client, "/sim/calls") == {"calls": [], "next": 0, "dropped": 0}
     assert (await told(client, "/sim/settings"))["race_fill"] == 0
     assert (await ask(client, f"{TRADE}/fills")).status_code == 200
 

@@ -215,6 +215,7 @@ def test_open_plan_orders_are_listed_twenty_at_a_time(desk: Desk) -> None:
     }
     rest = desk.get("current-plan-order", idLessThan=data["idLessThan"]).data
     assert (ids_of(rest), rest["nextFlag"]) == (ids[20:], False)
+    assert desk.get("current-plan-order", idLessThan=ids[19], limit="5").data["nextFlag"] is False
     assert len(ids_of(desk.get("current-plan-order", limit="100", symbol="BTCUSDT").data)) == 25
     empty = desk.get("current-plan-order", symbol="ETHUSDT").data
     assert empty == {"nextFlag": False, "idLessThan": "", "orderList": []}

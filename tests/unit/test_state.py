@@ -18,9 +18,14 @@ COUNT = st.integers(0, 2**53 - 1)
 SMALL = st.integers(0, 500)
 WORD = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=40)
 CLASS = st.one_of(st.sampled_from([NONE, "by-id", "sweep-order", "walk-open:BTCUSDT:123"]), WORD)
-ORDER_KEY = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E, exclude_characters=","), min_size=2, max_size=40)
+ORDER_KEY = st.text(
+    st.characters(min_codepoint=0x21, max_codepoint=0x7E, exclude_characters=","), min_size=2, max_size=40
+)
 SCALAR = st.one_of(
-    st.none(), st.booleans(), st.integers(-(2**63), 2**64 - 1), st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**63), 2**64 - 1),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
 )
 NOTE = st.recursive(
     SCALAR,
@@ -54,7 +59,15 @@ def test_a_line_has_nineteen_words_and_no_break(state: State) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", [b"", b"1", b"1 0 c 0 0 0 0 n 0 0 by-id any - - - - 0 0", b"x" * 40, b"\xff", b"1 0 ? 0 0 0 0 n 0 0 a b c - - - 0 0 {}"]
+    "line",
+    [
+        b"",
+        b"1",
+        b"1 0 c 0 0 0 0 n 0 0 by-id any - - - - 0 0",
+        b"x" * 40,
+        b"\xff",
+        b"1 0 ? 0 0 0 0 n 0 0 a b c - - - 0 0 {}",
+    ],
 )
 def test_what_is_no_line_is_an_error_that_says_so(line: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - the type is the promise

@@ -206,7 +206,9 @@ def test_silence_alone_never_ends_but_as_unresolved(intent: Target) -> None:
 def test_one_more_silence_or_doubt_never_ends_but_as_unresolved(intent: Target) -> None:
     """From every state on the way, not only from the start."""
     words: list[Say] = [silence(Silence.NO_ANSWER), by_words(Word.UNCLEAR, Word.UNCLEAR)]
-    for cancel, look, stop in product([Word.ACKNOWLEDGED, Word.GONE, Word.AGAIN], [Word.OPEN, Word.ABSENT], range(0, 60, 7)):
+    for cancel, look, stop in product(
+        [Word.ACKNOWLEDGED, Word.GONE, Word.AGAIN], [Word.OPEN, Word.ABSENT], range(0, 60, 7)
+    ):
         for say in words:
             journey = Journey(intent)
             while len(journey.calls) < stop and journey.end is None:
@@ -236,7 +238,9 @@ WORDS = st.tuples(
 
 @settings(max_examples=150)
 @given(st.sampled_from(list(INTENTS)), WORDS, st.integers(0, 2**32), st.sampled_from([1_000, 20_000, 2_000_000]))
-def test_any_answers_in_any_order_come_to_an_end(name: str, words: tuple[list[Word], list[Word]], seed: int, rtt_us: int) -> None:
+def test_any_answers_in_any_order_come_to_an_end(
+    name: str, words: tuple[list[Word], list[Word]], seed: int, rtt_us: int
+) -> None:
     rng = random.Random(seed)
     cancel_words = [*words[0], Word.UNCLEAR]
     look_words = [*words[1], rng.choice([Word.UNCLEAR, Word.ABSENT, Word.OPEN])]

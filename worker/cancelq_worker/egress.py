@@ -35,10 +35,7 @@ class Egress:
     def left(self) -> int:
         """Calls that may be made now. Asks for more in the background when the stock runs low or old."""
         age_ns = time.monotonic_ns() - self._got_ns
-        if age_ns > SHARE_LIVES_NS:
-            usable = 0
-        else:
-            usable = self._left
+        usable = 0 if age_ns > SHARE_LIVES_NS else self._left
         if usable < STOCK // 2 or age_ns > SHARE_LIVES_NS // 2:
             self._refill()
         return usable

@@ -24,6 +24,7 @@ from cancelq_worker.engine import Engine
 from cancelq_worker.http import Door
 from cancelq_worker.lane import LaneParts, LaneServer
 from cancelq_worker.ledger import LanePlan, RedisLedger, connect
+from cancelq_worker.preflight import check_server
 from cancelq_worker.settings import Account, Settings
 from cancelq_worker.venues.port import Venue
 from cancelq_worker.venues.registry import open_venue
@@ -157,6 +158,7 @@ async def serve(
         raise NotImplementedError("a dry run is not built yet")
     wiring = Wiring(settings, worker_name, suspended)
     try:
+        await check_server(wiring.client)
         await wiring.engine().serve(stop)
     finally:
         await wiring.close()

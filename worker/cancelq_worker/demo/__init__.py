@@ -7,13 +7,15 @@ sent, what the results stream says, and what the venue knows.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 
@@ -36,7 +38,7 @@ from cancelq_worker.exits import Exit
 __all__ = ["run"]
 
 STEP_S = 0.2
-STUCK_S = 20.0
+STUCK_S = 60.0
 # Longer than a producer that was told to stop may still wait for one reply.
 SEND_S = 40.0
 
@@ -89,7 +91,7 @@ def _play(script: Script, screen: Screen, folder: Path) -> Report:
         # Only then is the stream complete: nobody is left who could write a second outcome.
         fleet.drain_workers()
         asked = [entry for sender in senders for entry in sender.asked]
-        return _audit(asked, observer, venue, server.url)
+        return _audit(asked, observer, venue, server.url, folder)
 
 
 def _watch(observer: Observer, senders: list[Sender], fleet: Fleet, screen: Screen) -> None:
@@ -123,19 +125,22 @@ def _stop(senders: list[Sender]) -> None:
             sender.join(SEND_S)
 
 
-def _audit(asked: list[Asked], observer: Observer, venue: Venue, redis_url: str) -> Report:
+def _audit(asked: list[Asked], observer: Observer, venue: Venue, redis_url: str, folder: Path) -> Report:
+    """Reads all anew and judges it. What a finding rests on goes to the logs, as the server ends with the demo."""
     observer.look()
     with Redis.from_url(redis_url, socket_timeout=5.0) as redis:
         inbox_length = int(redis.xlen(LANE.inbox))
-    return audit(
-        asked,
-        observer.everything(),
-        venue.truth(),
-        venue.buckets(),
-        observer.calls,
-        order=KINDS,
-        inbox_length=inbox_length,
-    )
+    events, truth = observer.everything(), list(venue.truth())
+    report = audit(asked, events, truth, venue.buckets(), observer.calls, order=KINDS, inbox_length=inbox_length)
+    if not report.ok:
+        _write(folder / "events.jsonl", (event.model_dump(mode="json", exclude_none=True) for event in events))
+        _write(folder / "asked.jsonl", map(asdict, asked))
+        _write(folder / "truth.jsonl", map(asdict, truth))
+    return report
+
+
+def _write(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 @contextmanager

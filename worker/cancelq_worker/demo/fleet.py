@@ -6,6 +6,7 @@ that a Ctrl-C in the terminal reaches the demo alone, which then lets the worker
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
@@ -26,6 +27,7 @@ from cancelq_worker.settings_origin import PREFIX
 from cancelq_worker.simulator.simulator import DEMO_KEY, DEMO_PASSPHRASE, DEMO_SECRET
 
 WORKERS = 3
+# What the installed command `cancelq` runs, by this interpreter, wherever the command itself may lie.
 COMMAND = (sys.executable, "-c", "from cancelq_worker.cli import main; main()")
 START_S = 30.0
 # A worker that drains waits for its calls' answers, at most a lease long.
@@ -41,6 +43,11 @@ class Child:
     name: str
     process: subprocess.Popen[bytes]
     log: Path
+
+    def end(self) -> str:
+        """How a process that has ended did so, for a message."""
+        code = self.process.returncode
+        return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
 
     def last_words(self) -> str:
         """The end of its log, for a message."""
@@ -92,9 +99,8 @@ class Fleet:
     def check(self) -> None:
         """Raises `DemoFailed` if any process has ended."""
         for child in (*self.workers, *([self._venue] if self._venue else [])):
-            code = child.process.poll()
-            if code is not None:
-                raise DemoFailed(f"{child.name} ended with code {code}; its last words:\n{child.last_words()}")
+            if child.process.poll() is not None:
+                raise DemoFailed(f"{child.name} {child.end()}; its last words:\n{child.last_words()}")
 
     def drain_workers(self) -> None:
         """Ends the workers as a deployment would, with TERM. Raises `DemoFailed` for one that did not end well."""
@@ -102,8 +108,7 @@ class Fleet:
         for child in self.workers:
             if child.process.returncode != 0:
                 raise DemoFailed(
-                    f"{child.name} was told to drain and ended with code {child.process.returncode}; "
-                    f"its last words:\n{child.last_words()}"
+                    f"{child.name} was told to drain, but {child.end()}; its last words:\n{child.last_words()}"
                 )
         self.workers = []
 

@@ -22,7 +22,8 @@ from cancelq_worker.demo.audit import Asked
 from cancelq_worker.demo.scenario import LANE
 from cancelq_worker.demo.script import Ask, Producer, Script
 
-CHUNK = 250
+# Entries per round trip.
+CHUNK = 100
 # Who takes its time sends so many a second, but is at it for no less and no more than these seconds.
 PACE = 150
 LEAST_S = 2.0

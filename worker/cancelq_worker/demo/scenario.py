@@ -30,7 +30,7 @@ UNKNOWN_ORDER_ID = 1_111_461_743_123_000_000
 
 LIVE = "live, by order id"
 URGENT = "live, urgent"
-TOO_LATE = "revoke: too late, or of nothing"
+TOO_LATE = "revoke, too late or unknown"
 MALFORMED = "malformed entry"
 
 
@@ -110,7 +110,7 @@ def _unknown_client_id(writer: Writer) -> None:
 
 def _wrong_scope(writer: Writer) -> None:
     order = _traded(writer, kind="tpsl")
-    writer.send(_cancel("TP/SL order, sent as a normal one", writer, order, Status.rejected), place=0)
+    writer.send(_cancel("TP/SL sent as a normal order", writer, order, Status.rejected), place=0)
 
 
 def _unknown_pair(writer: Writer) -> None:
@@ -134,7 +134,7 @@ def _own_orders_of_a_pair(writer: Writer) -> None:
         )
 
     ask = Ask(
-        "a pair: one strategy's old orders",
+        "a pair, one desk's old orders",
         Status.cancelled,
         {"scope": "symbol", "symbol": OWN_ORDERS_PAIR, "client_prefix": "mm7-"},
         orders=some(20, "mm7", AN_HOUR_MS),
@@ -148,7 +148,7 @@ def _all_kinds_of_a_pair(writer: Writer) -> None:
     kinds = ("order",) * 10 + ("tpsl",) * 3 + ("plan",) * 5
     orders = tuple(writer.order(VenueOrder(ALL_KINDS_PAIR, kind=kind)) for kind in kinds)
     fields = {"scope": "symbol", "symbol": ALL_KINDS_PAIR, "kinds": "order,tpsl,stop"}
-    writer.send(Ask("a pair, TP/SL and plan orders too", Status.cancelled, fields, orders=orders), by=Producer.grid)
+    writer.send(Ask("a pair, all kinds of order", Status.cancelled, fields, orders=orders), by=Producer.grid)
 
 
 def _timed(writer: Writer) -> None:
@@ -273,7 +273,7 @@ def _repeat(
 # How often of a thousand entries, but at least once; 0: exactly once. What is left are plain live orders.
 SCENES: tuple[tuple[int, Callable[[Writer], None]], ...] = (
     (150, _live_by_client_id),
-    (30, _urgent),
+    (12, _urgent),
     (4, _asked_twice),
     (60, _normal("partly filled", Status.cancelled, "partially_filled")),
     (10, _normal("fills just before its cancel", Status.filled, fills_first=True)),
@@ -282,9 +282,9 @@ SCENES: tuple[tuple[int, Callable[[Writer], None]], ...] = (
     (4, _normal("turned down by the venue", Status.closed, "failed")),
     (5, _unknown_order),
     (1, _unknown_client_id),
-    (8, _trigger("TP/SL order, live", Status.cancelled, "tpsl")),
-    (2, _trigger("TP/SL order, triggered", Status.triggered, "tpsl", "triggered")),
-    (2, _trigger("TP/SL order, already cancelled", Status.cancelled, "tpsl", "cancelled")),
+    (8, _trigger("TP/SL, live", Status.cancelled, "tpsl")),
+    (2, _trigger("TP/SL, triggered", Status.triggered, "tpsl", "triggered")),
+    (2, _trigger("TP/SL, already cancelled", Status.cancelled, "tpsl", "cancelled")),
     (12, _trigger("plan order, live", Status.cancelled, "plan")),
     (3, _trigger("plan order, executed", Status.triggered, "plan", "triggered")),
     (3, _trigger("plan order, already cancelled", Status.cancelled, "plan", "cancelled")),
@@ -311,15 +311,14 @@ SCENES: tuple[tuple[int, Callable[[Writer], None]], ...] = (
     (1, _malformed({f"x_note_{n}": "far too long " * 50 for n in range(8)})),
 )
 
-# The rows of the audit in their order, section by section.
-SECTIONS: tuple[tuple[str, ...], ...] = (
-    (LIVE, "live, by client id", URGENT, "live, asked for by two", "partly filled", "timed"),
-    ("fills just before its cancel", "already cancelled", "already filled", "turned down by the venue"),
-    ("TP/SL order, live", "TP/SL order, triggered", "TP/SL order, already cancelled"),
-    ("plan order, live", "plan order, executed", "plan order, already cancelled", "plan order, failed"),
-    ("a whole pair", "a pair: one strategy's old orders", "a pair, TP/SL and plan orders too"),
-    ("expired before it was queued", "timed, then revoked", "revoke, in time", TOO_LATE),
-    ("unknown order id", "unknown client id", "TP/SL order, sent as a normal one", "pair the venue does not have"),
-    (MALFORMED, "repeated id", "repeated id, another order"),
+# The rows of the audit, in their order.
+KINDS = (
+    *(LIVE, "live, by client id", URGENT, "live, asked for by two", "partly filled", "timed"),
+    *("fills just before its cancel", "already cancelled", "already filled", "turned down by the venue"),
+    *("TP/SL, live", "TP/SL, triggered", "TP/SL, already cancelled"),
+    *("plan order, live", "plan order, executed", "plan order, already cancelled", "plan order, failed"),
+    *("a whole pair", "a pair, one desk's old orders", "a pair, all kinds of order"),
+    *("expired before it was queued", "timed, then revoked", "revoke, in time", TOO_LATE),
+    *("unknown order id", "unknown client id", "TP/SL sent as a normal order", "pair the venue does not have"),
+    *(MALFORMED, "repeated id", "repeated id, another order"),
 )
-KINDS = tuple(kind for section in SECTIONS for kind in section)

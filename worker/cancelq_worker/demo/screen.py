@@ -70,7 +70,8 @@ class Screen:
         """The audit, and what to try next; `logs` are kept if something is wrong."""
         self._console.print(summary.view(report))
         if logs is None:
-            self._console.print(summary.what_next(), soft_wrap=True)
+            for line in summary.what_next():
+                self._console.print(line, soft_wrap=True, markup=False)
         else:
             self._say_where(logs)
 
@@ -82,7 +83,7 @@ class Screen:
         self._console.print("\nInterrupted. Every process of the demo has ended; there was no audit.")
 
     def _say_where(self, logs: Path) -> None:
-        self._console.print(f"The logs of its processes are kept in {logs}", soft_wrap=True)
+        self._console.print(f"Logs, and what the audit rests on, are kept in {logs}", soft_wrap=True)
 
 
 def _view(progress: Progress) -> RenderableType:

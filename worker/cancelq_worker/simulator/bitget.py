@@ -176,9 +176,12 @@ class Bitget:
 
         def run() -> Reply:
             reply = self._execute(route, ask) if fault.executes else Reply(200, b"")
-            said = self._said(fault, ask.english)
-            if said is not None:
-                reply.status, reply.body = said.status, said.body
+            code = _said(fault)
+            if code == codes.TOO_MANY:
+                reply = self._too_many()
+            elif code:
+                reply = self._refusal(Refusal(code), ask.english)
+            call.code = code or call.code
             reply = dress(fault, reply, self._core.rng)
             call.http_status = reply.status
             return reply
@@ -192,18 +195,6 @@ class Bitget:
         reply = run()
         reply.delay_ms = 0
         return reply
-
-    def _said(self, fault: Fault, english: bool) -> Reply | None:
-        """What a fault makes the venue itself say, if it does."""
-        if fault.kind == "http_429":
-            return self._too_many()
-        if fault.kind == "unknown_code":
-            return self._refusal(Refusal(codes.INVENTED), english)
-        if fault.kind.startswith("code:"):
-            if fault.argument == codes.TOO_MANY:
-                return self._too_many()
-            return self._refusal(Refusal(fault.argument), english)
-        return None
 
     # ---- keys and signatures
 
@@ -294,6 +285,15 @@ class Bitget:
 
 # Public endpoints know no account.
 _NOBODY = Book(NAME, "")
+
+
+def _said(fault: Fault) -> str:
+    """The code a fault makes the venue itself answer with, "" if it leaves that alone."""
+    if fault.kind == "http_429":
+        return codes.TOO_MANY
+    if fault.kind == "unknown_code":
+        return codes.INVENTED
+    return fault.argument if fault.kind.startswith("code:") else ""
 
 
 def _covers(secret: bytes, message: bytes, signature: bytes) -> bool:

@@ -169,11 +169,11 @@ class Trading:
     def batch_cancel_plan(self, ask: Ask) -> Params:
         """All open plan orders of the pairs listed; without a list, of the account."""
         symbols = ask.params.get("symbolList") or []
-        if not isinstance(symbols, list):
+        if not isinstance(symbols, list) or not all(isinstance(symbol, str) for symbol in symbols):
             raise Refusal(codes.PARAMETER_WRONG, "symbolList")
         for symbol in symbols:
             if symbol not in symbols_of(self._core.settings.pairs):
-                raise Refusal(codes.NO_SYMBOL, str(symbol))
+                raise Refusal(codes.NO_SYMBOL, symbol)
         done: list[Params] = []
         failed: list[Params] = []
         for order in list(ask.book.open_orders(Kind.plan)):

@@ -62,8 +62,10 @@ class Request:
 
 @dataclass(slots=True)
 class Call:
-    """One entry of the call log; `by` is how an order's history names it. `at_us` is the machine's wall clock
-    at arrival, `steady_us` the limits' clock.
+    """One entry of the call log; `by` is how an order's history names it.
+
+    `at_us` is the machine's wall clock at arrival, `steady_us` the clock of the limits. `refused` says that the call
+    was over a limit, `executed` that it reached the orders, whatever the answer said or whether one was sent.
     """
 
     seq: int
@@ -111,7 +113,10 @@ class Venue(Protocol):
 
 @dataclass(slots=True)
 class Entry:
-    """An order to be entered. `order_id` and `created_ms` left out: made now, with the next id."""
+    """An order to be entered. `order_id` and `created_ms` left out: made now, with the next id.
+
+    Numbers are plain decimal text, all other texts match `orders.PLAIN`: answers are written without escaping.
+    """
 
     symbol: str
     kind: Kind = Kind.order
@@ -413,6 +418,7 @@ class Core:
         """Drops orders, calls, faults and counts; accounts stay."""
         self.books.clear()
         self.calls.clear()
+        self.calls_seen = 0
         self._due.clear()
         self.faults.clear()
         self.limiter.forget()

@@ -4,6 +4,7 @@ time.
 
 import random
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any, NamedTuple
 
 from cancelq_worker.simulator.bitget import Bitget
@@ -205,16 +206,20 @@ class Simulator:
     def truth(
         self, *, venue: str | None = None, uid: str | None = None, after: int = 0, limit: int | None = None
     ) -> Page:
-        """Orders in the order they were entered, with state, history and the cancel calls that named them."""
+        """Orders in the order they were entered, account by account, with state, history and the cancel calls
+        that named them. `after` is the `next` of the page before.
+        """
         self.core.tick()
-        books = [
-            book
-            for (of_venue, of_uid), book in sorted(self.core.books.items())
-            if venue in (None, of_venue) and uid in (None, of_uid)
-        ]
-        everything = [(order, book) for book in books for order in book.orders]
-        part = everything[after : None if limit is None else after + limit]
-        return Page([order_truth(order, book) for order, book in part], after + len(part), 0)
+        entries: list[dict[str, Any]] = []
+        passed = 0
+        for (of_venue, of_uid), book in sorted(self.core.books.items()):
+            if venue not in (None, of_venue) or uid not in (None, of_uid):
+                continue
+            first = max(0, after - passed)
+            last = None if limit is None else first + limit - len(entries)
+            entries += [order_truth(order, book) for order in book.orders[first:last]]
+            passed += len(book.orders)
+        return Page(entries, after + len(entries), 0)
 
     def truth_of(self, order_ids: Iterable[str], *, venue: str = "bitget", uid: str = DEMO_UID) -> Page:
         """The same for some orders; those that are not known are left out."""
@@ -228,9 +233,9 @@ class Simulator:
         log = self.core.calls
         first = log[0].seq if log else self.core.calls_seen + 1
         skip = max(0, after + 1 - first)
-        part = [log[at] for at in range(skip, len(log) if limit is None else min(len(log), skip + limit))]
-        dropped = max(0, first - 1 - after)
-        return Page([_call_entry(call) for call in part], part[-1].seq if part else max(after, first - 1), dropped)
+        part = [_call_entry(call) for call in islice(log, skip, None if limit is None else skip + limit)]
+        following = part[-1]["seq"] if part else max(after, first - 1)
+        return Page(part, following, max(0, first - 1 - after))
 
     def rates(self) -> list[dict[str, Any]]:
         """Per bucket and owner: the limit, and the most units admitted and arrived within any one window."""

@@ -46,7 +46,7 @@ BUCKETS: Final = (
 )
 EGRESS: Final = Bucket("bitget", 6000, 60 * SECOND_US)  # FAQ: 6000 calls a minute and address, over all endpoints
 
-ROUTES: Final = (
+ROUTES: Final[tuple[Route, ...]] = (
     Route("cancel-order", Stage.CANCEL, ("by-id", "by-client-id", "tpsl", "sweep-tpsl"), "cancel-order"),
     Route("batch-cancel-order", Stage.CANCEL, ("by-id", "by-client-id"), "batch-cancel-order", most=50, least=2),
     Route("cancel-symbol-order", Stage.CANCEL, ("symbol",), "cancel-symbol-order"),
@@ -70,8 +70,7 @@ class Bitget:
     """One Bitget account. Holds its credentials, and no other state."""
 
     name = "bitget"
-    routes = ROUTES
-    egress_bucket = EGRESS
+    routes: tuple[Route, ...] = ROUTES
     timing = Timing(gap_us=1_250_000, look_after_us=30_000, patience_us=3_000_000)
 
     def __init__(self, credentials: signing.Credentials, limits: Mapping[str, int] | None = None) -> None:

@@ -74,6 +74,10 @@ def safe_client_id(text: str) -> str:
     return text if _SAFE_ID.fullmatch(text) else ""
 
 
+#: Everything to be read before an order may be called unknown; orderInfo first and last, some time apart.
+_PLACES_OF_AN_ORDER: Final = ("info", "history", "open", "tpsl-open", "stop-open", "info")
+
+
 # -- where to look next --------------------------------------------------------------------------------------
 # notes: `n` looks since the last cancel, `ack` it was acknowledged, `abs` {place: times found absent},
 # `walk` {place: {"at": cursor, "pages": n, "end": true}}
@@ -97,10 +101,12 @@ def _next_for_order(target: Target, n: int) -> NextLook:
     shared = 4 if target.notes.get("ack") else 1  # an acknowledged order will be closed soon: pages carry many
     if n < shared:
         return NextLook("any")
-    absent = target.notes.get("abs", {})
-    places = ("info", "history", "open", "tpsl-open", "stop-open")
-    done = absent.get("info", 0) >= 2 and all(absent.get(place, 0) >= 1 for place in places)
-    return NextLook(places[(n - shared) % len(places)], done)
+    absent = dict(target.notes.get("abs", {}))
+    for place in _PLACES_OF_AN_ORDER:
+        if absent.get(place, 0) == 0:
+            return NextLook(place)
+        absent[place] -= 1
+    return NextLook("info", True)
 
 
 def _next_for_client_id(target: Target, n: int) -> NextLook:

@@ -1,0 +1,472 @@
+"""The border to the venues: every error of the HTTP library has one meaning, and every call ends in time."""
+
+import asyncio
+import inspect
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import httpx
+import pytest
+
+from cancelq_worker.http import BODY_MOST, BORDER, POOL, Door, Exchange, NoAnswer, NotSent, crossed
+from cancelq_worker.venues.port import Request
+
+# -- the border ---------------------------------------------------------------------------------------------------
+
+ERRORS = sorted(
+    (kind for name in httpx.__all__ if inspect.isclass(kind := getattr(httpx, name)) and issubclass(kind, Exception)),
+    key=lambda kind: kind.__name__,
+)
+
+# No connection was had, so nothing can have left.
+NO_CONNECTION = {httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout}
+# Refused on this machine before a byte was written.
+LOCAL = {httpx.UnsupportedProtocol, httpx.InvalidURL, httpx.LocalProtocolError}
+
+
+@pytest.mark.parametrize("kind", ERRORS, ids=lambda kind: kind.__name__)
+def test_every_error_of_the_library_has_a_meaning(kind: type[Exception]) -> None:
+    meaning = NotSent if kind in NO_CONNECTION | LOCAL else NoAnswer
+    assert crossed(kind.__new__(kind)) is meaning
+
+
+def test_what_a_later_version_adds_may_have_been_sent() -> None:
+    for parent in (httpx.TransportError, httpx.TimeoutException, httpx.NetworkError, httpx.StreamError):
+        later = type("Later", (parent,), {})
+        assert crossed(later.__new__(later)) is NoAnswer
+
+
+def test_an_error_that_is_none_of_the_librarys_has_no_meaning_here() -> None:
+    assert crossed(ValueError("x")) is None
+
+
+def test_the_border_leads_to_two_places_only() -> None:
+    assert set(BORDER.values()) == {NotSent, NoAnswer}
+    assert not issubclass(NotSent, NoAnswer)
+    assert not issubclass(NoAnswer, NotSent)
+
+
+# -- a venue that behaves as told, on a real socket -------------------------------------------------------------------
+
+# Deadlines of calls that are to miss them, and what such a call may take at most: both, the quarter second the door
+# adds, and a busy machine.
+SHORT_S = 0.15
+LONGEST_S = 2 * SHORT_S + 0.25 + 1.0
+# Deadlines of calls that are to be answered.
+AMPLE_S = 5.0
+
+
+class Reader(asyncio.StreamReader):
+    """Tells when the other side is gone, also while nobody reads."""
+
+    def __init__(self) -> None:
+        super().__init__(loop=asyncio.get_running_loop())
+        self.gone = asyncio.Event()
+
+    def feed_eof(self) -> None:
+        super().feed_eof()
+        self.gone.set()
+
+    def set_exception(self, exc: Exception) -> None:
+        super().set_exception(exc)
+        self.gone.set()
+
+
+class Venue:
+    """Reads requests off its connections and answers each as its path says."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[str, dict[str, str], bytes]] = []
+        self.connections = 0
+        self.open: dict[Reader, asyncio.StreamWriter] = {}
+        self.most_open = 0
+        self.arrived = asyncio.Event()
+        self.go_on = asyncio.Event()
+        self.ended = asyncio.Event()
+        self.sent = 0
+
+    def connect(self) -> asyncio.StreamReaderProtocol:
+        reader = Reader()
+        return asyncio.StreamReaderProtocol(reader, lambda _, writer: self._serve(reader, writer))
+
+    async def _serve(self, reader: Reader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        self.open[reader] = writer
+        self.most_open = max(self.most_open, len(self.open))
+        try:
+            while not writer.is_closing():
+                await self._one(reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            del self.open[reader]
+            self.ended.set()
+            writer.close()
+
+    async def _one(self, reader: Reader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)}
+        body = await reader.readexactly(int(headers.get("content-length", "0")))
+        self.requests.append((head[0], headers, body))
+        self.arrived.set()
+        path = head[0].split(" ")[1].partition("?")[0]
+        await BEHAVIOURS.get(path, good)(self, Line(reader, writer))
+        await writer.drain()
+
+    async def all_closed(self) -> None:
+        """Returns when no connection is open any more."""
+        while self.open:
+            self.ended.clear()
+            await self.ended.wait()
+
+    async def stop(self) -> None:
+        self.go_on.set()
+        for writer in self.open.values():
+            writer.transport.abort()
+        await self.all_closed()
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One connection, as a behaviour sees it."""
+
+    reader: Reader
+    writer: asyncio.StreamWriter
+
+    def write(self, data: bytes) -> None:
+        self.writer.write(data)
+
+    def close(self) -> None:
+        self.writer.close()
+
+    async def hold(self, venue: Venue, at_most_s: float | None = None) -> bool:
+        """Until the test or the other side ends it; False if `at_most_s` seconds passed first."""
+        waits = {asyncio.ensure_future(event.wait()) for event in (venue.go_on, self.reader.gone)}
+        done, left = await asyncio.wait(waits, timeout=at_most_s, return_when=asyncio.FIRST_COMPLETED)
+        for one in left:
+            one.cancel()
+        return bool(done)
+
+
+Behaviour = Callable[[Venue, Line], Awaitable[None]]
+
+JSON_200 = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+
+
+async def good(venue: Venue, line: Line) -> None:
+    line.write(JSON_200 + b'Content-Length: 16\r\n\r\n{"code":"00000"}')
+
+
+async def bad_request(venue: Venue, line: Line) -> None:
+    line.write(b'HTTP/1.1 400 Bad Request\r\nContent-Length: 16\r\n\r\n{"code":"43001"}')
+
+
+async def redirect(venue: Venue, line: Line) -> None:
+    line.write(b"HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n")
+
+
+async def chunked(venue: Venue, line: Line) -> None:
+    line.write(JSON_200 + b'Transfer-Encoding: chunked\r\n\r\n8\r\n{"code":\r\n8\r\n"00000"}\r\n0\r\n\r\n')
+
+
+async def closes(venue: Venue, line: Line) -> None:
+    line.close()
+
+
+async def resets(venue: Venue, line: Line) -> None:
+    line.writer.transport.abort()
+
+
+async def half_a_body(venue: Venue, line: Line) -> None:
+    line.write(JSON_200 + b'Content-Length: 100\r\n\r\n{"code":"00000"')
+    line.close()
+
+
+async def half_a_chunk(venue: Venue, line: Line) -> None:
+    line.write(JSON_200 + b'Transfer-Encoding: chunked\r\n\r\nff\r\n{"code":"00000"')
+    line.close()
+
+
+async def garbage(venue: Venue, line: Line) -> None:
+    line.write(b"\x00\x01\x02 no protocol at all\r\n\r\n")
+    line.close()
+
+
+async def broken_gzip(venue: Venue, line: Line) -> None:
+    line.write(JSON_200 + b"Content-Encoding: gzip\r\nContent-Length: 4\r\n\r\nabcd")
+
+
+async def silent(venue: Venue, line: Line) -> None:
+    await line.hold(venue)
+    await good(venue, line)
+
+
+async def silent_body(venue: Venue, line: Line) -> None:
+    line.write(JSON_200 + b"Content-Length: 100\r\n\r\nx")
+    await line.hold(venue)
+    line.close()
+
+
+async def drips_body(venue: Venue, line: Line) -> None:
+    line.write(JSON_200 + b"Content-Length: 1000000\r\n\r\n")
+    await drip(venue, line)
+
+
+async def drips_headers(venue: Venue, line: Line) -> None:
+    """Each byte within every time-out of a read, the whole never there."""
+    line.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+    await drip(venue, line)
+
+
+async def drip(venue: Venue, line: Line) -> None:
+    while not await line.hold(venue, 0.02):
+        line.write(b"x")
+        await line.writer.drain()
+    line.close()
+
+
+async def huge(venue: Venue, line: Line) -> None:
+    line.write(JSON_200 + b"Content-Length: 104857600\r\n\r\n")
+    while venue.sent < 100 * 2**20:
+        line.write(bytes(2**18))
+        venue.sent += 2**18
+        await line.writer.drain()
+
+
+BEHAVIOURS: dict[str, Behaviour] = {
+    f"/{kind.__name__}": kind
+    for kind in (
+        good, bad_request, redirect, chunked, closes, resets, half_a_body, half_a_chunk, garbage, broken_gzip, silent,
+        silent_body, drips_body, drips_headers, huge,
+    )
+}  # fmt: skip
+
+
+@asynccontextmanager
+async def at_the_door() -> AsyncIterator[tuple[Venue, Door]]:
+    venue = Venue()
+    server = await asyncio.get_running_loop().create_server(venue.connect, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    door = Door(f"http://127.0.0.1:{port}", verify=False)
+    try:
+        yield venue, door
+    finally:
+        server.close()
+        await venue.stop()
+        await door.close()
+
+
+async def call(door: Door, kind: str = "good", *, connect_s: float = AMPLE_S, total_s: float = AMPLE_S) -> Exchange:
+    return await door.call(Request("GET", f"/{kind}"), {}, connect_s=connect_s, total_s=total_s)
+
+
+async def in_short(door: Door, kind: str = "good") -> tuple[BaseException | None, float]:
+    return await timed(call(door, kind, connect_s=SHORT_S, total_s=SHORT_S))
+
+
+async def timed(awaited: Awaitable[object]) -> tuple[BaseException | None, float]:
+    """How a call ended, and after how many seconds."""
+    began = time.monotonic()
+    try:
+        await awaited
+    except (NotSent, NoAnswer) as error:
+        return error, time.monotonic() - began
+    return None, time.monotonic() - began
+
+
+# -- whole answers ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_good_answer_comes_whole_with_its_times() -> None:
+    async with at_the_door() as (venue, door):
+        before_ns = time.monotonic_ns()
+        exchange = await call(door)
+        assert before_ns <= exchange.sent_ns < exchange.answered_ns <= time.monotonic_ns()
+        assert (exchange.answer.status, exchange.answer.body) == (200, b'{"code":"00000"}')
+        assert exchange.answer.headers["content-type"] == "application/json"
+
+
+async def test_exactly_the_bytes_that_were_signed_are_sent() -> None:
+    async with at_the_door() as (venue, door):
+        query, body = "clientOid=a%2Bb%23c%2F%3A&limit=100", b'{"symbol":"BTCUSDT","orderId":"1"}'
+        headers = {"ACCESS-SIGN": "a+/=", "Content-Type": "application/json"}
+        request = Request("POST", "/api/v2/spot/trade/cancel-order", query, body)
+        await door.call(request, headers, connect_s=AMPLE_S, total_s=AMPLE_S)
+        ((line, sent, sent_body),) = venue.requests
+        assert line == f"POST /api/v2/spot/trade/cancel-order?{query} HTTP/1.1"
+        assert sent_body == body
+        assert (sent["access-sign"], sent["content-type"], sent["content-length"]) == ("a+/=", "application/json", "34")
+        assert "cookie" not in sent
+
+
+async def test_a_look_has_no_body() -> None:
+    async with at_the_door() as (venue, door):
+        await call(door)
+        ((line, headers, body),) = venue.requests
+        assert line == "GET /good HTTP/1.1"
+        assert body == b""
+        assert headers.get("content-length", "0") == "0"
+
+
+async def test_an_error_status_is_an_answer() -> None:
+    """The business code is in its body."""
+    async with at_the_door() as (_, door):
+        answer = (await call(door, "bad_request")).answer
+        assert (answer.status, answer.body) == (400, b'{"code":"43001"}')
+
+
+async def test_a_redirect_is_an_answer_and_not_followed() -> None:
+    async with at_the_door() as (venue, door):
+        assert (await call(door, "redirect")).answer.status == 302
+        assert len(venue.requests) == 1
+
+
+async def test_an_answer_in_chunks_is_one_answer() -> None:
+    async with at_the_door() as (_, door):
+        assert (await call(door, "chunked")).answer.body == b'{"code":"00000"}'
+
+
+# -- no answer ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "kind", ["closes", "resets", "half_a_body", "half_a_chunk", "garbage", "broken_gzip", "silent", "silent_body", "drips_body",
+             "drips_headers", "huge"]
+)  # fmt: skip
+async def test_what_reached_the_venue_may_have_been_executed(kind: str) -> None:
+    async with at_the_door() as (venue, door):
+        error, seconds = await in_short(door, kind)
+        assert isinstance(error, NoAnswer), error
+        assert seconds < LONGEST_S
+        assert len(venue.requests) == 1, "nothing is repeated behind the back of whoever counts"
+        venue.go_on.set()
+        assert (await call(door)).answer.status == 200, "the door works on"
+
+
+async def test_a_huge_answer_is_cut_off() -> None:
+    async with at_the_door() as (venue, door):
+        with pytest.raises(NoAnswer):
+            await call(door, "huge", connect_s=SHORT_S, total_s=AMPLE_S)
+        assert venue.sent < 4 * BODY_MOST
+
+
+async def test_a_refused_connection_means_not_sent() -> None:
+    async with at_the_door() as (_, door):
+        pass  # its server is gone
+    error, seconds = await in_short(door)
+    assert isinstance(error, NotSent)
+    assert seconds < LONGEST_S
+
+
+async def test_no_connection_in_time_means_not_sent() -> None:
+    """All connections are busy: the call waited for one, and never left."""
+    async with at_the_door() as (venue, door):
+        busy = [asyncio.ensure_future(timed(call(door, "silent"))) for _ in range(POOL)]
+        while len(venue.requests) < POOL:
+            venue.arrived.clear()
+            await venue.arrived.wait()
+        error, _ = await timed(call(door, connect_s=0.05))
+        assert isinstance(error, NotSent)
+        venue.go_on.set()
+        assert [ended for ended, _ in await asyncio.gather(*busy)] == [None] * POOL
+        assert venue.most_open == POOL
+
+
+async def test_an_error_tells_its_kind_and_no_address() -> None:
+    """It is logged: no URL, query or signature may be in it."""
+    async with at_the_door() as (_, door):
+        with pytest.raises(NoAnswer) as caught:
+            await door.call(Request("GET", "/closes", "sign=s3cret"), {"ACCESS-SIGN": "s3cret"}, connect_s=1, total_s=1)
+        assert "s3cret" not in str(caught.value)
+        assert "127.0.0.1" not in str(caught.value)
+        assert caught.value.__cause__ is not None, "the cause is kept"
+
+
+# -- many calls ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_connection_is_used_again() -> None:
+    async with at_the_door() as (venue, door):
+        for _ in range(5):
+            await call(door)
+        assert (venue.connections, len(venue.requests)) == (1, 5)
+
+
+async def test_a_connection_that_the_venue_closed_is_not_used_again() -> None:
+    async with at_the_door() as (venue, door):
+        await call(door)
+        for writer in list(venue.open.values()):
+            writer.close()
+            await writer.wait_closed()
+        assert (await call(door)).answer.status == 200
+        assert venue.connections == 2
+
+
+async def test_calls_share_few_connections() -> None:
+    async with at_the_door() as (venue, door):
+        answers = await asyncio.gather(*(call(door) for _ in range(5 * POOL)))
+        assert [exchange.answer.status for exchange in answers] == [200] * 5 * POOL
+        assert venue.most_open <= POOL
+
+
+@pytest.mark.parametrize("kind", ["silent", "silent_body", "drips_body", "drips_headers", "huge", "resets"])
+async def test_a_call_in_trouble_leaves_the_others_alone(kind: str) -> None:
+    async with at_the_door() as (_, door):
+        troubled = asyncio.ensure_future(in_short(door, kind))
+        served = 0
+        while not troubled.done():
+            assert (await call(door)).answer.status == 200
+            served += 1
+        assert isinstance((await troubled)[0], NoAnswer)
+        assert served > 0
+        assert (await call(door)).answer.status == 200
+
+
+async def test_a_call_under_way_outlives_the_pool_that_was_retired_behind_another() -> None:
+    async with at_the_door() as (venue, door):
+        slow = asyncio.ensure_future(timed(call(door, "silent")))
+        await venue.arrived.wait()
+        error, _ = await in_short(door, "drips_headers")
+        assert isinstance(error, NoAnswer)
+        venue.go_on.set()
+        ended, _ = await slow
+        assert ended is None
+
+
+@pytest.mark.parametrize("kind", ["drips_headers", "drips_body", "silent"])
+async def test_closing_the_door_leaves_no_connection_open(kind: str) -> None:
+    """Also none of a pool that was retired: what may still be executed is not known before it is closed."""
+    async with at_the_door() as (venue, door):
+        await asyncio.gather(call(door), call(door))
+        error, _ = await in_short(door, kind)
+        assert isinstance(error, NoAnswer)
+        await call(door)
+        await door.close()
+        async with asyncio.timeout(1.0):
+            await venue.all_closed()
+
+
+@pytest.mark.parametrize("kind", ["silent", "silent_body", "drips_body", "drips_headers", "huge"])
+async def test_no_answer_means_that_the_connection_was_closed(kind: str) -> None:
+    """The permit of a call without answer is counted from then: before it, the venue may still execute it."""
+    async with at_the_door() as (venue, door):
+        error, _ = await in_short(door, kind)
+        assert isinstance(error, NoAnswer)
+        async with asyncio.timeout(1.0):
+            await venue.all_closed()
+
+
+async def test_a_caller_that_is_cancelled_leaves_the_request_to_end_by_itself() -> None:
+    """To cancel a request in flight can kill the library's pool."""
+    async with at_the_door() as (venue, door):
+        caller = asyncio.ensure_future(call(door, "silent"))
+        await venue.arrived.wait()
+        caller.cancel()
+        await asyncio.gather(caller, return_exceptions=True)
+        assert caller.cancelled()
+        assert (await call(door)).answer.status == 200
+        venue.go_on.set()
+        assert (await call(door)).answer.status == 200
+        assert venue.connections == 2, "the first connection was not torn down"
