@@ -191,6 +191,8 @@ def read_entry(entry_id: str, raw: Sequence[bytes] | Mapping[bytes, bytes]) -> A
     answered.
     """
     flat = raw if isinstance(raw, list | tuple) else _flattened(raw)
+    if len(flat) > 2 * MAX_ENTRY_FIELDS or sum(map(len, flat)) > MAX_ENTRY_BYTES:
+        return _refuse_malformed(entry_id, flat)
     fields: dict[str, str] = {}
     try:
         pairs = iter(flat)
@@ -198,7 +200,7 @@ def read_entry(entry_id: str, raw: Sequence[bytes] | Mapping[bytes, bytes]) -> A
             fields[name.decode()] = value.decode()
     except ValueError:  # not UTF-8, or a name without a value
         return _refuse_malformed(entry_id, flat)
-    if 2 * len(fields) != len(flat) or len(fields) > MAX_ENTRY_FIELDS or sum(map(len, flat)) > MAX_ENTRY_BYTES:
+    if 2 * len(fields) != len(flat):
         return _refuse_malformed(entry_id, flat)
     fault = _fault_of(fields)
     if fault is not None:
@@ -226,27 +228,33 @@ def _accept(entry_id: str, fields: dict[str, str]) -> Accepted:
 
 
 def _refuse_malformed(entry_id: str, flat: Sequence[bytes]) -> Refused:
-    """Says what is wrong with the shape of an entry, and saves what can be read of it."""
+    """Says what is wrong with the shape of an entry, and saves what can be read of it.
+
+    Only the head of a huge entry is looked at, and no huge field, so that no entry holds a worker up.
+    """
     fault: _Fault | None = None
     fields: dict[str, str] = {}
-    repeated: set[str] = set()
-    for raw_name, raw_value in zip(flat[::2], flat[1::2], strict=False):
+    spoilt: set[str] = set()
+    head = flat[: 2 * MAX_ENTRY_FIELDS]
+    for raw_name, raw_value in zip(head[::2], head[1::2], strict=False):
+        if len(raw_name) + len(raw_value) > MAX_ENTRY_BYTES:
+            continue
         try:
             name = raw_name.decode()
         except UnicodeDecodeError:
             fault = fault or _Fault(_shown_name(raw_name), "its name is not UTF-8; names are plain ASCII")
             continue
-        if name in fields or name in repeated:
+        if name in fields or name in spoilt:
             fields.pop(name, None)
-            repeated.add(name)
+            spoilt.add(name)
             fault = _first(fault, _Fault(_shown_name(name), "given more than once; give it once"))
             continue
         try:
             fields[name] = raw_value.decode()
         except UnicodeDecodeError:
-            repeated.add(name)
+            spoilt.add(name)
             fault = _first(fault, _Fault(_shown_name(name), "not UTF-8; encode every value as UTF-8 text"))
-    return _refuse(entry_id, flat, fields, _first(_id_fault(fields), fault or _size_fault(flat)))
+    return _refuse(entry_id, head, fields, _first(_id_fault(fields), fault or _size_fault(flat)))
 
 
 def _refuse(entry_id: str, flat: Sequence[bytes], fields: dict[str, str], fault: "_Fault") -> Refused:
@@ -313,7 +321,8 @@ def _raw_digest(flat: Sequence[bytes]) -> str:
     digest = blake2b(digest_size=4)
     for name, value in sorted(zip(flat[::2], flat[1::2], strict=False)):
         if name not in (b"v", b"id", b"traceparent"):
-            digest.update(b"%d:%b=%d:%b" % (len(name), name, len(value), value))
+            digest.update(b"%d:%b=" % (len(name), name[:MAX_ENTRY_BYTES]))
+            digest.update(b"%d:%b" % (len(value), value[:MAX_ENTRY_BYTES]))
     return digest.hexdigest()
 
 

@@ -67,9 +67,14 @@ class BrokerRefused(CancelqError):
     """The server was reached and refused; nothing was queued. `code` is its word, like `OOM` or `NOPERM`."""
 
     def __init__(self, cause: BaseException) -> None:
-        self.code: str | None = getattr(cause, "status_code", None)
         said = str(cause)
-        super().__init__(f"the server refused: {self.code + ' ' if self.code else ''}{said}{_remedy(self.code)}")
+        self.code: str | None = getattr(cause, "status_code", None)
+        if self.code is None:
+            # redis-py takes apart only the refusals it knows.
+            word, _, rest = said.partition(" ")
+            if word.isupper():
+                self.code, said = word, rest
+        super().__init__(f"the server refused: {self.code or ''} {said}{_remedy(self.code)}")
 
 
 class Uncertain(CancelqError):
@@ -133,7 +138,9 @@ class OutcomeTimeout(CancelqError, TimeoutError):
 
 
 def _words(cause: BaseException | None) -> str:
-    return f"{type(cause).__name__}: {cause}" if cause is not None else "no reason known"
+    if cause is None:
+        return "no reason known"
+    return str(cause) if isinstance(cause, CancelqError) else f"{type(cause).__name__}: {cause}"
 
 
 def _remedy(code: str | None) -> str:

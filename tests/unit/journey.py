@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from cancelq_worker.state import State, Work
 from cancelq_worker.venues.port import Answer, Plan, Reply, Request, Route, Stage, Target, Word
-from cancelq_worker.verdict import Finish, Go, Judge, Moment, Policy, Silence, Verdict
+from cancelq_worker.verdict import Finish, Judge, Moment, Policy, Silence, Verdict
 from tests.unit.bitget_account import BITGET, ROUTES, target
 
 UTC_US = 1_700_000_000_000_000

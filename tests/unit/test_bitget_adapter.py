@@ -29,7 +29,7 @@ CANCELS = [name for name, route in ROUTES.items() if route.stage is Stage.CANCEL
 LOOKS = [name for name, route in ROUTES.items() if route.stage is Stage.LOOK]
 
 
-# -- admission --------------------------------------------------------------------------------------------------
+# -- admission -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_two_cancels_of_an_order_are_kept_apart_by_more_than_the_venue_wants() -
     assert BITGET.timing.gap_us >= 1_200_000
 
 
-# -- what is sent -------------------------------------------------------------------------------------------------
+# -- what is sent --------------------------------------------------------------------------------------------
 
 
 def test_exactly_one_id_is_sent_and_the_order_id_wins() -> None:
@@ -266,12 +266,13 @@ def test_id_kinds_are_not_mixed() -> None:
 
 def test_a_sweep_that_found_nothing_cancels_nothing() -> None:
     for route in ("sweep-cancel", "cancel-order", "cancel-plan-order"):
-        for notes in ({}, {"sweep": {}}, {"sweep": {"todo": []}}):
+        nothing: list[dict[str, Any]] = [{}, {"sweep": {}}, {"sweep": {"todo": []}}]
+        for notes in nothing:
             with pytest.raises(ValueError, match="name"):
                 encode(route, target(scope="account", symbol=None, notes=notes))
 
 
-# -- what an answer says: the whole call --------------------------------------------------------------------------
+# -- what an answer says: the whole call ---------------------------------------------------------------------
 
 UNREADABLE = {
     "empty": b"",
@@ -371,7 +372,7 @@ def test_a_batch_refused_as_a_whole_is_sent_in_halves(code: str) -> None:
     assert [r.word for r in decode("batch-cancel-order", said, *TWO)] == [Word.SPLIT, Word.SPLIT]
 
 
-# -- what an answer says: single cancels ---------------------------------------------------------------------------
+# -- what an answer says: single cancels ---------------------------------------------------------------------
 
 
 def test_an_acknowledgement_is_never_more_than_that() -> None:
@@ -413,7 +414,7 @@ def test_a_plan_order_is_acknowledged_by_its_result() -> None:
         assert decode("cancel-plan-order", answer(data), plan)[0].word is Word.UNCLEAR
 
 
-# -- what an answer says: batches ------------------------------------------------------------------------------------
+# -- what an answer says: batches ----------------------------------------------------------------------------
 
 
 def batch(success: Any = (), failure: Any = ()) -> Answer:
@@ -448,10 +449,10 @@ BATCHES = {
     "an unlisted errorCode": (batch([], [bad(ORDER_ID, "1"), bad(OTHER_ID, "00000")]), (Word.UNCLEAR, Word.UNCLEAR)),
     "taken twice": (batch([ok(ORDER_ID), ok(ORDER_ID)]), (Word.ACKNOWLEDGED, Word.UNCLEAR)),
     "a failed row without ids": (batch([ok(ORDER_ID)], [bad("")]), (Word.ACKNOWLEDGED, Word.UNCLEAR)),
-    "an account code for one item": (batch([ok(ORDER_ID)], [bad(OTHER_ID, "40009")]), (Word.ACKNOWLEDGED, Word.UNCLEAR)),
-    "a split code for one item": (batch([ok(ORDER_ID)], [bad(OTHER_ID, "40912")]), (Word.ACKNOWLEDGED, Word.UNCLEAR)),
-    "a clock code for one item": (batch([ok(ORDER_ID)], [bad(OTHER_ID, "40008")]), (Word.ACKNOWLEDGED, Word.UNCLEAR)),
-    "one cancelled within the second": (batch([ok(ORDER_ID)], [bad(OTHER_ID, "45129")]), (Word.ACKNOWLEDGED, Word.AGAIN)),
+    "an account code": (batch([ok(ORDER_ID)], [bad(OTHER_ID, "40009")]), (Word.ACKNOWLEDGED, Word.UNCLEAR)),
+    "a split code": (batch([ok(ORDER_ID)], [bad(OTHER_ID, "40912")]), (Word.ACKNOWLEDGED, Word.UNCLEAR)),
+    "a clock code": (batch([ok(ORDER_ID)], [bad(OTHER_ID, "40008")]), (Word.ACKNOWLEDGED, Word.UNCLEAR)),
+    "a second too early": (batch([ok(ORDER_ID)], [bad(OTHER_ID, "45129")]), (Word.ACKNOWLEDGED, Word.AGAIN)),
     "one over the limit": (batch([ok(ORDER_ID)], [bad(OTHER_ID, "429")]), (Word.ACKNOWLEDGED, Word.REFUSED)),
 }  # fmt: skip
 
@@ -497,10 +498,10 @@ def test_a_client_id_is_not_taken_for_an_order_id() -> None:
     assert [r.word for r in decode("batch-cancel-order", said, *TWO)] == [Word.UNCLEAR, Word.UNCLEAR]
 
 
-# -- what an answer says: anything at all ------------------------------------------------------------------------------
+# -- what an answer says: anything at all --------------------------------------------------------------------
 
 # Digits that are none to int(), that are no ASCII, that are too many; control characters; the wrong type.
-ODD = st.one_of(
+ODD: st.SearchStrategy[Any] = st.one_of(
     st.sampled_from([None, True, 0, -1, 1.5, "", " ", "²", "٣", "-5", "1e5", "\x00\x1b[31m", [], {}, [[]]]),
     st.just("9").map(lambda digit: digit * 5000),
 )
@@ -655,7 +656,7 @@ def test_no_answer_to_a_cancel_ends_an_order(route: str, data: Any, status: int,
         assert reply.word not in (Word.OPEN, Word.ABSENT, Word.LISTED)
 
 
-# -- time and probe -----------------------------------------------------------------------------------------------------
+# -- time and probe ------------------------------------------------------------------------------------------
 
 
 def test_the_venues_time_is_read() -> None:

@@ -25,7 +25,7 @@ def full_page(above: int) -> list[dict[str, Any]]:
     return [row(str(above + n), "filled") for n in range(PAGE, 0, -1)]
 
 
-# -- where to look next -----------------------------------------------------------------------------------------
+# -- where to look next --------------------------------------------------------------------------------------
 
 
 class NothingThere:
@@ -105,7 +105,7 @@ def test_an_order_found_by_its_client_id_is_looked_for_by_its_order_id() -> None
     assert BITGET.next_look(target(client_order_id="mine-1", notes={"oid": ORDER_ID})).look_class == "any"
 
 
-# -- walking a history by client id --------------------------------------------------------------------------------
+# -- walking a history by client id --------------------------------------------------------------------------
 
 
 class LongHistory:
@@ -194,7 +194,7 @@ def test_the_class_of_a_walk_keeps_apart_what_one_page_cannot_serve() -> None:
     )
 
 
-# -- what is asked ---------------------------------------------------------------------------------------------------
+# -- what is asked -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_a_look_names_an_order() -> None:
         encode("order-info", target())
 
 
-# -- what a page proves --------------------------------------------------------------------------------------------------
+# -- what a page proves --------------------------------------------------------------------------------------
 
 STATES = {
     "live": Word.OPEN,
@@ -324,7 +324,7 @@ def test_a_plan_list_tells_itself_whether_it_goes_on() -> None:
     assert decode("stop-open", answer({"nextFlag": True, "orderList": [row("100")]}), one)[0].word is Word.ABSENT
 
 
-NO_LIST = {
+NO_LIST: dict[str, Any] = {
     "null": None,
     "text": "[]",
     "number": 0,
@@ -408,7 +408,7 @@ def test_a_busy_list_that_hides_the_order_does_not_hide_it_for_ever() -> None:
     assert end.status is Status.unresolved
 
 
-# -- ids from answers ---------------------------------------------------------------------------------------------------
+# -- ids from answers ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("given_id", ["²", "٣", "12²", "9" * 33, "9" * 5000, "-1", " 1", "0x1", "1.0", "1,2", "1 2"])

@@ -1,6 +1,7 @@
 """Scopes symbol and account: a bulk call at most, then the open lists, until nothing older than the intent is open."""
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -152,7 +153,7 @@ def test_an_order_is_not_cancelled_twice_within_the_gap() -> None:
     journey.run(by_venue(book), most=FOR_EVER)
     cancels = journey.cancels()
     assert len(cancels) > 2
-    for first, second in zip(cancels, cancels[1:], strict=False):
+    for first, second in pairwise(cancels):
         assert second.sent_us - first.back_us >= BITGET.timing.gap_us
 
 
@@ -181,7 +182,7 @@ def test_exactly_full_pages_are_followed_by_one_more() -> None:
     assert (end.status, book.pages) == (Status.cancelled, 2)
 
 
-# -- which orders are meant ---------------------------------------------------------------------------------------
+# -- which orders are meant ----------------------------------------------------------------------------------
 
 
 def test_orders_newer_than_the_intent_are_left_alone() -> None:
@@ -264,7 +265,7 @@ def test_what_may_not_be_cancelled_now_is_counted() -> None:
     assert (reply.notes["sweep"]["todo"], reply.notes["sweep"]["open"]) == ([], 2)
 
 
-# -- what a page proves ------------------------------------------------------------------------------------------------
+# -- what a page proves --------------------------------------------------------------------------------------
 
 BAND = (ASKED_MS - 5, ASKED_MS + 6)
 LISTING = target(scope="account", symbol=None, age_band_ms=BAND)

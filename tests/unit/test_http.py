@@ -13,7 +13,7 @@ import pytest
 from cancelq_worker.http import BODY_MOST, BORDER, POOL, Door, Exchange, NoAnswer, NotSent, crossed
 from cancelq_worker.venues.port import Request
 
-# -- the border ---------------------------------------------------------------------------------------------------
+# -- the border ----------------------------------------------------------------------------------------------
 
 ERRORS = sorted(
     (kind for name in httpx.__all__ if inspect.isclass(kind := getattr(httpx, name)) and issubclass(kind, Exception)),
@@ -48,7 +48,7 @@ def test_the_border_leads_to_two_places_only() -> None:
     assert not issubclass(NoAnswer, NotSent)
 
 
-# -- a venue that behaves as told, on a real socket -------------------------------------------------------------------
+# -- a venue that behaves as told, on a real socket ----------------------------------------------------------
 
 # Deadlines of calls that are to miss them, and what such a call may take at most: both, the quarter second the door
 # adds, and a busy machine.
@@ -276,11 +276,11 @@ async def timed(awaited: Awaitable[object]) -> tuple[BaseException | None, float
     return None, time.monotonic() - began
 
 
-# -- whole answers ---------------------------------------------------------------------------------------------------
+# -- whole answers -------------------------------------------------------------------------------------------
 
 
 async def test_a_good_answer_comes_whole_with_its_times() -> None:
-    async with at_the_door() as (venue, door):
+    async with at_the_door() as (_, door):
         before_ns = time.monotonic_ns()
         exchange = await call(door)
         assert before_ns <= exchange.sent_ns < exchange.answered_ns <= time.monotonic_ns()
@@ -328,13 +328,14 @@ async def test_an_answer_in_chunks_is_one_answer() -> None:
         assert (await call(door, "chunked")).answer.body == b'{"code":"00000"}'
 
 
-# -- no answer ---------------------------------------------------------------------------------------------------------
+# -- no answer -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "kind", ["closes", "resets", "half_a_body", "half_a_chunk", "garbage", "broken_gzip", "silent", "silent_body", "drips_body",
-             "drips_headers", "huge"]
-)  # fmt: skip
+    "kind",
+    ["closes", "resets", "half_a_body", "half_a_chunk", "garbage", "broken_gzip"]
+    + ["silent", "silent_body", "drips_body", "drips_headers", "huge"],
+)
 async def test_what_reached_the_venue_may_have_been_executed(kind: str) -> None:
     async with at_the_door() as (venue, door):
         error, seconds = await in_short(door, kind)
@@ -384,7 +385,7 @@ async def test_an_error_tells_its_kind_and_no_address() -> None:
         assert caught.value.__cause__ is not None, "the cause is kept"
 
 
-# -- many calls ---------------------------------------------------------------------------------------------------------
+# -- many calls ----------------------------------------------------------------------------------------------
 
 
 async def test_a_connection_is_used_again() -> None:

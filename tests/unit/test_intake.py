@@ -104,7 +104,7 @@ def test_an_order_does_not_expire_by_itself() -> None:
     assert intent(symbol="BTCUSDT", order_id=ORDER_ID).state.expires_ms == 0
 
 
-# -- revocations -----------------------------------------------------------------------------------------------------
+# -- revocations ---------------------------------------------------------------------------------------------
 
 
 def test_a_revocation_is_carried_by_no_call() -> None:
@@ -127,7 +127,7 @@ def test_a_target_known_by_its_entry_is_remembered_by_the_inbox(target: str) -> 
     assert made.state.orders in ((), (NONE,))
 
 
-# -- rejections ------------------------------------------------------------------------------------------------------
+# -- rejections ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

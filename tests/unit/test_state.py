@@ -39,7 +39,8 @@ STATES = st.builds(
     fence=COUNT, taken=st.integers(0, 2), stage=st.sampled_from(Stage), attempts=SMALL, lookups=SMALL, strikes=SMALL,
     cap=SMALL, urgent=st.booleans(), place=COUNT, expires_ms=COUNT, cancel_class=CLASS, look_class=CLASS,
     digest=st.one_of(st.just(NONE), st.from_regex(r"[0-9a-f]{8}", fullmatch=True)),
-    orders=st.lists(ORDER_KEY, max_size=3).map(tuple), route=CLASS, batch_id=CLASS, size=SMALL, taken_us=COUNT, notes=NOTES,
+    orders=st.lists(ORDER_KEY, max_size=3).map(tuple), route=CLASS, batch_id=CLASS, size=SMALL, taken_us=COUNT,
+    notes=NOTES,
 )  # fmt: skip
 
 
@@ -74,7 +75,7 @@ def test_what_is_no_line_is_an_error_that_says_so(line: bytes) -> None:
         State.parse(line)
 
 
-# -- the same line in Lua ------------------------------------------------------------------------------------------
+# -- the same line in Lua ------------------------------------------------------------------------------------
 
 PRELUDE = (importlib.resources.files("cancelq_worker") / "lua" / "prelude.lua").read_text()
 
@@ -139,7 +140,7 @@ def test_the_script_that_is_tested_is_the_head_of_every_script() -> None:
         assert "\n--include\n" in (folder / f"{name}.lua").read_text(), name
 
 
-# -- an intent in a worker's hands -----------------------------------------------------------------------------------
+# -- an intent in a worker's hands ---------------------------------------------------------------------------
 
 
 @given(STATES, st.sampled_from(Stage))

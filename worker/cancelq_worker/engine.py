@@ -28,6 +28,7 @@ FRESH_MS = 1_600
 HEAD_START_US = 50_000
 BLOCK_MS = 2_000
 REARM_S = 0.005
+LANES_A_READ = 64
 
 
 def rank(lane: str, worker: str, alive: list[str]) -> int:
@@ -40,11 +41,12 @@ def rank(lane: str, worker: str, alive: list[str]) -> int:
 
 
 class Watcher:
-    """One blocking read over the inboxes of this process' resting lanes, on a connection of its own."""
+    """One blocking read over the inboxes of some resting lanes, on a connection of its own."""
 
     def __init__(self, blocking: aioredis.Redis, other: aioredis.Redis) -> None:
         self._blocking = blocking
         self._other = other
+        self._lanes: set[str] = set()
         self._armed: dict[str, LaneServer] = {}
         self._changed = asyncio.Event()
         self._client_id: int | None = None
@@ -58,7 +60,15 @@ class Watcher:
         if self._reading and lane.lane.inbox not in self._reading and self._nudge is None:
             self._nudge = asyncio.ensure_future(self._interrupt())
 
-    def disarm(self, lane: LaneServer) -> None:
+    def adopt(self, lane: LaneServer) -> bool:
+        """Makes this the lane's watcher, if there is room."""
+        if len(self._lanes) >= LANES_A_READ:
+            return False
+        self._lanes.add(lane.lane.inbox)
+        return True
+
+    def release(self, lane: LaneServer) -> None:
+        self._lanes.discard(lane.lane.inbox)
         self._armed.pop(lane.lane.inbox, None)
 
     async def _interrupt(self) -> None:
@@ -107,6 +117,7 @@ class _Running:
     lane: LaneServer
     task: asyncio.Task[None]
     rank: int
+    watcher: Watcher
 
 
 class Engine:
@@ -117,20 +128,21 @@ class Engine:
         worker: str,
         lanes: Mapping[str, Callable[[], LaneServer]],
         client: aioredis.Redis,
-        blocking: aioredis.Redis,
+        blocking: Callable[[], aioredis.Redis],
         housekeeping: Callable[[LaneServer], None],
     ) -> None:
         self._worker = worker
         self._make = lanes
         self._client = client
-        self._watcher = Watcher(blocking, client)
+        self._blocking = blocking
+        self._watchers: list[Watcher] = []
+        self._watching: set[asyncio.Task[None]] = set()
         self._running: dict[str, _Running] = {}
         self._leaving: set[asyncio.Task[None]] = set()
         self._housekeeping = housekeeping
 
     async def serve(self, stop: asyncio.Event) -> None:
         """Runs until `stop` is set, then drains: what was sent is settled, the rest is left to others."""
-        watching = asyncio.ensure_future(self._watcher.run())
         try:
             while not stop.is_set():
                 await self._beat()
@@ -140,7 +152,8 @@ class Engine:
             await self._leave_roster()
             await self._drain()
         finally:
-            watching.cancel()
+            for task in self._watching:
+                task.cancel()
 
     async def _beat(self) -> None:
         try:
@@ -172,16 +185,30 @@ class Engine:
             log.warning("lane cannot be opened", lane=name, error=str(error)[:200])
             return
         lane.hesitate_us = HEAD_START_US * place
-        lane.on_rest = lambda: self._watcher.arm(lane)
+        watcher = self._watcher_for(lane)
+        lane.on_rest = lambda: watcher.arm(lane)
         task = asyncio.ensure_future(lane.serve())
         task.add_done_callback(lambda t: self._ended(name, t))
-        self._running[name] = _Running(lane, task, place)
+        self._running[name] = _Running(lane, task, place, watcher)
         log.info("watching lane", lane=name, place=place)
+
+    def _watcher_for(self, lane: LaneServer) -> Watcher:
+        """A watcher with room: one blocking read serves a bounded number of lanes."""
+        for watcher in self._watchers:
+            if watcher.adopt(lane):
+                return watcher
+        watcher = Watcher(self._blocking(), self._client)
+        watcher.adopt(lane)
+        self._watchers.append(watcher)
+        task = asyncio.ensure_future(watcher.run())
+        self._watching.add(task)
+        task.add_done_callback(self._watching.discard)
+        return watcher
 
     def _stop(self, name: str) -> None:
         """Another worker watches this lane now: finish what is on its way, take nothing new."""
         running = self._running.pop(name)
-        self._watcher.disarm(running.lane)
+        running.watcher.release(running.lane)
         running.lane.on_rest = lambda: None
         running.lane.drain()
         self._leaving.add(running.task)
@@ -193,6 +220,7 @@ class Engine:
             log.error("a lane's loop ended; it is started again", lane=name, error=repr(error)[:300], exc_info=error)
         running = self._running.get(name)
         if running and running.task is task:
+            running.watcher.release(running.lane)
             del self._running[name]
 
     async def _leave_roster(self) -> None:

@@ -53,7 +53,7 @@ class Wiring:
         self.tag = secrets.token_hex(4)
         self._suspended = suspended
         self.client: aioredis.Redis = connect(settings.redis_url, max_connections=64)
-        self.blocking: aioredis.Redis = connect(settings.redis_url, max_connections=1, timeout_s=6.0)
+        self._blocking: list[aioredis.Redis] = []
         self._redis_clock = RemoteClock(1)
         self._tls = httpx.create_ssl_context(trust_env=False)
         self._hosts: dict[str, _Host] = {}
@@ -68,7 +68,13 @@ class Wiring:
             for venue, accounts in self.settings.accounts.items()
             for name, account in accounts.items()
         }
-        return Engine(self.worker, lanes, self.client, self.blocking, self._housekeeping)
+        return Engine(self.worker, lanes, self.client, self._blocking_client, self._housekeeping)
+
+    def _blocking_client(self) -> aioredis.Redis:
+        """A connection for one blocking read; its time-out is well above the longest block."""
+        client = connect(self.settings.redis_url, max_connections=1, timeout_s=6.0)
+        self._blocking.append(client)
+        return client
 
     def _maker(self, lane: Lane, account: Account) -> Callable[[], LaneServer]:
         venue = open_venue(lane.venue, account)
@@ -146,8 +152,8 @@ class Wiring:
         for task in list(self._chores):
             task.cancel()
         with contextlib.suppress(RedisError, OSError):
-            await self.client.aclose()
-            await self.blocking.aclose()
+            for client in (self.client, *self._blocking):
+                await client.aclose()
 
 
 async def serve(
