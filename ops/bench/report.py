@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 
@@ -22,18 +22,9 @@ class Row:
     reached: bool | None = None
 
 
-def at_least(row: Row, least: float, target: str) -> Row:
-    """The row with a target that its value must reach."""
-    return _aimed(row, target, row.value >= least)
-
-
-def at_most(row: Row, most: float, target: str) -> Row:
-    """The row with a target that its ratio, or else its value, must not pass."""
-    return _aimed(row, target, (row.value if row.ratio is None else row.ratio) <= most)
-
-
-def _aimed(row: Row, target: str, reached: bool) -> Row:
-    return Row(**{**asdict(row), "target": target, "reached": reached})
+def aimed(row: Row, target: str, reached: bool) -> Row:
+    """The row with what was promised of it, and whether it holds."""
+    return replace(row, target=target, reached=reached)
 
 
 def table(rows: Iterable[Row]) -> str:

@@ -10,6 +10,7 @@ Both clients are thin: `Batch` decides what is sent, `Watch` what is read, the l
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar
 
@@ -104,7 +105,7 @@ class Client:
         """The final events of all these tickets, in their order.
 
         `OutcomeTimeout` names those without one; the others' are in `ticket.event`. A lost connection is
-        picked up again until the time is over.
+        picked up again until the time is over; a server that hangs can add the client's own time-out to it.
         """
         wanted = list(tickets)
         deadline = time.monotonic() + timeout_s
@@ -308,8 +309,9 @@ class AsyncClient:
                 watch.failure = None
                 watch.reader = asyncio.create_task(self._read_lane(watch), name=f"cancelq results {lane}")
             if gap:
-                async with watch.reader_catching_up:
-                    await self._carry_out(watch, watch.catch_up())
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(deadline - time.monotonic()), watch.reader_catching_up:
+                        await self._carry_out(watch, watch.catch_up())
             await asyncio.wait(signals, timeout=max(deadline - time.monotonic(), 0.0))
         finally:
             watch.waiting -= 1

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-import ccxt
+import ccxt  # type: ignore[import-untyped]  # it ships without types
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,7 +11,7 @@ from cancelq_worker.venues.port import Request, Target
 from tests.unit.bitget_account import BITGET, KEY, PASSPHRASE, SECRET, account, encode, target
 
 
-class Ccxt(ccxt.bitget):  # type: ignore[misc] - ccxt types its classes as Any in places
+class Ccxt(ccxt.bitget):  # type: ignore[misc]  # the same
     """ccxt's client with a clock that stands still."""
 
     now_ms = 0

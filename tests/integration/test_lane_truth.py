@@ -164,3 +164,11 @@ async def test_an_account_is_swept_by_kind_prefix_and_age(redis_url: str) -> Non
         assert rig.truth(tpsl)["state"] == rig.truth(plan)["state"] == "cancelled"
         assert rig.truth(other)["state"] == "live"
         assert not [c for c in rig.simulator.calls().entries if c["endpoint"].endswith("cancel-symbol-order")]
+
+
+async def test_a_client_id_that_a_query_would_change_is_still_found(redis_url: str) -> None:
+    async with desk(redis_url) as rig:
+        order_id = rig.order(state="filled", client_id="mm#1+a")
+        event = await rig.final(await rig.send(symbol="BTCUSDT", client_order_id="mm#1+a"))
+        assert event.status == Status.filled
+        assert event.order_id == order_id

@@ -314,6 +314,14 @@ def test_a_full_server_refuses_loudly(redis_server: RedisServer) -> None:
         assert client.submit(LANE, **CANCEL).entry_id
 
 
+def test_a_key_that_is_no_stream_is_told_at_once(client: Client, server: Redis) -> None:
+    server.set(LANE.results, "no stream")
+    ticket = client.submit(LANE, **CANCEL)
+    with pytest.raises(BrokerRefused, match="WRONGTYPE") as refused:
+        ticket.wait(60)
+    assert refused.value.code == "WRONGTYPE"
+
+
 def test_a_producer_needs_no_more_than_xadd_on_its_inbox(redis_server: RedisServer) -> None:
     with redis_server.client() as server:
         open_lane(server)

@@ -175,9 +175,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("fields", "field", "says"), BAD)
-def test_what_can_never_work_is_refused_by_field_with_a_remedy(
-    fields: dict[str, str], field: str, says: str
-) -> None:
+def test_what_can_never_work_is_refused_by_field_with_a_remedy(fields: dict[str, str], field: str, says: str) -> None:
     judged = refused(fields)
     assert judged.field == field
     assert says in judged.detail
@@ -263,6 +261,21 @@ def test_an_entry_of_exactly_the_limit_passes_and_one_byte_more_does_not() -> No
     room = MAX_ENTRY_BYTES - sum(map(len, flat(CANCEL))) - len("x_note")
     accepted({**CANCEL, "x_note": "n" * room})
     assert refused({**CANCEL, "x_note": "n" * (room + 1)}).field == "x_note"
+
+
+@pytest.mark.parametrize(
+    ("raw", "field"),
+    [
+        ([text for at in range(50_000) for text in (b"x_%d" % at, b"")], "entry"),
+        ([b"id", b"k", b"x_note", b"n" * 20_000_000], "x_note"),
+        ([b"id", b"n" * 20_000_000], "id"),
+    ],
+)
+def test_of_a_huge_entry_only_the_head_is_looked_at(raw: list[bytes], field: str) -> None:
+    judged = refused(raw)
+    assert judged.field == field
+    assert sum(len(name) + len(value) for name, value in judged.fields.items()) < MAX_ENTRY_BYTES
+    assert judged.id == ("k" if b"k" in raw[:2] else ENTRY_ID)
 
 
 def test_what_is_copied_from_a_refused_entry_stays_within_the_limit() -> None:

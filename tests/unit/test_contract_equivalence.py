@@ -39,9 +39,7 @@ VALUES = st.one_of(
     st.text("aA-_:. ,", max_size=70),
 )
 EXTRAS = st.dictionaries(st.from_regex(r"x_[a-z_]{0,5}", fullmatch=True), st.text(max_size=60), max_size=3)
-STRANGERS = st.dictionaries(
-    st.one_of(st.text(max_size=10), st.sampled_from(["Symbol", "v2"])), VALUES, max_size=1
-)
+STRANGERS = st.dictionaries(st.one_of(st.text(max_size=10), st.sampled_from(["Symbol", "v2"])), VALUES, max_size=1)
 
 
 @st.composite

@@ -10,9 +10,7 @@ MINIMAL = {b"id": b"k", b"status": b"cancelled", b"final": b"1"}
 
 
 def test_absent_fields_are_none_and_numbers_are_numbers() -> None:
-    event = Event.read(
-        "5-1", {**MINIMAL, b"lookups": b"2", b"queued_us": b"1700000000000000", b"filled": b"0.10"}
-    )
+    event = Event.read("5-1", {**MINIMAL, b"lookups": b"2", b"queued_us": b"1700000000000000", b"filled": b"0.10"})
     assert (event.entry_id, event.id, event.status, event.final) == ("5-1", "k", Status.cancelled, True)
     assert (event.lookups, event.queued_us, event.filled) == (2, 1_700_000_000_000_000, "0.10")
     assert event.symbol is None
@@ -20,9 +18,7 @@ def test_absent_fields_are_none_and_numbers_are_numbers() -> None:
 
 
 def test_fields_of_the_producer_and_of_later_versions_are_kept() -> None:
-    event = Event.read(
-        "5-1", {**MINIMAL, b"x_desk": b"delta", b"mood": b"good", b"extras": b"!", b"entry_id": b"?"}
-    )
+    event = Event.read("5-1", {**MINIMAL, b"x_desk": b"delta", b"mood": b"good", b"extras": b"!", b"entry_id": b"?"})
     assert event.entry_id == "5-1"
     assert event.extras == {"x_desk": "delta", "mood": "good", "extras": "!", "entry_id": "?"}
 

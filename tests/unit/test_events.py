@@ -11,8 +11,8 @@ from tests.unit.bitget_account import ORDER_ID
 LANE = Lane.parse("bitget:main")
 RECORD = {
     "scope": "order", "symbol": "BTCUSDT", "client_order_id": "c1", "priority": "urgent", "strategy": "mm",
-    "reason": "risk", "x_desk": "7", "queued_us": "1700000000000000", "venue": "bitget", "account": "main", "explicit": "1",
-    "not_before_ms": "1", "expires_at_ms": "2", "origin": "a-0",
+    "reason": "risk", "x_desk": "7", "queued_us": "1700000000000000", "venue": "bitget", "account": "main",
+    "explicit": "1", "not_before_ms": "1", "expires_at_ms": "2", "origin": "a-0",
 }  # fmt: skip
 CALL = {"b": "b1", "s": 1_700_000_000_200_000, "a": 1_700_000_000_230_000, "code": "43001", "http": 400}
 ENDPOINT = "/api/v2/spot/trade/cancel-order"

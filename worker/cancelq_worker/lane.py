@@ -93,6 +93,7 @@ class LaneServer:
         self._intake = Intake(self.lane, parts.venue, parts.worker)
         self._routes: dict[str, Route] = {r.name: r for r in parts.venue.routes}
         self._buckets: dict[str, Bucket] = {b.name: b for b in parts.venue.buckets}
+        self._paged = {kind for r in parts.venue.routes if r.downwards for kind in r.kinds}
         self._suspended = suspended
         self._total_s = (parts.plan.lease_us // 1000 - SEND_BY_MS - MARGIN_MS) / 1000
         self._wake = asyncio.Event()
@@ -421,7 +422,13 @@ class LaneServer:
         orders = self._orders(work, state)
         new = tuple(k for k in orders if k not in state.orders)
         state.orders = orders
-        return Move(work, state, verdict.delay_us, tell, new)
+        return Move(work, state, verdict.delay_us, tell, new, self._sort(work, state))
+
+    def _sort(self, work: Work, state: State) -> str:
+        """The order id a page of looks would reach it by."""
+        order_id = work.record.get("order_id") or state.notes.get("oid", "")
+        paged = state.stage is Stage.LOOK and state.look_class in self._paged
+        return str(order_id) if paged and str(order_id).isdigit() else ""
 
     def _orders(self, work: Work, state: State) -> tuple[str, ...]:
         known = self._p.venue.order_keys(Target(work.record, state.notes))

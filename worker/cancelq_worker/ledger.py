@@ -115,6 +115,7 @@ class Move:
     delay_us: int | None
     event: dict[str, str] | None = None
     new_orders: tuple[str, ...] = ()
+    sort: str = ""  # the order id by which pages of the look queue reach it, digits
 
 
 @dataclass(slots=True)
@@ -201,10 +202,10 @@ class LanePlan:
         return min(self.urgent_reserve, bucket.units // 5)
 
     def json(self) -> bytes:
-        stages: dict[str, dict[str, list[list[str | int]]]] = {"c": {}, "l": {}}
+        stages: dict[str, dict[str, list[list[str | int | bool]]]] = {"c": {}, "l": {}}
         for r in self.routes:
             for kind in r.kinds:
-                row: list[str | int] = [r.name, r.most, r.least, r.bucket, r.per_call, r.per_order]
+                row: list[str | int | bool] = [r.name, r.most, r.least, r.bucket, r.per_call, r.per_order, r.downwards]
                 stages[r.stage.value].setdefault(kind, []).append(row)
         return orjson.dumps(
             {
@@ -466,7 +467,7 @@ class RedisLedger:
                 _flatten(args, w.event)
             else:
                 at = "p" if w.delay_us is None else w.delay_us
-                args += ("m", w.state.queue, at, w.state.pack(), len(w.new_orders), *w.new_orders)
+                args += ("m", w.state.queue, at, w.sort, w.state.pack(), len(w.new_orders), *w.new_orders)
                 args.append(len(w.event or ()))
                 _flatten(args, w.event or {})
         return ("EVALSHA", SCRIPTS.sha["settle"], 1, self._clock, *args)

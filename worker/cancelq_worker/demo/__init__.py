@@ -13,11 +13,12 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack, closing
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
+from typing import Self
 
 from redis import Redis
 from redis.exceptions import RedisError
@@ -54,8 +55,8 @@ def run(orders: int = 5000) -> int:
     folder = Path(tempfile.mkdtemp(prefix="cancelq-demo-"))
     keep = False
     try:
-        with _interrupts():
-            report = _play(script, screen, folder)
+        with _Interrupts() as interrupts:
+            report = _play(script, screen, folder, interrupts.pause)
         keep = not report.ok
         screen.report(report, folder if keep else None)
         return Exit.UNHEALTHY if keep else Exit.OK
@@ -71,12 +72,12 @@ def run(orders: int = 5000) -> int:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _play(script: Script, screen: Screen, folder: Path) -> Report:
+def _play(script: Script, screen: Screen, folder: Path, pause: Callable[[float], None]) -> Report:
     """Starts everything, sends, watches until all is settled, drains the workers, audits."""
     with ExitStack() as stack:
         screen.starting("an embedded Valkey server, every write on disk before it is answered")
         server = stack.enter_context(EmbeddedServer(durable=True))
-        fleet = stack.enter_context(Fleet(folder, os.environ))
+        fleet = stack.enter_context(Fleet(folder, os.environ, pause))
         screen.starting("a simulated Bitget, with its limits and 5 to 25 ms of way in and out")
         venue = stack.enter_context(closing(fleet.start_venue()))
         order_ids = venue.prepare(script)
@@ -86,7 +87,7 @@ def _play(script: Script, screen: Screen, folder: Path) -> Report:
         observer = stack.enter_context(closing(Observer(server.url, venue, script.size)))
         stack.callback(_stop, senders)
         with screen.live():
-            _watch(observer, senders, fleet, screen)
+            _watch(observer, senders, fleet, screen, pause)
         _stop(senders)
         # Only then is the stream complete: nobody is left who could write a second outcome.
         fleet.drain_workers()
@@ -94,7 +95,9 @@ def _play(script: Script, screen: Screen, folder: Path) -> Report:
         return _audit(asked, observer, venue, server.url, folder)
 
 
-def _watch(observer: Observer, senders: list[Sender], fleet: Fleet, screen: Screen) -> None:
+def _watch(
+    observer: Observer, senders: list[Sender], fleet: Fleet, screen: Screen, pause: Callable[[float], None]
+) -> None:
     """Sends and looks on until every entry has its last event, or nothing has moved for too long.
 
     Raises `DemoFailed` when a process has ended or a producer cannot send.
@@ -114,7 +117,7 @@ def _watch(observer: Observer, senders: list[Sender], fleet: Fleet, screen: Scre
         if progress.still_s > STUCK_S:
             screen.stuck(progress, STUCK_S)
             return
-        time.sleep(STEP_S)
+        pause(STEP_S)
 
 
 def _stop(senders: list[Sender]) -> None:
@@ -143,20 +146,29 @@ def _write(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-@contextmanager
-def _interrupts() -> Iterator[None]:
-    """The first INT, TERM or HUP ends the demo in good order; those that follow do not disturb that."""
-    asked = False
+class _Interrupts:
+    """INT, TERM and HUP end the demo, but only at its pauses: nothing is half started or half ended then."""
 
-    def once(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if not asked:
-            asked = True
+    def __init__(self) -> None:
+        self._asked = False
+        self._before: dict[signal.Signals, signal.Handlers | Callable[[int, FrameType | None], object] | int | None]
+        self._before = {}
+
+    def pause(self, seconds: float) -> None:
+        """Waits. Raises `KeyboardInterrupt` if the demo is to end."""
+        if not self._asked:
+            time.sleep(seconds)
+        if self._asked:
             raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, once) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
+    def __enter__(self) -> Self:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._asked = True

@@ -56,10 +56,14 @@ class Child:
 
 
 class Fleet:
-    """Starts the venue and the workers; ends whatever it started when the block is left."""
+    """Starts the venue and the workers; ends whatever it started when the block is left.
 
-    def __init__(self, folder: Path, env: Mapping[str, str]) -> None:
+    Logs go to `folder`. `pause` waits for some seconds, and may raise to give up.
+    """
+
+    def __init__(self, folder: Path, env: Mapping[str, str], pause: Callable[[float], None]) -> None:
         self._folder = folder
+        self._pause = pause
         # What the user has set for real lanes, keys above all, has no business here.
         self._env = {name: value for name, value in env.items() if not name.startswith(PREFIX)}
         self._venue: Child | None = None
@@ -131,7 +135,7 @@ class Fleet:
             self.check()
             if time.monotonic() > give_up_s:
                 raise DemoFailed(f"{what} did not get ready within {START_S:.0f} s")
-            time.sleep(STEP_S)
+            self._pause(STEP_S)
 
 
 def _end(children: Sequence[Child]) -> None:

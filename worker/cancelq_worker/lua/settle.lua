@@ -10,8 +10,8 @@
 --   holds_n, then for each: scope reason for_us ('-1' without end) detail
 --   works_n, then for each: id fence verb …
 --     'f' memory_key memory_value orders_n order… known fields_n field value …   ends; known: 1 if the order's end is known
---     'm' queue at state orders_n order… fields_n field value …                  moves; queue: 'l:u:any'; at: 'p' its old
---         place, else a delay in us; orders: further orders it is now known to name; fields may be none
+--     'm' queue at sort state orders_n order… fields_n field value …                  moves; queue: 'l:u:any'; at: 'p' its old
+--         place, else a delay in us; sort: the order id it is looked for by, or empty; orders: further orders it is now known to name; fields may be none
 -- Replies  {steady, applied, {other id, …}}   the others are open intents that name an order whose end is now known
 -- A fence that does not match, or an intent at rest, is stale: nothing of that intent changes.
 -- An event is written before what it stands for is removed: every prefix of this script is safe.
@@ -117,7 +117,7 @@ for n = 1, take_number() do
   if w.verb == 'f' then
     w.memory, w.value = take_arg(), take_arg()
   else
-    w.queue, w.at, w.state = take_arg(), take_arg(), take_arg()
+    w.queue, w.at, w.sort, w.state = take_arg(), take_arg(), take_arg(), take_arg()
   end
   for i = 1, take_number() do
     w.orders[i] = take_arg()
@@ -138,7 +138,7 @@ if #works > 0 then
     local kept = redis.call('HMGET', ROOT .. 'orders', unpack(keys))
     for i, key in ipairs(keys) do lists[key] = kept[i] or '' end
   end
-  local changed, ended, unleased, set, remembered = {}, {}, {}, {}, {}
+  local changed, ended, unleased, set, remembered, sorted = {}, {}, {}, {}, {}, {}
   local hour = text(math.floor(wall / 3600000000))
 
   local function leave_order(key, id, known)
@@ -191,11 +191,21 @@ if #works > 0 then
           at = text(steady + tonumber(w.at))
         end
         queue_later(w.queue, w.id, at)
+        if w.sort ~= '' then
+          local by_id = sorted[w.queue]
+          if not by_id then
+            by_id = {}
+            sorted[w.queue] = by_id
+          end
+          by_id[#by_id + 1] = w.sort
+          by_id[#by_id + 1] = w.id
+        end
       end
     end
   end
 
   queue_all()
+  for queue, by_id in pairs(sorted) do redis.call('ZADD', ROOT .. 'sorted:' .. queue, unpack(by_id)) end
   if #remembered > 0 then
     redis.call('HSET', ROOT .. 'memory:' .. hour, unpack(remembered))
     redis.call('ZADD', ROOT .. 'memory', hour, hour)

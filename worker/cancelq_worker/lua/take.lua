@@ -3,7 +3,7 @@
 --
 -- KEYS[1]  the lane's clock
 -- ARGV[1]  the lane's plan as JSON: {venue, account, lease_us, gap_us, poll_us, window_us,
---            stages: {c|l: {kind: [[route, most, least, bucket, per_call, per_order], …]}},
+--            stages: {c|l: {kind: [[route, most, least, bucket, per_call, per_order, downwards], …]}},
 --            buckets: {name: [units, window_us, reserve]}}
 -- ARGV[2]  stages the caller has a connection for: 'c', 'l', 'cl' or '' (then only local steps are returned)
 -- ARGV[3]  id of the batch, new for every call of this script
@@ -261,11 +261,33 @@ end
 -- The words of a state line that a take reads or writes; the rest travels as it is.
 local TAKE = '^(%d+) %d %a (%d+) (%d+) (%S+) (%d+) (%a %d+) (%d+) (%S+ %S+ %S+) (%S+) (%S+ %S+ %d+ %d+) (.*)$'
 
+-- For a route that reads a page downwards from an order id: the intent that waits longest and those that wait
+-- with the ids next below its own, so that one page reaches as many as it can. Nil where that is not known.
+local function page_below(queue, where, class, carry)
+  local oldest = redis.call('ZRANGEBYSCORE', queue, '-inf', text(steady), 'LIMIT', 0, 1)[1]
+  local key = ROOT .. 'sorted:' .. where .. ':' .. class
+  local top = oldest and redis.call('ZSCORE', key, oldest)
+  if not top then return nil end
+  local found = redis.call('ZREVRANGEBYSCORE', key, top, '-inf', 'LIMIT', 0, carry + 50)
+  local times = redis.call('ZMSCORE', queue, unpack(found))
+  local ids, gone = {oldest}, {}
+  for i = 1, #found do
+    if not times[i] then
+      gone[#gone + 1] = found[i]
+    elseif tonumber(times[i]) <= steady and found[i] ~= oldest then
+      ids[#ids + 1] = found[i]
+    end
+  end
+  if #gone > 0 then redis.call('ZREM', key, unpack(gone)) end
+  return ids
+end
+
 -- Fills a call from one class. Skips what is in flight or was sent too lately; two intents of one order
 -- travel as one item; an intent that may not travel in company closes the batch at its size.
 local function fill(stage, priority, class, route, carry)
   local queue = ROOT .. 'queue:' .. lane_of(stage, priority) .. ':' .. class
-  local ids = redis.call('ZRANGEBYSCORE', queue, '-inf', text(steady), 'LIMIT', 0, carry + 50)
+  local ids = route[7] and page_below(queue, lane_of(stage, priority), class, carry)
+  if not ids then ids = redis.call('ZRANGEBYSCORE', queue, '-inf', text(steady), 'LIMIT', 0, carry + 50) end
   if #ids == 0 then return {}, 0 end
   local lines = redis.call('HMGET', ROOT .. 'state', unpack(ids))
   local words, keys = {}, {}
@@ -361,6 +383,7 @@ local function grant(stage, priority, class, route, batch, items, in_batch)
   redis.call('HSET', ROOT .. 'state', unpack(sets))
   redis.call('ZADD', ROOT .. 'leases', unpack(leases))
   redis.call('ZREM', ROOT .. 'queue:' .. where .. ':' .. class, unpack(ids))
+  if route[7] then redis.call('ZREM', ROOT .. 'sorted:' .. where .. ':' .. class, unpack(ids)) end
   fix_head(where, class)
   if stage == 'c' then
     local sent, till = {}, text(steady + plan.lease_us + plan.gap_us)

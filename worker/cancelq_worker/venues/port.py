@@ -34,7 +34,8 @@ class Route:
 
     `kinds`: the classes of intents it serves (the part of a class before `:`); `most`: orders one call may
     carry; `least`: from how many it is worth its call; a call costs `per_call` units of `bucket`, plus
-    `per_order` for each order in it.
+    `per_order` for each order in it. `downwards`: it reads a page of orders from an id downwards, so the intents
+    with neighbouring order ids are taken together.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Route:
     least: int = 1
     per_call: int = 1
     per_order: int = 0
+    downwards: bool = False
 
 
 @dataclass(frozen=True, slots=True)

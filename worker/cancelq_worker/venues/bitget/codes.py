@@ -54,6 +54,7 @@ _ROWS: tuple[tuple[Word, str, str], ...] = (
     (Word.ACCOUNT, "40018 40038", "BG-doc: IP address not allowed"),
     (Word.ACCOUNT, "40013 40022 40023 40024 40026 40031 40710 50012 50013", "BG-doc: account restricted or frozen"),
     (Word.ACCOUNT, "40000 40103 40104 40111 40027 40035 40100 40101", "BG-doc: region, identity"),
+    (Word.ACCOUNT, "40099", "captures: exchange environment is incorrect, a demo key on the live side or the reverse"),
     (Word.ACCOUNT, "40085 40115 40128 25245", "ccxt capture, BG-doc: account mode, classic or unified (UTA)"),
     (Word.CLOCK, "40004 40005 40008 40078 40079", "BG-doc, ccxt: time stamp"),
     (Word.FAILED, "40081 40105 40110 22030", "BG-doc: not available in demo"),
@@ -71,6 +72,8 @@ REMEDIES: dict[str, str] = {
     "40012": "key or passphrase is wrong: check API_KEY and PASSPHRASE",
     "40014": "the key lacks a permission: give it Spot trade",
     "40018": "this address is not on the key's IP list: add it at Bitget",
+    "40037": "the API key does not exist: check API_KEY",
+    "40099": "the key belongs to the other environment: set or remove demo = true for this account",
     "40085": "the account was switched to a unified account (UTA), which the classic v2 calls do not serve",
 }
 
