@@ -96,9 +96,7 @@ class ValkeyEmbedded(RedisServer):
         return self._embedded.pid
 
     def start(self) -> None:
-        embedded = EmbeddedServer(
-            durable=self.durable, port=self.port, data_dir=self.folder, config=self.config
-        )
+        embedded = EmbeddedServer(durable=self.durable, port=self.port, data_dir=self.folder, config=self.config)
         embedded.start()
         self._embedded = embedded
 

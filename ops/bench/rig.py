@@ -147,9 +147,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def wait_for(
-    what: str, ready: Callable[[], bool], process: subprocess.Popen[bytes], within_s: float = START_S
-) -> None:
+def wait_for(what: str, ready: Callable[[], bool], process: subprocess.Popen[bytes], within_s: float = START_S) -> None:
     """Polls until `ready`; BenchFailed if the process ends or the time is over first."""
     give_up_s = time.monotonic() + within_s
     while not ready():
@@ -263,7 +261,13 @@ def worker(server: Server, at: Venue, accounts: Sequence[str], profile: Path | N
         env |= {f"{name}PASSPHRASE": keys["passphrase"], f"{name}BASE_URL": at.url, f"{name}LIMITS": limits}
     with tempfile.TemporaryDirectory(prefix="cancelq-bench-") as folder:
         log = Path(folder) / "log"
-        command = [sys.executable, "-c", PROFILED_CLI if profile else CLI, "worker", *([str(profile)] if profile else [])]
+        command = [
+            sys.executable,
+            "-c",
+            PROFILED_CLI if profile else CLI,
+            "worker",
+            *([str(profile)] if profile else []),
+        ]
         process = _start(command, env, log)
         try:
             yield Worker(process, log)

@@ -17,7 +17,7 @@ import rig
 import uvloop
 from redis import Redis
 from report import Row, aimed
-from rig import BenchFailed, RedisTime, Server, Venue, cpu_s
+from rig import RedisTime, Server, Venue, cpu_s
 
 from cancelq.contract import Lane
 from cancelq_worker.ledger import command, connect, read_entries
@@ -166,9 +166,7 @@ def _reading(worker: rig.Worker, server: Server, venue: Venue, settled: int) -> 
     )
 
 
-def _first_event(
-    redis: Redis, lanes: Sequence[Lane], worker: rig.Worker, server: Server, venue: Venue
-) -> _Reading:
+def _first_event(redis: Redis, lanes: Sequence[Lane], worker: rig.Worker, server: Server, venue: Venue) -> _Reading:
     rig.wait_for("the first event", lambda: bool(redis.exists(*(lane.results for lane in lanes))), worker.process)
     rig.wait_for("the first event", lambda: _told(redis, lanes) > 0, worker.process)
     return _reading(worker, server, venue, _told(redis, lanes) // 2)

@@ -335,7 +335,7 @@ class RedisLedger:
                         raise
                 await self._client.xgroup_destroy(stream, "cancelq-make")
         limits = {b.name: b.units for b in self._plan.buckets}
-        await cast("Awaitable[int]", self._client.hset(self._plan.lane.key("limits"), mapping=limits))
+        await self._client.hset(self._plan.lane.key("limits"), mapping=cast("dict[Any, Any]", limits))
         return await self.cursor()
 
     async def cursor(self) -> str:
@@ -365,8 +365,8 @@ class RedisLedger:
 
     async def _pipeline(self, commands: list[tuple[Any, ...]]) -> list[Any]:
         async with self._client.pipeline(transaction=False) as pipe:
-            for command in commands:
-                pipe.execute_command(*command)
+            for words in commands:
+                pipe.execute_command(*words)
             replies = await pipe.execute(raise_on_error=False)
         lost = [i for i, r in enumerate(replies) if isinstance(r, NoScriptError)]
         if lost:
@@ -424,7 +424,7 @@ class RedisLedger:
 
     async def lift(self, reason: str) -> None:
         """Ends the lane's hold for one reason; holds for other reasons stay."""
-        await cast("Awaitable[int]", self._client.hdel(self._plan.lane.key("hold"), f"*|{reason}"))
+        await self._client.hdel(self._plan.lane.key("hold"), f"*|{reason}")
 
     def _admit(self, admission: Admission) -> tuple[Any, ...]:
         args: list[Any] = [admission.cursor, admission.last, len(admission.items)]
