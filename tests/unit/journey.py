@@ -119,8 +119,7 @@ class Journey:
         made = work.target
         asked_ms = int(self.fields["queued_us"]) // 1000
         made.age_band_ms = (asked_ms - 5, asked_ms + 6)
-        sent_at = work.before.notes.get("sent_at")
-        made.may_cancel = sent_at is None or self.now_us - sent_at >= BITGET.timing.gap_us
+        made.may_cancel = bool(work.before.notes.get("may", 1))
         return made
 
 

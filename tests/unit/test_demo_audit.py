@@ -5,12 +5,15 @@ Each test starts from a small day on which everything went well and doctors one 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from io import StringIO
 
 import pytest
+from rich.console import Console
 
 from cancelq.contract import Event, Status
 from cancelq_worker.demo.audit import Asked, BucketUse, Naming, OrderTruth, Report, VenueCall, audit
 from cancelq_worker.demo.latency import percentile
+from cancelq_worker.demo.summary import view
 
 T0_US = 1_795_228_645_000_000
 
@@ -300,6 +303,17 @@ def test_latency_is_told_by_priority_and_without_timed_ones(day: Day) -> None:
     urgent, normal = day.audit().latency
     assert (urgent.priority, urgent.count, urgent.settled_p99_ms) == ("urgent", 1, 4.0)
     assert (normal.priority, normal.count, normal.sent_p50_ms, normal.settled_p99_ms) == ("normal", 1, 2.0, 5.0)
+
+
+def test_a_person_is_shown_up_to_twenty_findings_and_how_many_there_are(day: Day) -> None:
+    day.events += [told(f"stray-{n}") for n in range(25)]
+    console = Console(width=80, file=StringIO(), record=True)
+    console.print(view(day.audit()))
+    shown = console.export_text()
+    assert "stray-19: a final event of an intent that nobody sent" in shown
+    assert "stray-20" not in shown
+    assert "… and 5 more" in shown
+    assert "FAILED: 25 things" in shown
 
 
 @pytest.mark.parametrize(("percent", "value"), [(50, 50), (99, 99), (100, 100), (1, 1)])

@@ -45,7 +45,7 @@ from cancelq_worker.ledger import (
     is_memory_full,
 )
 from cancelq_worker.state import State, Work
-from cancelq_worker.venues.port import Bucket, Reply, Route, Stage, Target, Venue, Word
+from cancelq_worker.venues.port import ABOUT_THE_CALL, Bucket, Reply, Route, Stage, Target, Venue, Word
 from cancelq_worker.verdict import Finish, Judge, Moment, Silence, Verdict
 
 log = structlog.get_logger("cancelq.lane")
@@ -326,8 +326,7 @@ class LaneServer:
             # Entry ids and creation times are both whole milliseconds, rounded down.
             doubt_us = clock.uncertainty_us + self._p.redis_clock.uncertainty_us
             target.age_band_ms = ((asked_us - doubt_us) // 1000, (asked_us + 1_000 + doubt_us) // 1000 + 1)
-            sent_at = work.before.notes.get("sent_at")
-            target.may_cancel = sent_at is None or call.batch.steady_us - sent_at >= self._p.venue.timing.gap_us
+            target.may_cancel = bool(work.before.notes.get("may", 1))
         return target
 
     def _answered(self, call: _Call, targets: list[Target], exchange: Exchange) -> Outcome:
@@ -580,7 +579,7 @@ class _Call:
 
 
 #: Words after which the venue has surely not touched the order: no gap is owed to it.
-_NOT_EXECUTED = frozenset({Word.REFUSED, Word.ACCOUNT, Word.CLOCK, Word.SPLIT})
+_NOT_EXECUTED = ABOUT_THE_CALL | {Word.SPLIT}
 
 _LOCAL_ENDS = {
     "expired": (Status.expired, "expires_at_ms passed before anything was sent"),

@@ -258,7 +258,7 @@ class Scripts:
     async def load(self, client: aioredis.Redis) -> None:
         """Loads every script. Idempotent, so that it may be repeated after any error."""
         for source in self.source.values():
-            await cast("Awaitable[str]", client.script_load(source))
+            await client.script_load(source)
 
     async def run(self, client: aioredis.Redis, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         """One script, loaded again if the server lost it."""

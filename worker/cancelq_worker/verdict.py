@@ -14,7 +14,7 @@ from typing import Any
 
 from cancelq.contract import Status
 from cancelq_worker.state import State
-from cancelq_worker.venues.port import ENDED, Reply, Stage, Target, Venue, Word
+from cancelq_worker.venues.port import ABOUT_THE_CALL, ENDED, Reply, Stage, Target, Venue, Word
 
 MS = 1_000
 
@@ -26,6 +26,7 @@ class Policy:
     max_attempts: int = 5
     max_lookups: int = 40
     max_walk_lookups: int = 160
+    max_unread: int = 400
     lookup_budget_us: int = 10_000_000
     sweep_budget_us: int = 20_000_000
     retry_base_us: int = 200 * MS
@@ -83,9 +84,6 @@ _ENDS = {
     Word.CLOSED: Status.closed,
 }
 
-#: Replies that mean the call was not carried out for reasons outside the intent: it keeps its place and counts.
-RETURNED = frozenset({Word.REFUSED, Word.ACCOUNT, Word.CLOCK})
-
 
 @dataclass(frozen=True, slots=True)
 class Judge:
@@ -97,7 +95,7 @@ class Judge:
 
     def cancel(self, before: State, taken: State, fields: dict[str, str], reply: Reply, at: Moment) -> Verdict:
         """What follows from the reply to a cancel. `before` is the state ahead of the take, `taken` after it."""
-        if reply.word in RETURNED:
+        if reply.word in ABOUT_THE_CALL:
             return Go(_restored(before, taken), None, reply)
         state = _with_call(taken, reply, at)
         if fields["scope"] in ("symbol", "account"):
@@ -114,7 +112,7 @@ class Judge:
             case Word.DOUBTED:
                 return Finish(Status.rejected, "reply", reply.text, state, reply)
             case Word.ACKNOWLEDGED:
-                state.notes["ack"] = 1
+                state.notes["ack"] = state.notes["known"] = 1
                 go = self._look_first(state, fields, reply, self.venue.timing.look_after_us)
                 return replace(go, tell=Status.accepted, detail="acknowledged by the venue; to be confirmed")
             case Word.GONE:
@@ -125,7 +123,7 @@ class Judge:
 
     def look(self, before: State, taken: State, fields: dict[str, str], reply: Reply, at: Moment) -> Verdict:
         """What follows from the reply to a look."""
-        if reply.word in RETURNED:
+        if reply.word in ABOUT_THE_CALL:
             return Go(_restored(before, taken), None, reply)
         state = taken
         state.notes.setdefault("t0", at.steady_us)
@@ -175,14 +173,15 @@ class Judge:
     def _still_open(self, state: State, fields: dict[str, str], reply: Reply, at: Moment) -> Verdict:
         sent = int(state.notes.get("sent_at", state.notes["t0"]))
         since_us = at.steady_us - sent
+        state.notes["known"] = 1
+        if state.lookups >= self._most_lookups(state):
+            return Finish(Status.unresolved, "query", "still open, and the look-ups are used up", state, reply)
         if state.notes.get("ack") and since_us < self.venue.timing.patience_us:
             # Acknowledged and still shown: the venue works asynchronously, or its list is stale.
             return self._look_again(state, fields, reply, 40 * MS, 800 * MS)
         if state.attempts >= self.policy.max_attempts:
             detail = f"still open after {state.attempts} attempts"
             return Finish(Status.unresolved, "query", detail, state, reply)
-        if state.lookups >= self._most_lookups(state):
-            return Finish(Status.unresolved, "query", "still open, and the look-ups are used up", state, reply)
         delay = max(0, self.venue.timing.gap_us - since_us) + self._jitter(
             self.policy.retry_base_us, self.policy.retry_most_us, state.attempts
         )
@@ -197,7 +196,7 @@ class Judge:
         state.notes["abs"] = absent
         elapsed = at.steady_us - int(state.notes["t0"])
         plan = self.venue.next_look(_target(fields, state))
-        if plan.done and elapsed >= self.policy.lookup_budget_us:
+        if plan.done and (plan.gap or elapsed >= self.policy.lookup_budget_us):
             return self._never_seen(state, reply, plan.gap)
         if state.lookups >= self._most_lookups(state):
             return Finish(Status.unresolved, "query", "look-ups are used up, not every place was read", state, reply)
@@ -206,7 +205,9 @@ class Judge:
             plan = self.venue.next_look(_target(fields, state))
         state.look_class = plan.look_class
         if reply.word is Word.UNREAD:
-            if "walk" not in state.notes:
+            unread = int(state.notes.get("u", 0)) + 1
+            if "walk" not in state.notes and unread <= self.policy.max_unread:
+                state.notes["u"] = unread
                 state.lookups = before.lookups  # the page served another; each page settles or passes at least one
             return Go(state, 0, reply)
         base = 50 * MS if state.notes.get("ack") else 150 * MS
@@ -216,8 +217,8 @@ class Judge:
     def _never_seen(self, state: State, reply: Reply, gap: str) -> Finish:
         if gap:
             return Finish(Status.unresolved, "query", f"not seen, but {gap}", state, reply)
-        if state.notes.get("ack"):
-            detail = "the venue acknowledged a cancel of this order and then shows it nowhere"
+        if state.notes.get("known"):
+            detail = "the venue knew this order, and now shows it nowhere"
             return Finish(Status.unresolved, "query", detail, state, reply)
         return Finish(Status.not_found, "query", "every place that could hold this order was read", state, reply)
 
@@ -265,15 +266,18 @@ class Judge:
             state.notes["sweep"] = sweep
         tell = Status.accepted if reply.word is Word.ACKNOWLEDGED else Status.retrying
         detail = "acknowledged by the venue; the open lists decide" if tell is Status.accepted else reply.text
-        first = state.attempts == 1
-        state.cancel_class = self.venue.cancel_class(_target(fields, state))
+        first = tell if state.attempts == 1 else None
         if todo:
             state.stage = Stage.CANCEL
-            return Go(state, 0, reply, tell if first else None, detail)
+            state.cancel_class = self.venue.cancel_class(_target(fields, state))
+            return Go(state, 0, reply, first, detail)
+        if bulk or sweep.get("end"):
+            return replace(
+                self._next_pass(state, fields, reply, at, self.venue.timing.look_after_us), tell=first, detail=detail
+            )
         state.stage = Stage.LOOK
         state.look_class = self.venue.next_look(_target(fields, state)).look_class
-        delay = self.venue.timing.look_after_us if bulk else 0
-        return Go(state, delay, reply, tell if first else None, detail)
+        return Go(state, 0, reply, first, detail)
 
     def _sweep_looked(self, state: State, fields: dict[str, str], reply: Reply, at: Moment) -> Verdict:
         if reply.word is not Word.LISTED:
@@ -306,10 +310,17 @@ class Judge:
             unsure = int(sweep.get("unsure", 0))
             detail = f"{still} orders are still open" + (f", {unsure} of an age nobody can tell" if unsure else "")
             return Finish(Status.unresolved, "query", detail, state, reply, open_orders=still)
-        state.notes["sweep"] = {}
+        return self._next_pass(state, fields, reply, at, min(2_000 * MS, max(100 * MS, stalled_us // 3)))
+
+    def _next_pass(self, state: State, fields: dict[str, str], reply: Reply, at: Moment, delay_us: int) -> Go:
+        """All lists once more. Within the gap after a cancel they are only counted: what was cancelled is given
+        the time to close, and no order is named twice within it."""
+        sent_at = state.notes.get("sent_at")
+        may = sent_at is None or at.steady_us + delay_us - int(sent_at) >= self.venue.timing.gap_us
+        state.notes["sweep"], state.notes["may"] = {}, int(may)
+        state.stage = Stage.LOOK
         state.look_class = self.venue.next_look(_target(fields, state)).look_class
-        # Half of a gap apart, so that what was cancelled has closed and what was not may be cancelled again.
-        return Go(state, min(2_000 * MS, max(100 * MS, stalled_us // 3)), reply)
+        return Go(state, delay_us, reply)
 
     def _sweep_failed(self, state: State, fields: dict[str, str], reply: Reply) -> Verdict:
         fails = int(state.notes.get("f", 0)) + 1

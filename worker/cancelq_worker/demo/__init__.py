@@ -89,7 +89,9 @@ def _play(script: Script, screen: Screen, folder: Path, pause: Callable[[float],
         with screen.live():
             _watch(observer, senders, fleet, screen, pause)
         _stop(senders)
-        # Only then is the stream complete: nobody is left who could write a second outcome.
+        for sender in senders:
+            sender.join(SEND_S)
+        # Only now is the stream complete: nobody is left who could write a second outcome.
         fleet.drain_workers()
         asked = [entry for sender in senders for entry in sender.asked]
         return _audit(asked, observer, venue, server.url, folder)
@@ -123,9 +125,6 @@ def _watch(
 def _stop(senders: list[Sender]) -> None:
     for sender in senders:
         sender.stop()
-    for sender in senders:
-        if sender.is_alive():
-            sender.join(SEND_S)
 
 
 def _audit(asked: list[Asked], observer: Observer, venue: Venue, redis_url: str, folder: Path) -> Report:

@@ -18,6 +18,7 @@ from cancelq_worker.demo.progress import Progress
 
 LINE_EVERY_S = 1.0
 BAR_WIDTH = 36
+PATIENCE = "Orders nobody knows are looked for during 10 s, so the last ones take a while."
 # In this order, so that a line stays where it is while others appear.
 OUTCOMES = (
     "cancelled", "filled", "triggered", "closed", "not_found",
@@ -98,7 +99,7 @@ def _view(progress: Progress) -> RenderableType:
     )
     tables = Table.grid(padding=(0, 4))
     tables.add_row(_outcomes(progress), _calls(progress))
-    return Group(bar, Text(), tables)
+    return Group(bar, Text(), tables, Text("\n" + PATIENCE, style="dim"))
 
 
 def _outcomes(progress: Progress) -> Table:

@@ -36,7 +36,8 @@ def view(report: Report) -> RenderableType:
 
 def _kinds(report: Report) -> Table:
     table = _table("kind of cancel", "sent", "expected", "got", "agree", "missing", "doubled")
-    table.columns[2].justify = "left"
+    expected = table.columns[2]
+    expected.justify, expected.no_wrap = "left", True
     for row in report.rows:
         table.add_row(
             row.kind,
@@ -90,7 +91,7 @@ def _bad(count: int) -> Text:
 def _table(first: str, *others: str) -> Table:
     """Without lines; the first column is text, the others are numbers."""
     table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column(first)
+    table.add_column(first, no_wrap=True)
     for name in others:
         table.add_column(name, justify="right")
     return table
@@ -113,17 +114,13 @@ def _by_worker(settled_by: Counter[str]) -> str:
 
 
 def _listed(findings: list[Finding]) -> Iterator[RenderableType]:
-    if not findings:
-        return
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("kind", "id", "what is wrong"):
-        table.add_column(name, overflow="fold")
+    """One line each, so that an id can be searched for."""
     for finding in findings[:FINDINGS_SHOWN]:
-        table.add_row(finding.kind, finding.id, finding.problem)
-    yield table
+        yield Text(f"{finding.kind}, {finding.id}: {finding.problem}")
     if len(findings) > FINDINGS_SHOWN:
         yield Text(f"… and {len(findings) - FINDINGS_SHOWN:,} more")
-    yield Text()
+    if findings:
+        yield Text()
 
 
 def _verdict(report: Report) -> Text:

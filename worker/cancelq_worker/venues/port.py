@@ -145,6 +145,10 @@ class Word(Enum):
 ENDED = frozenset({Word.CANCELLED, Word.FILLED, Word.TRIGGERED, Word.CLOSED})
 
 
+#: The words about the call, the account or the limit: the order was not touched, and nothing was learnt of it.
+ABOUT_THE_CALL = frozenset({Word.REFUSED, Word.ACCOUNT, Word.CLOCK})
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """What one call said about one target.

@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import orjson
 
 from cancelq_worker.venues.bitget import looks, signing, sweeps
-from cancelq_worker.venues.bitget.codes import OK, REMEDIES, word_of
+from cancelq_worker.venues.bitget.codes import CODES, OK, REMEDIES, word_of
 from cancelq_worker.venues.port import (
     Answer,
     Bucket,
@@ -60,7 +60,6 @@ ROUTES: Final[tuple[Route, ...]] = (
 ENDPOINTS: Final = {"sweep-cancel": "batch-cancel-order"}
 
 _SYMBOL = re.compile(r"[A-Za-z0-9]{2,32}")
-_DIGITS = re.compile(r"[0-9]{1,32}")
 
 #: The venue's parameter names in the words of an intent.
 _FIELDS: Final = (("symbol", "symbol"), ("clientoid", "client_order_id"), ("orderid", "order_id"))
@@ -129,11 +128,13 @@ class Bitget:
     def encode(self, route: Route, targets: Sequence[Target]) -> Request:
         if not targets:
             raise ValueError("a call must name what it is about")
+        if len(targets) > route.most:
+            raise ValueError(f"{route.name} may name {route.most} orders in one call, not {len(targets)}")
         if route.stage is Stage.LOOK:
             path, params = (
                 sweeps.query(route, targets[0]) if route.name in sweeps.NAMES else looks.query(route, targets)
             )
-            return Request("GET", API + path, urlencode(sorted(params.items())))
+            return Request("GET", API + path, urlencode(sorted(params.items()), quote_via=quote))
         body = _cancel_body(route, targets)
         return Request("POST", self.endpoint(route.name), body=orjson.dumps(body))
 
@@ -183,9 +184,9 @@ def _unfit(fields: Mapping[str, str]) -> Unfit | None:
     if symbol is not None and not _SYMBOL.fullmatch(symbol):
         right = re.sub(r"[^A-Za-z0-9]", "", symbol).upper() or "BTCUSDT"
         return Unfit("symbol", f"symbol: Bitget spells pairs without a separator; {symbol!r} should be {right!r}")
-    if symbol is not None and symbol.islower():
+    if symbol is not None and symbol != symbol.upper():
         return Unfit("symbol", f"symbol: Bitget spells pairs in capitals; {symbol!r} should be {symbol.upper()!r}")
-    if order_id is not None and not _DIGITS.fullmatch(order_id):
+    if order_id is not None and not looks.is_order_id(order_id):
         return Unfit("order_id", "order_id: Bitget's order ids are digits; put your own id into client_order_id")
     if fields["scope"] == "tpsl" and not order_id:
         return Unfit("order_id", "order_id: missing; Bitget cancels TP/SL orders by order_id only")
@@ -233,6 +234,8 @@ def _batch_body(refs: list[tuple[str, dict[str, str]]]) -> dict[str, Any]:
     if not refs:
         raise ValueError("a batch must name at least one order")
     symbols = {symbol for symbol, _ in refs}
+    if "" in symbols:
+        raise ValueError("a batch must name the symbol of every order")
     if len(symbols) == 1:
         return {"symbol": symbols.pop(), "batchMode": "single", "orderList": [ref for _, ref in refs]}
     return {"batchMode": "multiple", "orderList": [{"symbol": symbol, **ref} for symbol, ref in refs]}
@@ -256,18 +259,20 @@ def _payload(answer: Answer) -> dict[str, Any] | None:
 def read_failure(answer: Answer) -> Reply | None:
     """What stands against the whole call, or None if the venue says `00000` under HTTP 200."""
     data = _payload(answer)
-    code = str(data.get("code", "")) if data else ""
+    code = str(data.get("code", ""))[:16] if data else ""
     text = str(data.get("msg", ""))[:200] if data else ""
+    if answer.status >= 500:
+        # It may come from a gateway in front of a venue that did execute, whatever it says.
+        return Reply(Word.UNCLEAR, code, f"HTTP {answer.status}: {text}", answer.status)
     if answer.status == 429 or code == "429":
         return Reply(Word.REFUSED, code or "429", text or "too many requests", 429)
-    if answer.status == 403 and word_of(code) is Word.UNCLEAR:
+    if answer.status == 403 and code not in CODES:
         return Reply(Word.REFUSED, code, "HTTP 403: this address is blocked", 403, retry_us=300 * SECOND_US)
     if code == OK and answer.status == 200:
         return None
     if data is None or not code:
         return Reply(Word.UNCLEAR, "", f"HTTP {answer.status} with an unreadable answer", answer.status)
-    if code == OK or answer.status >= 500:
-        # Success under an error status, or a known code from a gateway: believe neither.
+    if code == OK:  # success under another status: not believed
         return Reply(Word.UNCLEAR, code, f"HTTP {answer.status}: {text}", answer.status)
     return Reply(word_of(code), code, REMEDIES.get(code) or text, answer.status)
 
@@ -275,7 +280,7 @@ def read_failure(answer: Answer) -> Reply | None:
 def _whole_call(failure: Reply, orders: int) -> Reply:
     """A refusal of the whole call, for each order in it."""
     word, text = failure.word, failure.text
-    if orders > 1 and word is Word.FAILED:
+    if orders > 1 and word in (Word.FAILED, Word.DOUBTED):
         word = Word.SPLIT  # one entry may have spoilt it
     elif orders > 1 and word is Word.GONE:
         word = Word.UNCLEAR  # says "no such order" without saying which
@@ -320,7 +325,7 @@ def _acknowledged(row: Mapping[str, Any], status: int) -> Reply:
         Word.ACKNOWLEDGED,
         OK,
         http_status=status,
-        order_id=order_id if _DIGITS.fullmatch(order_id) else "",
+        order_id=order_id if looks.is_order_id(order_id) else "",
         client_order_id=looks.safe_client_id(client_id),
     )
 
@@ -329,13 +334,13 @@ def _read_batch(targets: Sequence[Target], data: Any, status: int) -> list[Reply
     if not isinstance(data, dict):
         return [Reply(Word.UNCLEAR, OK, "an answer without data", status)] * len(targets)
     said: dict[str, Reply] = {}
-    # Failures last: an order in both lists was not surely acknowledged.
-    for row in _rows(data.get("successList")):
+    replies = [(row, _acknowledged(row, status)) for row in _rows(data.get("successList"))]
+    replies += [(row, _refused_item(row, status)) for row in _rows(data.get("failureList"))]
+    for row, reply in replies:
         for key in _row_keys(row):
-            said[key] = _acknowledged(row, status)
-    for row in _rows(data.get("failureList")):
-        for key in _row_keys(row):
-            said[key] = _refused_item(row, status)
+            if key in said and said[key].word is not reply.word:
+                reply = Reply(Word.UNCLEAR, OK, "the answer says two things about this order", status)
+            said[key] = reply
     missing = Reply(Word.UNCLEAR, OK, "the answer does not mention this order", status)
     return [said.get(f"i:{t.order_id}" if t.order_id else f"c:{t.client_order_id}", missing) for t in targets]
 
@@ -354,7 +359,7 @@ def _row_keys(row: Mapping[str, Any]) -> list[str]:
 
 
 def _refused_item(row: Mapping[str, Any], status: int) -> Reply:
-    code = str(row.get("errorCode") or "")
+    code = str(row.get("errorCode") or "")[:16]
     text = str(row.get("errorMsg") or "")[:200]
     word = word_of(code)
     if word in (Word.SPLIT, Word.ACCOUNT, Word.CLOCK):

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
-from cancelq_worker.venues.port import NextLook, Reply, Route, Stage, Target, Word
+from cancelq_worker.venues.port import ABOUT_THE_CALL, NextLook, Reply, Route, Stage, Target, Word
 
 SCOPES: Final = ("order", "tpsl", "stop")
 PAGE: Final = 100
@@ -43,6 +44,8 @@ _PATHS: Final = {
     "stop-history": "history-plan-order",
     "stop-open": "current-plan-order",
 }
+#: Routes whose answer has its list under `orderList`.
+_UNDER_A_NAME: Final = ("stop-history", "stop-open")
 #: The place a route reads, where it is not the route's own name.
 _PLACES: Final = {"history-page": "history", "order-info": "info"}
 
@@ -69,6 +72,8 @@ _STATES: Final = {
 #: Ids that read the same with and without percent-encoding. Which of the two Bitget signs is not documented
 #: clearly, so other ids are not put into a query: they are found by walking the lists.
 _PLAIN_IN_QUERY = re.compile(r"[A-Za-z0-9_.~-]{1,64}")
+_ORDER_ID = re.compile(r"[0-9]{1,32}", re.ASCII)
+_AMOUNT = re.compile(r"[0-9]{1,30}(\.[0-9]{1,30})?", re.ASCII)
 _SAFE_ID = re.compile(r"[!-+\--~]{1,64}")  # printable, without space and comma
 
 
@@ -77,8 +82,11 @@ def safe_client_id(text: str) -> str:
     return text if _SAFE_ID.fullmatch(text) else ""
 
 
+COURTESY_FAILS: Final = 3
+_OTHER_SCOPES: Final = ("tpsl-open", "stop-open")
+
 #: Everything to be read before an order may be called unknown; orderInfo first and last, some time apart.
-_PLACES_OF_AN_ORDER: Final = ("info", "history", "open", "tpsl-open", "stop-open", "info")
+_PLACES_OF_AN_ORDER: Final = ("info", "history", "open", *_OTHER_SCOPES, "info")
 
 
 # -- where to look next --------------------------------------------------------------------------------------
@@ -106,6 +114,8 @@ def _next_for_order(target: Target, n: int) -> NextLook:
         return NextLook("any")
     absent = dict(target.notes.get("abs", {}))
     for place in _PLACES_OF_AN_ORDER:
+        if place in _OTHER_SCOPES and int(target.notes.get("f", 0)) >= COURTESY_FAILS:
+            continue  # an order of this scope cannot stand there: it only helps whoever named the wrong scope
         if absent.get(place, 0) == 0:
             return NextLook(place)
         absent[place] -= 1
@@ -191,45 +201,53 @@ def failed(route: Route, failure: Reply) -> Reply:
     place = _PLACES.get(route.name, route.name)
     if failure.word is Word.GONE and route.name == "order-info":
         return Reply(Word.ABSENT, failure.code, failure.text, failure.http_status, place=place)
-    word = failure.word
-    if word in (Word.FAILED, Word.SPLIT, Word.DOUBTED, Word.GONE, Word.AGAIN):
-        word = Word.UNCLEAR
+    word = failure.word if failure.word in ABOUT_THE_CALL or failure.word is Word.LATER else Word.UNCLEAR
     return Reply(word, failure.code, failure.text, failure.http_status, place=place, retry_us=failure.retry_us)
 
 
-def page_rows(data: Any) -> list[dict[str, Any]] | None:
-    """The rows of a list answer, plain or under `orderList`; None if there is no list."""
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A list answer. `whole`: every row could be read, so what is not among them is not on the page."""
+
+    rows: list[dict[str, Any]]
+    ids: list[int]
+    ended: bool
+    whole: bool
+
+
+def read_page(data: Any) -> Page | None:
+    """A list answer, plain or under `orderList`; None if there is no list: that is not an empty one."""
+    more = None
     if isinstance(data, dict):
-        data = data.get("orderList")
-        if data is None:
-            data = []
+        more = data.get("nextFlag")
+        data = [] if data.get("orderList") is None and more is False else data.get("orderList")
     if not isinstance(data, list):
         return None
-    return [row for row in data if isinstance(row, dict)]
+    rows = [row for row in data if isinstance(row, dict) and is_order_id(row.get("orderId"))]
+    ended = not more if isinstance(more, bool) else len(data) < PAGE
+    return Page(rows, [int(row["orderId"]) for row in rows], ended, len(rows) == len(data))
 
 
-def page_ended(data: Any, rows: list[dict[str, Any]]) -> bool:
-    """Whether a list page was the last one."""
-    if isinstance(data, dict) and isinstance(data.get("nextFlag"), bool):
-        return not data["nextFlag"]
-    return len(rows) < PAGE
+def is_order_id(value: Any) -> bool:
+    """Whether this can be an order's id: decimal digits, as text."""
+    return isinstance(value, str) and _ORDER_ID.fullmatch(value) is not None
 
 
 def read(route: Route, targets: Sequence[Target], data: Any) -> list[Reply]:
     """One reply per target from a list answer."""
     place = _PLACES.get(route.name, route.name)
-    rows = page_rows(data)
-    if rows is None:
+    page = read_page(data) if isinstance(data, list) or route.name in _UNDER_A_NAME else None
+    if page is None:
         return [Reply(Word.UNCLEAR, text="an answer without a list", place=place)] * len(targets)
-    by_id = {str(row.get("orderId") or ""): row for row in rows}
-    by_client = {str(row.get("clientOid") or ""): row for row in rows}
-    absent = _absence(route, targets, data, rows)
+    by_id = {str(row["orderId"]): row for row in page.rows}
+    by_client = {str(row.get("clientOid") or ""): row for row in page.rows}
+    absent = _absence(route, targets, page)
 
     def one(target: Target) -> Reply:
         row = by_id.get(target.order_id) if target.order_id else by_client.get(target.client_order_id or "")
         if row is None:
             return absent(target, place)
-        if target.scope == "order" and place in ("tpsl-open", "stop-open"):
+        if target.scope == "order" and place in _OTHER_SCOPES:
             return _wrong_scope(place)
         return _sighting(target, row, place)
 
@@ -242,46 +260,52 @@ def _wrong_scope(place: str) -> Reply:
 
 
 def _sighting(target: Target, row: Mapping[str, Any], place: str) -> Reply:
-    state = str(row.get("status") or "")
+    state = str(row.get("status") or "")[:40]
     word = _STATES.get(state.lower(), Word.UNCLEAR)
     volume = str(row.get("baseVolume") or "")
-    filled = volume if re.fullmatch(r"[0-9]+(\.[0-9]+)?", volume) and float(volume) > 0 else ""
+    filled = volume if _AMOUNT.fullmatch(volume) and volume.strip("0.") else ""
     if target.scope == "tpsl" and word is Word.FILLED and not filled:
         word = Word.TRIGGERED  # the trigger fired; what it placed is another order
-    child = str(row.get("executeOrderId") or "")
     return Reply(
         word,
-        text="" if word is not Word.UNCLEAR else f"unknown order state {state[:40]!r}",
-        order_id=str(row.get("orderId") or "") if str(row.get("orderId") or "").isdigit() else "",
+        text="" if word is not Word.UNCLEAR else f"unknown order state {state!r}",
+        order_id=str(row["orderId"]),
         client_order_id=safe_client_id(str(row.get("clientOid") or "")),
-        venue_state=state[:40],
+        venue_state=state,
         filled=filled,
-        child_order_id=safe_client_id(child),
+        child_order_id=safe_client_id(str(row.get("executeOrderId") or "")),
         place=place,
     )
 
 
-def _absence(
-    route: Route, targets: Sequence[Target], data: Any, rows: list[dict[str, Any]]
-) -> Callable[[Target, str], Reply]:
+def _absence(route: Route, targets: Sequence[Target], page: Page) -> Callable[[Target, str], Reply]:
     """What it means that a target is not among the rows: read to where it would stand, or not."""
+    if not page.whole:
+        return lambda _, place: Reply(Word.UNCLEAR, text="a row that cannot be read", place=place)
     if route.name == "order-info" or (len(targets) == 1 and targets[0].order_id and not route.name.startswith("stop")):
         # Asked for exactly this order: rows about others prove nothing.
-        word = Word.UNCLEAR if rows else Word.ABSENT
-        return lambda _, place: Reply(word, text="rows about other orders" if rows else "", place=place)
-    ended = page_ended(data, rows)
-    ids = [int(r["orderId"]) for r in rows if str(r.get("orderId") or "").isdigit()]
-    lowest = min(ids) if ids else None
+        word = Word.UNCLEAR if page.rows else Word.ABSENT
+        return lambda _, place: Reply(word, text="rows about other orders" if page.rows else "", place=place)
+    below = _asked_below(route, targets)
+    if below is not None and not page.ended and any(found >= below for found in page.ids):
+        return lambda _, place: Reply(Word.UNCLEAR, text="a page that ignores its cursor", place=place)
+    lowest = min(page.ids, default=None)
 
     def by_page(target: Target, place: str) -> Reply:
         if target.order_id and place not in ("walk-open", "walk-history"):
-            read_past = ended or (lowest is not None and int(target.order_id) > lowest)
+            read_past = page.ended or (lowest is not None and int(target.order_id) > lowest)
             return Reply(Word.ABSENT if read_past else Word.UNREAD, place=place)
         walk = dict(target.notes.get("walk", {}).get(place, {}))
         walk["pages"] = walk.get("pages", 0) + 1
         walk["at"] = str(lowest) if lowest is not None else walk.get("at", "")
-        walk["end"] = ended or lowest is None
+        walk["end"] = page.ended or lowest is None
         notes = {"walk": {**target.notes.get("walk", {}), place: walk}}
         return Reply(Word.ABSENT if walk["end"] else Word.UNREAD, place=place, notes=notes)
 
     return by_page
+
+
+def _asked_below(route: Route, targets: Sequence[Target]) -> int | None:
+    """The id below which the page was asked for."""
+    below = query(route, targets)[1].get("idLessThan")
+    return int(below) if below else None

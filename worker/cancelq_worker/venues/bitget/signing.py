@@ -10,6 +10,7 @@ import base64
 import hashlib
 import hmac
 from dataclasses import dataclass
+from urllib.parse import unquote
 
 from pydantic import SecretStr
 
@@ -28,7 +29,8 @@ class Credentials:
 
 def prehash(request: Request, timestamp_ms: int) -> bytes:
     """The bytes the signature covers."""
-    query = f"?{request.query}" if request.query else ""
+    # Bitget's samples, and ccxt, sign a query's values as they are before percent-encoding.
+    query = f"?{unquote(request.query)}" if request.query else ""
     return f"{timestamp_ms}{request.method}{request.path}{query}".encode() + request.body
 
 

@@ -13,9 +13,10 @@ A sweep's progress stands in its notes under `sweep`:
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
-from cancelq_worker.venues.bitget.looks import PAGE, page_ended, page_rows
+from cancelq_worker.venues.bitget.looks import PAGE, read_page
 from cancelq_worker.venues.port import Plan, Reply, Route, Stage, Target, Word
 
 BATCH: Final = 50
@@ -87,34 +88,39 @@ def query(route: Route, target: Target) -> tuple[str, dict[str, str]]:
 
 def read(route: Route, target: Target, data: Any) -> Reply:
     """A list page: what on it is meant goes to `todo`; what it means for the sweep is in `Reply.notes`."""
-    rows = page_rows(data)
-    if rows is None:
+    page = read_page(data) if isinstance(data, list) or route.name == "sweep-list-stop" else None
+    if page is None:
         return Reply(Word.UNCLEAR, text="an answer without a list", place=route.name)
     now = dict(progress(target))
+    if not page.whole or not all(_readable(row) for row in page.rows):
+        return Reply(Word.UNCLEAR, text="a row that cannot be read", place=route.name)
+    if now.get("at") and any(found >= int(now["at"]) for found in page.ids):
+        return Reply(Word.UNCLEAR, text="a page that ignores its cursor", place=route.name)
     now["of"] = now.get("k", 0)
     todo: list[dict[str, str]] = []
-    ids = []
-    for row in rows:
-        order_id = str(row.get("orderId") or "")
-        if not order_id.isdigit():
-            return Reply(Word.UNCLEAR, text="a row without an order id", place=route.name)
-        ids.append(int(order_id))
-        symbol = str(row.get("symbol") or "").upper()
+    for row in page.rows:
+        symbol = row["symbol"].upper()
         age = _age(target, row)
         if not _meant(target, row, symbol) or age == "newer":
             continue
         now["open"] = now.get("open", 0) + 1
         if age == "older":
-            todo.append({"id": order_id, "symbol": symbol})
+            todo.append({"id": row["orderId"], "symbol": symbol})
         else:
             now["unsure"] = now.get("unsure", 0) + 1
-    if page_ended(data, rows) or not ids:
+    if page.ended or not page.ids:
         now["k"], now["at"] = now.get("k", 0) + 1, ""
     else:
-        now["at"] = str(min(ids))
+        now["at"] = str(min(page.ids))
     now["todo"] = todo if target.may_cancel else []
     now["end"] = now.get("k", 0) >= len(kinds(target))
     return Reply(Word.LISTED, place=route.name, notes={"sweep": now})
+
+
+def _readable(row: dict[str, Any]) -> bool:
+    """An open order nobody can name must neither be skipped nor cancelled."""
+    symbol = row.get("symbol")
+    return isinstance(symbol, str) and re.fullmatch(r"[A-Za-z0-9]{2,32}", symbol) is not None
 
 
 def _meant(target: Target, row: dict[str, Any], symbol: str) -> bool:
@@ -127,7 +133,7 @@ def _meant(target: Target, row: dict[str, Any], symbol: str) -> bool:
 def _age(target: Target, row: dict[str, Any]) -> str:
     """older, newer or unsure, by the venue's own creation time."""
     text = str(row.get("cTime") or "")
-    if not text.isdigit():
+    if not re.fullmatch(r"[0-9]{1,16}", text):
         return "unsure"
     created_ms = int(text) * 1000 if len(text) <= 10 else int(text)
     bound = target.fields.get("older_than_ms")
