@@ -29,8 +29,13 @@ def head(lane: Lane, id_: str, status: Status, evidence: str, detail: str) -> di
         "status": status.value,
         "final": "1" if status in FINAL else "0",
         "evidence": evidence,
-        "detail": " ".join(detail.split())[:300],
+        "detail": _one_line(detail),
     }
+
+
+def _one_line(text: str) -> str:
+    """A line that a terminal shows as it is: it may hold a venue's text."""
+    return "".join(c if c.isprintable() else " " for c in " ".join(text.split()))[:300].strip()
 
 
 def event(

@@ -38,6 +38,7 @@ BORDER: dict[type[Exception], type[Exception]] = {
     httpx.LocalProtocolError: NotSent,
     httpx.HTTPError: NoAnswer,
     httpx.StreamError: NoAnswer,
+    httpx.CookieConflict: NoAnswer,  # never raised by a transport; listed so that the mapping is complete
 }
 
 
@@ -58,39 +59,66 @@ class Exchange:
     answered_ns: int
 
 
+class _Pool:
+    """One transport and the calls on it; `overdue` ones are past their deadline."""
+
+    def __init__(self, verify: ssl.SSLContext | bool) -> None:
+        limits = httpx.Limits(max_connections=POOL, max_keepalive_connections=POOL, keepalive_expiry=30.0)
+        self.transport = httpx.AsyncHTTPTransport(
+            verify=verify, http1=True, http2=False, trust_env=False, limits=limits
+        )
+        self.calls: set[asyncio.Task[Exchange]] = set()
+        self.overdue: set[asyncio.Task[Exchange]] = set()
+
+    def ended(self, task: asyncio.Task[Exchange]) -> None:
+        self.calls.discard(task)
+        if task in self.overdue and not task.cancelled():
+            task.exception()  # it was told already; asyncio wants it read
+        self.overdue.discard(task)
+
+
 class Door:
     """Calls to one venue host over a small pool of kept connections.
 
-    A task is never cancelled with a request in flight: that can kill the pool. A call that outlives its
-    deadline is left to end by itself, and the pool it used is retired behind it.
+    A task is never cancelled with a request in flight: that can kill the pool. A pool with a call past its
+    deadline takes no new calls, and its connections are closed as soon as its other calls have ended: before
+    that, the venue may still execute it.
     """
 
     def __init__(self, base_url: str, *, verify: ssl.SSLContext | bool) -> None:
         self._base = httpx.URL(base_url)
         self._verify = verify
-        self._transport = self._open()
-        self._left: set[asyncio.Task[Exchange]] = set()
-
-    def _open(self) -> httpx.AsyncHTTPTransport:
-        limits = httpx.Limits(max_connections=POOL, max_keepalive_connections=POOL, keepalive_expiry=30.0)
-        return httpx.AsyncHTTPTransport(verify=self._verify, http1=True, http2=False, trust_env=False, limits=limits)
+        self._pool = _Pool(verify)
+        self._retired: set[_Pool] = set()
+        self._closing: set[asyncio.Task[None]] = set()
 
     async def call(self, request: Request, headers: dict[str, str], *, connect_s: float, total_s: float) -> Exchange:
         """Sends exactly these bytes. `connect_s`: until a connection must be had; `total_s`: until the whole
         answer must be here. Raises NotSent or NoAnswer."""
-        task = asyncio.ensure_future(self._call(self._transport, request, headers, connect_s, total_s))
+        pool = self._pool
+        task = asyncio.ensure_future(self._call(pool.transport, request, headers, connect_s, total_s))
+        pool.calls.add(task)
+        task.add_done_callback(pool.ended)
+        task.add_done_callback(lambda _: self._reap(pool))
         done, _ = await asyncio.wait({task}, timeout=total_s + connect_s + 0.25)
         if not done:
-            self._left.add(task)
-            task.add_done_callback(self._forget)
-            self._transport = self._open()
+            self._retire(pool, task)
             raise NoAnswer("no whole answer within the deadline")
         return task.result()
 
-    def _forget(self, task: asyncio.Task[Exchange]) -> None:
-        self._left.discard(task)
-        if not task.cancelled():
-            task.exception()  # it was told already; asyncio wants it read
+    def _retire(self, pool: _Pool, task: asyncio.Task[Exchange]) -> None:
+        pool.overdue.add(task)
+        self._retired.add(pool)
+        if self._pool is pool:
+            self._pool = _Pool(self._verify)
+        self._reap(pool)
+
+    def _reap(self, pool: _Pool) -> None:
+        if pool in self._retired and pool.calls <= pool.overdue:
+            self._retired.discard(pool)
+            closing = asyncio.ensure_future(pool.transport.aclose())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
 
     async def _call(
         self,
@@ -117,10 +145,11 @@ class Door:
         return Exchange(Answer(response.status_code, response.headers, body), sent_ns, time.monotonic_ns())
 
     async def close(self) -> None:
-        """Waits for calls left behind, then closes the connections."""
-        if self._left:
-            await asyncio.wait(set(self._left), timeout=1.0)
-        await self._transport.aclose()
+        """Closes every connection."""
+        for pool in (self._pool, *self._retired):
+            await pool.transport.aclose()
+        if self._closing:
+            await asyncio.wait(set(self._closing), timeout=1.0)
 
 
 async def _read(response: httpx.Response, deadline_ns: int) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from cancelq.contract import Accepted, Lane, Refused, Status, read_entry
@@ -10,7 +11,7 @@ from cancelq_worker.ledger import Admission, NewIntent, NewOutcome, RawEntry, me
 from cancelq_worker.state import LOCAL, NONE, State
 from cancelq_worker.venues.port import Unfit, Venue
 
-_ENTRY_ID = frozenset("0123456789-")
+_ENTRY_ID = re.compile(r"[0-9]+-[0-9]+")
 
 
 class Intake:
@@ -50,7 +51,7 @@ class Intake:
     def _revocation(self, entry: Accepted) -> NewIntent:
         target = entry.fields["target"]
         # How a target that is open no more is remembered: by hash, or by the inbox if its id is the entry's own.
-        remembered = NONE if set(target) <= _ENTRY_ID else memory_key(target).hex()
+        remembered = NONE if _ENTRY_ID.fullmatch(target) else memory_key(target).hex()
         state = State(cancel_class=LOCAL, look_class=target, digest=entry.digest, orders=(remembered,))
         return NewIntent(entry.id, entry.explicit_id, entry.digest, self._record(entry), state)
 

@@ -51,6 +51,8 @@ class State:
     def parse(cls, line: bytes) -> State:
         """Reads a line as Lua wrote it. Raises ValueError if it has not its 19 words."""
         w = line.decode().split(" ", 18)
+        if len(w) != 19:
+            raise ValueError(f"a state line has 19 words, not {len(w)}: {line[:80]!r}")
         orders = () if w[13] == NONE else tuple(w[13].split(","))
         return cls(
             int(w[0]), int(w[1]), Stage(w[2]), int(w[3]), int(w[4]), int(w[5]), int(w[6]), w[7] == "u", int(w[8]),
