@@ -25,7 +25,7 @@ demo: $(VENV)/.project ## embedded server, simulated venues, workers and produce
 	$(BIN)/cancelq demo $(ARGS)
 
 test: env redis7 ## all tests (ARGS="-k name" for some)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto $(ARGS)
 
 check: env ## lint, formatting, types
 	$(BIN)/ruff check .

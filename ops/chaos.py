@@ -40,7 +40,7 @@ from cancelq_worker.embedded import EmbeddedServer, free_port
 from cancelq_worker.simulator.app import serve as serve_simulator
 from cancelq_worker.simulator.core import Entry
 from cancelq_worker.simulator.faults import Fault
-from cancelq_worker.simulator.orders import Kind, State
+from cancelq_worker.simulator.orders import Kind
 from cancelq_worker.simulator.simulator import DEMO_KEY, DEMO_PASSPHRASE, DEMO_SECRET, Simulator
 
 LANE = Lane("bitget", "main")
@@ -53,14 +53,46 @@ COMMAND = (sys.executable, "-c", "from cancelq_worker.cli import main; main()", 
 CANCELS = ("cancel-order", "batch-cancel-order", "cancel-plan-order")
 #: Lies that no client could find out (a row under a neighbour's id, a list that leaves one out) would make a false
 #: outcome the venue's own; so lists are only repeated, dropped, delayed and broken.
-FAULTS_OF_CANCELS = (
-    "execute_and_drop drop reset half_body http_500 http_500_executed http_429 html_200 html_502 empty_200 garbage_200 "
-    "slow_ms late_ms hang wrong_ids missing_items repeat_items unknown_code code:45129 code:40725 code:40808"
-).split()
-FAULTS_OF_LOOKS = (
-    "drop reset half_body http_500 http_429 html_200 html_502 empty_200 garbage_200 slow_ms slow_drip hang repeat_items "
-    "unknown_code code:40725"
-).split()
+FAULTS_OF_CANCELS = [
+    "execute_and_drop",
+    "drop",
+    "reset",
+    "half_body",
+    "http_500",
+    "http_500_executed",
+    "http_429",
+    "html_200",
+    "html_502",
+    "empty_200",
+    "garbage_200",
+    "slow_ms",
+    "late_ms",
+    "hang",
+    "wrong_ids",
+    "missing_items",
+    "repeat_items",
+    "unknown_code",
+    "code:45129",
+    "code:40725",
+    "code:40808",
+]
+FAULTS_OF_LOOKS = [
+    "drop",
+    "reset",
+    "half_body",
+    "http_500",
+    "http_429",
+    "html_200",
+    "html_502",
+    "empty_200",
+    "garbage_200",
+    "slow_ms",
+    "slow_drip",
+    "hang",
+    "repeat_items",
+    "unknown_code",
+    "code:40725",
+]
 LOOKS = ("orderInfo", "history-orders", "unfilled-orders", "current-plan-order", "history-plan-order")
 
 
@@ -167,10 +199,17 @@ class Slot:
     draining_since: float = 0.0
     disturbed: bool = False  # a fault of the server or its link fell into the drain
     stopped: bool = False
+    started: int = 0
 
     @property
     def log(self) -> Path:
-        return self.folder / f"worker-{self.number}.log"
+        """Of the process that runs now; each has a file of its own."""
+        return self.folder / f"worker-{self.number}-{self.started}.log"
+
+    @property
+    def serving(self) -> bool:
+        """Until it says so, TERM ends it as it ends any process."""
+        return b'"serving"' in self.log.read_bytes()
 
     def start(self) -> None:
         account = f"CANCELQ_ACCOUNTS__{LANE.venue}__{LANE.account}__".upper()
@@ -183,7 +222,8 @@ class Slot:
             f"{account}API_SECRET": DEMO_SECRET,
             f"{account}PASSPHRASE": DEMO_PASSPHRASE,
         }
-        with self.log.open("ab") as log:
+        self.started += 1
+        with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 COMMAND, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
@@ -389,8 +429,7 @@ async def stop_worker(world: World) -> None:
 
 async def drain_worker(world: World) -> None:
     slot = _any_slot(world)
-    # A child that has not yet put its handlers in place is ended by TERM as any process is.
-    if slot.process and not slot.stopped and not slot.draining_since and b"serving" in slot.log.read_bytes()[-4000:]:
+    if slot.process and not slot.stopped and not slot.draining_since and slot.serving:
         slot.draining_since, slot.doomed = time.monotonic(), True
         slot.disturbed = not slot.redis.healthy
         slot.signal(signal.SIGTERM)
@@ -511,15 +550,22 @@ async def supervise(world: World) -> None:
             if process is None or (code := process.poll()) is None:
                 late = slot.draining_since and time.monotonic() - slot.draining_since > DRAIN_S
                 if late and not slot.disturbed:
-                    world.tell("17", f"worker {slot.number} (pid {process and process.pid}) drains for over {DRAIN_S} s")
+                    world.tell(
+                        "17", f"worker {slot.number} (pid {process and process.pid}) drains for over {DRAIN_S} s"
+                    )
                     slot.disturbed = True
                 continue
             if slot.draining_since and code != 0 and not slot.disturbed:
                 world.tell("17", f"worker {slot.number} was told to drain and ended with {code}")
             elif not slot.doomed and code not in (69,):
-                world.notes.append(f"{world.at():7.2f} worker {slot.number} ended by itself with {code}")
+                world.tell("life", f"{world.at():.2f} {slot.log.name} ended by itself with {code}: {_last_words(slot)}")
             slot.start()
         await asyncio.sleep(0.1)
+
+
+def _last_words(slot: Slot) -> str:
+    lines = slot.log.read_text(errors="replace").splitlines()
+    return lines[-1][:300] if lines else ""
 
 
 # ---------------------------------------------------------------------------
@@ -671,7 +717,8 @@ def _judge_attempts(world: World, finals: dict[str, list[Event]]) -> None:
     for row in world.simulator.truth().entries:
         arrived = len({naming["call"] for naming in row["cancels"]})
         if arrived > attempts[row["order_id"]]:
-            world.tell("5", f"order {row['order_id']} was named by {arrived} calls, {attempts[row['order_id']]} on record")
+            known = attempts[row["order_id"]]
+            world.tell("5", f"order {row['order_id']} was named by {arrived} calls, {known} attempts are on record")
 
 
 def _judge_venue(world: World) -> None:
@@ -703,8 +750,8 @@ _NEVER = ("a lane's loop ended", "a call ended in an error", "settle refused", "
 
 def _judge_logs(world: World) -> None:
     said: Counter[str] = Counter()
-    for slot in world.slots:
-        for line in slot.log.read_text(errors="replace").splitlines():
+    for log in sorted(world.folder.glob("worker-*.log")):
+        for line in log.read_text(errors="replace").splitlines():
             with contextlib.suppress(ValueError):
                 row = json.loads(line)
                 if str(row.get("event", "")).startswith(_NEVER):
@@ -809,7 +856,7 @@ async def _end_workers(world: World) -> None:
     """TERM for all; each has to end with 0 in time."""
     began_s = time.monotonic()
     alive = [s for s in world.slots if s.process and s.process.poll() is None]
-    ready = {s.number for s in alive if b'"serving"' in s.log.read_bytes()[-20_000:]}
+    ready = {slot.number for slot in alive if slot.serving}
     for slot in alive:
         slot.signal(signal.SIGCONT)
         slot.signal(signal.SIGTERM)

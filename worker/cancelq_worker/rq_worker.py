@@ -343,7 +343,9 @@ class _Session:
                 runner.run(self._served())
             finally:
                 for number, handler in before.items():
-                    signal.signal(number, handler)
+                    # The same wish may arrive twice, the second time just after the drain: it is obeyed already.
+                    repeated = number == signal.SIGINT and self._wished_s is not None
+                    signal.signal(number, signal.SIG_IGN if repeated else handler)
         return self._restart
 
     async def _served(self) -> None:

@@ -1,0 +1,22 @@
+"""A short, seeded run of chaos: real processes, a real server, and every promise judged from the streams alone.
+
+The long version is `make chaos`; both are `ops/chaos.py`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ops import chaos
+
+pytestmark = [pytest.mark.one_server, pytest.mark.timeout(180)]
+
+
+@pytest.mark.parametrize("seed", [2])
+async def test_what_was_accepted_ends_once_and_truly_whatever_fails(tmp_path: Path, seed: int) -> None:
+    world = await chaos.run(seed, 10.0, tmp_path, workers=3, per_s=25.0)
+    told = chaos.report(world, seed, world.notes)
+    assert not world.broken, told
+    assert len(world.acknowledged) > 100, told
