@@ -257,6 +257,7 @@ class World:
     folder: Path
     server: EmbeddedServer
     simulator: Simulator
+    url: str
     slots: list[Slot] = field(default_factory=list)
     asks: dict[str, Ask] = field(default_factory=dict)
     acknowledged: list[str] = field(default_factory=list)
@@ -412,7 +413,7 @@ def _any_slot(world: World) -> Slot:
 
 async def kill_worker(world: World) -> None:
     slot = _any_slot(world)
-    slot.doomed = True
+    slot.doomed = slot.disturbed = True
     slot.signal(signal.SIGKILL)
 
 
@@ -456,7 +457,7 @@ async def fill_memory(world: World) -> None:
 
 
 async def _server_command(world: World, *words: str) -> None:
-    redis = client(world.server.url)
+    redis = client(world.url)
     with contextlib.suppress(RedisError, OSError):
         await redis.execute_command(*words)  # type: ignore[no-untyped-call]
     await redis.aclose()
@@ -775,7 +776,7 @@ async def run(seed: int, seconds: float, folder: Path, *, workers: int = 3, per_
     (folder / "server").mkdir()
     server = EmbeddedServer(durable=True, port=free_port(), data_dir=folder / "server")
     await asyncio.to_thread(server.start)
-    world = World(rng, folder, server, simulator)
+    world = World(rng, folder, server, simulator, server.url)
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(server.stop)
         served = await stack.enter_async_context(serve_simulator(simulator))
@@ -793,7 +794,7 @@ async def run(seed: int, seconds: float, folder: Path, *, workers: int = 3, per_
 
 
 async def _torment_and_heal(world: World, seconds: float, per_s: float) -> None:
-    stop, url = asyncio.Event(), world.server.url
+    stop, url = asyncio.Event(), world.url
     supervisor = asyncio.ensure_future(supervise(world))
     producers = [asyncio.ensure_future(produce(world, url, stop, per_s / 3)) for _ in range(3)]
     world.began_s = time.monotonic()
@@ -828,7 +829,7 @@ def _heal(world: World) -> None:
 
 
 async def _lane_open(world: World) -> bool:
-    redis = client(world.server.url)
+    redis = client(world.url)
     try:
         return bool(await redis.exists(LANE.inbox))
     finally:
@@ -859,12 +860,13 @@ async def _end_workers(world: World) -> None:
     ready = {slot.number for slot in alive if slot.serving}
     for slot in alive:
         slot.signal(signal.SIGCONT)
-        slot.signal(signal.SIGTERM)
+        if not slot.draining_since:
+            slot.signal(signal.SIGTERM)
     for slot in alive:
         assert slot.process is not None
-        while slot.process.poll() is None and time.monotonic() - began_s < DRAIN_S + 2:
-            await asyncio.sleep(0.05)
-        if slot.process.poll() is None:
+        try:
+            await asyncio.to_thread(slot.process.wait, max(0.0, began_s + DRAIN_S + 2 - time.monotonic()))
+        except subprocess.TimeoutExpired:
             slot.process.kill()
             slot.process.wait()
         took_s = time.monotonic() - began_s

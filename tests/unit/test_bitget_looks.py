@@ -351,6 +351,14 @@ def test_a_page_with_a_row_that_cannot_be_read_proves_no_absence(odd: Any) -> No
             assert reply.word is not Word.ABSENT, route
 
 
+def test_an_empty_page_that_says_there_is_more_proves_nothing() -> None:
+    said = answer({"nextFlag": True, "orderList": []})
+    for one in (target(ORDER_ID, scope="stop"), target(client_order_id="mine-1", scope="stop")):
+        (reply,) = decode("stop-history", said, one)
+        assert reply.word is not Word.ABSENT
+        assert not reply.notes.get("walk", {}).get("stop-history", {}).get("end")
+
+
 def test_a_full_page_without_ids_does_not_end_a_walk() -> None:
     (reply,) = decode("walk-history", answer([{"status": "filled"}] * PAGE), MINE)
     assert reply.word is not Word.ABSENT

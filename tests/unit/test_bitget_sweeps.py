@@ -285,6 +285,12 @@ def test_an_empty_list_is_read_to_its_end() -> None:
     assert (reply.word, reply.notes["sweep"]["end"], reply.notes["sweep"].get("open", 0)) == (Word.LISTED, True, 0)
 
 
+def test_an_empty_page_that_says_there_is_more_is_not_the_end() -> None:
+    """It would end the intent as cancelled with stop orders open."""
+    intent = target(scope="account", symbol=None, kinds="stop", age_band_ms=BAND)
+    assert page({"nextFlag": True, "orderList": []}, intent, "sweep-list-stop").word is Word.UNCLEAR
+
+
 @pytest.mark.parametrize(
     "data",
     [None, "", 0, {}, {"entrustedList": []}, {"orderList": "[]"}, {"data": []}, row(1)],

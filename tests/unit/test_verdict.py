@@ -232,7 +232,7 @@ def test_the_same_answers_for_ever_come_to_an_end(intent: Target, cancel: Word) 
 
 WORDS = st.tuples(
     st.lists(st.sampled_from([*CANCEL_WORDS, *RETURNED]), max_size=4, unique=True),
-    st.lists(st.sampled_from([*LOOK_WORDS, *RETURNED]), max_size=5, unique=True),
+    st.lists(st.sampled_from([*LOOK_WORDS, Word.UNREAD, *RETURNED]), max_size=5, unique=True),
 )
 
 
@@ -275,7 +275,10 @@ def check_end(journey: Journey, end: Finish) -> None:
     assert end.known == (word in ENDED)
     assert len(journey.cancels()) <= POLICY.max_attempts
     assert end.state.attempts == len(journey.cancels())
-    assert end.state.lookups == len(journey.looks()) <= POLICY.max_lookups
+    # A page that served others and not this one is told apart, and has a bound of its own.
+    unread = sum(isinstance(c.said, Reply) and c.said.word is Word.UNREAD for c in journey.looks())
+    assert len(journey.looks()) - unread <= end.state.lookups <= POLICY.max_lookups
+    assert len(journey.looks()) <= POLICY.max_lookups + POLICY.max_unread
 
 
 def check_gaps(journey: Journey) -> None:
@@ -284,6 +287,23 @@ def check_gaps(journey: Journey) -> None:
     for first, second in pairwise(cancels):
         halved = isinstance(first.said, Reply) and first.said.word is Word.SPLIT
         assert halved or second.sent_us - first.back_us >= BITGET.timing.gap_us
+
+
+@pytest.mark.parametrize("intent", INTENTS.values(), ids=INTENTS)
+def test_not_found_rests_on_a_place_that_was_read(intent: Target) -> None:
+    """Absent everywhere before the budget ended, and then a page that does not reach: that page proves nothing."""
+    for unread_after_us in range(0, 12_000_000, 1_500_000):
+        journey = Journey(intent)
+        absent = absent_from_read_places(Word.GONE)
+
+        def say(route: Route, one: Target, late_us: int = unread_after_us) -> Reply | Silence:
+            late = journey.now_us - journey.calls[0].back_us >= late_us if journey.calls else False  # noqa: B023
+            return Reply(Word.UNREAD, place=place_of(route)) if late else absent(route, one)  # noqa: B023
+
+        end = journey.run(say, most=FOR_EVER)
+        last = journey.calls[-1].said
+        assert isinstance(last, Reply)
+        assert end.status is Status.unresolved or last.word is Word.ABSENT
 
 
 def test_an_acknowledged_order_that_stays_open_is_looked_at_within_the_bound() -> None:

@@ -196,7 +196,8 @@ class Judge:
         state.notes["abs"] = absent
         elapsed = at.steady_us - int(state.notes["t0"])
         plan = self.venue.next_look(_target(fields, state))
-        if plan.done and (plan.gap or elapsed >= self.policy.lookup_budget_us):
+        over = reply.word is Word.ABSENT and elapsed >= self.policy.lookup_budget_us
+        if plan.done and (plan.gap or over):
             return self._never_seen(state, reply, plan.gap)
         if state.lookups >= self._most_lookups(state):
             return Finish(Status.unresolved, "query", "look-ups are used up, not every place was read", state, reply)

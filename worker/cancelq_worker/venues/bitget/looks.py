@@ -82,6 +82,7 @@ def safe_client_id(text: str) -> str:
     return text if _SAFE_ID.fullmatch(text) else ""
 
 
+PAGE_FAILS: Final = 3  # a history that cannot be read is left for orderInfo
 COURTESY_FAILS: Final = 3
 _OTHER_SCOPES: Final = ("tpsl-open", "stop-open")
 
@@ -110,7 +111,7 @@ def next_look(target: Target) -> NextLook:
 
 def _next_for_order(target: Target, n: int) -> NextLook:
     shared = 4 if target.notes.get("ack") else 1  # an acknowledged order will be closed soon: pages carry many
-    if n < shared:
+    if n < shared and int(target.notes.get("f", 0)) < PAGE_FAILS:
         return NextLook("any")
     absent = dict(target.notes.get("abs", {}))
     for place in _PLACES_OF_AN_ORDER:
@@ -221,8 +222,8 @@ def read_page(data: Any) -> Page | None:
     if isinstance(data, dict):
         more = data.get("nextFlag")
         data = [] if data.get("orderList") is None and more is False else data.get("orderList")
-    if not isinstance(data, list):
-        return None
+    if not isinstance(data, list) or (not data and more is True):
+        return None  # an empty page that says there is more is none either
     rows = [row for row in data if isinstance(row, dict) and is_order_id(row.get("orderId"))]
     ended = not more if isinstance(more, bool) else len(data) < PAGE
     return Page(rows, [int(row["orderId"]) for row in rows], ended, len(rows) == len(data))
