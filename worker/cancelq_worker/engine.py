@@ -28,6 +28,7 @@ FRESH_MS = 1_600
 HEAD_START_US = 50_000
 BLOCK_MS = 2_000
 REARM_S = 0.005
+DRAIN_S = 6.5  # of the ten seconds a worker may take to end
 LANES_A_READ = 64
 
 
@@ -225,7 +226,8 @@ class Engine:
 
     async def _leave_roster(self) -> None:
         try:
-            await self._client.zrem(ROSTER, self._worker)
+            async with asyncio.timeout(1.0):
+                await self._client.zrem(ROSTER, self._worker)
         except (RedisError, OSError) as error:
             log.warning("could not leave the roster", error=str(error)[:200])
 
@@ -234,6 +236,6 @@ class Engine:
         for running in self._running.values():
             running.lane.drain()
         if tasks:
-            _, late = await asyncio.wait(tasks, timeout=8.0)
+            _, late = await asyncio.wait(tasks, timeout=DRAIN_S)
             for task in late:
                 task.cancel()

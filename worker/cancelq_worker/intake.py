@@ -11,7 +11,7 @@ from cancelq_worker.ledger import Admission, NewIntent, NewOutcome, RawEntry, me
 from cancelq_worker.state import LOCAL, NONE, State
 from cancelq_worker.venues.port import Unfit, Venue
 
-_ENTRY_ID = re.compile(r"[0-9]+-[0-9]+")
+_ENTRY_ID = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
 
 
 class Intake:
@@ -24,7 +24,9 @@ class Intake:
 
     def prepare(self, cursor: str, entries: Sequence[RawEntry]) -> Admission:
         """What the ledger shall apply if its cursor still stands at `cursor`."""
-        return Admission(cursor, entries[-1][0], [self._read(entry_id, flat) for entry_id, flat in entries])
+        return Admission(
+            cursor, entries[0][0], entries[-1][0], [self._read(entry_id, flat) for entry_id, flat in entries]
+        )
 
     def _read(self, entry_id: str, flat: list[bytes]) -> NewIntent | NewOutcome:
         entry = read_entry(entry_id, flat)

@@ -52,8 +52,12 @@ log = structlog.get_logger("cancelq.lane")
 
 SEND_BY_MS = 500  # a call that has not left by then gives its permit back
 MARGIN_MS = 2_000  # between the longest call and the end of its lease
+SETTLE_TRIES = 40
+OTHERS = 100  # intents of one order that are ended in one script
 SLOTS = 8  # calls in flight per stage, one connection each
+INTAKE_PAUSE_NS = 500_000_000  # after Redis refused an admission
 TAKES = 4  # takes in one round under backlog
+CLOCK_MENDED_NS = 300_000_000  # calls taken sooner after a clock fault were perhaps signed by the old clock
 OWN_SAMPLES = 5  # round trips of one's own before the fleet's fastest may be relied on
 
 
@@ -107,6 +111,7 @@ class LaneServer:
         self._refusals: dict[str, tuple[int, int]] = {}
         self._clock_fault_ns = 0
         self._draining = False
+        self._closed_until_ns = 0
         self._log = log.bind(lane=str(self.lane))
         self.cursor = "0-0"
         self.hesitate_us = 0  # set for the second watcher of a lane: it leaves the first one a head start
@@ -148,15 +153,20 @@ class LaneServer:
 
     @property
     def idle(self) -> bool:
-        return not self._entries
+        """Whether the lane has room for entries of its inbox."""
+        return not self._entries and not self._intake_closed()
+
+    def _intake_closed(self) -> bool:
+        return time.monotonic_ns() < self._closed_until_ns
 
     async def _round(self) -> None:
+        intake = not self._draining and not self._intake_closed()
+        admission = self._intake.prepare(self.cursor, self._entries) if self._entries and intake else None
+        takes = [] if self._draining else self._takes()
+        read_after = (admission.last if admission else self.cursor) if intake else None
         outcomes, self._outcomes = self._outcomes, []
         now_ns = time.monotonic_ns()
         settlements = [_aged(o, now_ns) for o in outcomes]
-        admission = self._intake.prepare(self.cursor, self._entries) if self._entries and not self._draining else None
-        takes = [] if self._draining else self._takes()
-        read_after = None if self._draining else (admission.last if admission else self.cursor)
         try:
             reply = await self._p.ledger.round(settlements, admission, takes, read_after)
         except BaseException:
@@ -203,6 +213,7 @@ class LaneServer:
         await asyncio.sleep(0.25)
         with contextlib.suppress(RedisError, OSError):
             self.cursor = await self._p.ledger.open()
+        self._entries = []  # whatever the watcher read meanwhile was read after another cursor
 
     def _drop_hopeless(self) -> None:
         """Settlements whose lease is long over: others look after those intents."""
@@ -224,10 +235,16 @@ class LaneServer:
                 self._wait_us = 0
         elif is_memory_full(result):
             self._log.error("Redis' memory is full: the intake is closed until there is room", error=str(result)[:200])
-            self._entries = []
+            self._close_intake()
         else:
             self._log.error("admission refused by Redis", error=str(result)[:300])
-            self._entries = []
+            self._close_intake()
+
+    def _close_intake(self) -> None:
+        """For a moment: the entries stay in the inbox and are read again."""
+        self._entries = []
+        self._closed_until_ns = time.monotonic_ns() + INTAKE_PAUSE_NS
+        asyncio.get_running_loop().call_later(INTAKE_PAUSE_NS / 1e9, self._wake.set)
 
     # -- take ---------------------------------------------------------------------------------------------------
 
@@ -371,6 +388,8 @@ class LaneServer:
 
     def _not_sent(self, call: _Call, why: str) -> Outcome:
         outcome = self._given_back(call)
+        if why == "PoolTimeout":  # this process was too slow for its own connections; the venue is not at fault
+            return outcome
         nth = self._count("unreachable")
         for_us = min(5_000_000, 250_000 * 2 ** min(nth, 6))
         outcome.settlement.holds = [Hold("*", "unreachable", for_us, "the venue could not be reached")]
@@ -451,12 +470,27 @@ class LaneServer:
     def _settled(self, outcomes: list[Outcome], replies: list[Settled | RedisError]) -> None:
         for outcome, reply in zip(outcomes, replies, strict=True):
             if isinstance(reply, RedisError):
-                self._log.error("settle refused by Redis", error=str(reply)[:300])
+                self._settle_again(outcome, reply)
             elif reply.others:
                 self._spawn(self._end_others(reply.others, outcome.ended))
 
+    def _settle_again(self, outcome: Outcome, error: RedisError) -> None:
+        """Redis refused a settlement (read-only, busy, loading): a little later, as long as its lease may live."""
+        outcome.tries += 1
+        self._log.error("settle refused by Redis", error=str(error)[:300], tries=outcome.tries)
+        if outcome.tries < SETTLE_TRIES:
+            self._spawn(self._later(outcome))
+
+    async def _later(self, outcome: Outcome) -> None:
+        await asyncio.sleep(0.25)
+        self._outcomes.append(outcome)
+
     async def _end_others(self, ids: list[str], ended: dict[str, Finish]) -> None:
         """The end of an order ends every open intent that names it."""
+        for at in range(0, len(ids), OTHERS):
+            await self._end_some(ids[at : at + OTHERS], ended)
+
+    async def _end_some(self, ids: list[str], ended: dict[str, Finish]) -> None:
         _, works = await self._p.ledger.claim(ids)
         ends: list[End | Move] = []
         for work in works:
@@ -466,7 +500,10 @@ class LaneServer:
                 event = self._event(work, work.before, finish.status, finish.evidence, finish.detail, finish.reply)
                 ends.append(End(work, event, work.before.attempts > 0, True, orders))
             else:
-                ends.append(Move(work, work.before.at_rest(work.fence), None))
+                back = work.before.at_rest(work.fence)
+                if work.before.taken == 1:  # its call may have been sent
+                    back.stage = Stage.LOOK
+                ends.append(Move(work, back, None))
         if ends:
             self._outcomes.append(Outcome(Settlement(None, ends), time.monotonic_ns(), ended))
 
@@ -494,16 +531,19 @@ class LaneServer:
             if reply.word is Word.ACCOUNT:
                 return [self._auth_hold(said)]
             if reply.word is Word.CLOCK:
-                return self._clock_fault(said)
+                return self._clock_fault(said, call.back_ns)
         return []
 
     def _auth_hold(self, said: str) -> Hold:
         self._log.error("the venue refuses the key or the account: the lane is held, its intents are kept", said=said)
         return Hold("*", "auth", -1, f"{said}; mend it, then: cancelq resume {self.lane}")
 
-    def _clock_fault(self, said: str) -> list[Hold]:
-        """Once: correct the clock and try again. Again within a minute: it is not the clock."""
+    def _clock_fault(self, said: str, taken_ns: int) -> list[Hold]:
+        """Once: correct the clock and try again. Again within a minute, signed after the correction: it is not the
+        clock."""
         now_ns = time.monotonic_ns()
+        if taken_ns < self._clock_fault_ns + CLOCK_MENDED_NS:
+            return [Hold("*", "clock", 300_000, said)]
         if self._clock_fault_ns and now_ns - self._clock_fault_ns < 60_000_000_000:
             return [self._auth_hold(said)]
         self._clock_fault_ns = now_ns

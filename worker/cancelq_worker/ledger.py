@@ -7,6 +7,7 @@ A lane's round (`RedisLedger.round`) sends what is to be settled, admitted, take
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.resources
 from collections.abc import Awaitable, Iterable, Sequence
@@ -16,8 +17,10 @@ from typing import Any, Protocol, cast
 import hiredis
 import orjson
 import redis.asyncio as aioredis
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError, ResponseError
 
 from cancelq.contract import Lane
@@ -28,8 +31,8 @@ RawEntry = tuple[str, list[bytes]]
 
 
 def memory_key(id_: str) -> bytes:
-    """The 12 bytes by which a settled id is remembered."""
-    return hashlib.blake2b(id_.encode(), digest_size=12).digest()
+    """The 12 bytes by which a settled id is remembered; SHA-1, because Lua has it too."""
+    return hashlib.sha1(id_.encode(), usedforsecurity=False).digest()[:12]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +59,10 @@ class NewOutcome:
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """Entries read after `cursor`, up to `last`."""
+    """Entries read after `cursor`, from `first` to `last`."""
 
     cursor: str
+    first: str
     last: str
     items: Sequence[NewIntent | NewOutcome]
 
@@ -272,7 +276,7 @@ class Scripts:
 SCRIPTS = Scripts()
 
 
-class _Packed:
+class _Packed(AbstractConnection):
     """A connection that packs commands in C: redis-py's asyncio side does it in Python, which at 130 arguments
     an intent was half of a worker's processor time."""
 
@@ -280,11 +284,35 @@ class _Packed:
         name, *rest = args  # a name of two words ("SCRIPT LOAD") is two arguments to the server
         return [hiredis.pack_command((*name.split(), *rest))]
 
-    def pack_commands(self, commands: Iterable[tuple[Any, ...]]) -> list[bytes]:
+    def pack_commands(self, commands: Iterable[Iterable[Any]]) -> list[bytes]:
         return [piece for args in commands for piece in self.pack_command(*args)]
 
+    # uvloop reports a connection that died under its feet as a RuntimeError: one border for it, here.
 
-def connect(url: str, *, max_connections: int = 8, timeout_s: float = 5.0) -> aioredis.Redis:
+    async def send_packed_command(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            await super().send_packed_command(*args, **kwargs)
+        except RuntimeError as error:
+            raise RedisConnectionError(f"connection lost: {error}") from error
+
+    async def read_response(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return await super().read_response(*args, **kwargs)
+        except RuntimeError as error:
+            raise RedisConnectionError(f"connection lost: {error}") from error
+
+    async def can_read_destructive(self) -> bool:
+        try:
+            return bool(await super().can_read_destructive())
+        except RuntimeError as error:
+            raise RedisConnectionError(f"connection lost: {error}") from error
+
+    async def disconnect(self, *args: Any, **kwargs: Any) -> None:
+        with contextlib.suppress(RuntimeError):
+            await super().disconnect(*args, **kwargs)
+
+
+def connect(url: str, *, max_connections: int = 8, timeout_s: float = 2.5) -> aioredis.Redis:
     """A client that never repeats a command by itself and answers raw bytes (RESP2)."""
     pool = aioredis.BlockingConnectionPool.from_url(
         url,
@@ -335,7 +363,8 @@ class RedisLedger:
                         raise
                 await self._client.xgroup_destroy(stream, "cancelq-make")
         limits = {b.name: b.units for b in self._plan.buckets}
-        await self._client.hset(self._plan.lane.key("limits"), mapping=cast("dict[Any, Any]", limits))
+        with contextlib.suppress(OutOfMemoryError):  # for `status` alone; a full memory must not keep a worker away
+            await self._client.hset(self._plan.lane.key("limits"), mapping=cast("dict[Any, Any]", limits))
         return await self.cursor()
 
     async def cursor(self) -> str:
@@ -427,7 +456,7 @@ class RedisLedger:
         await self._client.hdel(self._plan.lane.key("hold"), f"*|{reason}")
 
     def _admit(self, admission: Admission) -> tuple[Any, ...]:
-        args: list[Any] = [admission.cursor, admission.last, len(admission.items)]
+        args: list[Any] = [admission.cursor, admission.first, admission.last, len(admission.items)]
         for item in admission.items:
             kind = "i" if isinstance(item, NewIntent) else "e"
             args += (kind, item.id, memory_key(item.id) if item.explicit_id else b"", item.digest)

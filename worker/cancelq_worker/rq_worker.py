@@ -344,7 +344,7 @@ class _Session:
             finally:
                 for number, handler in before.items():
                     # The same wish may arrive twice, the second time just after the drain: it is obeyed already.
-                    repeated = number == signal.SIGINT and self._wished_s is not None
+                    repeated = number != signal.SIGHUP and self._stop.is_set()
                     signal.signal(number, signal.SIG_IGN if repeated else handler)
         return self._restart
 

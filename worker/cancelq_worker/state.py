@@ -120,6 +120,8 @@ class Work:
     def taken(self, *, stage: Stage, batch_id: str, route: str, size: int, taken_us: int) -> State:
         """The state as the take left it, at rest again: what a verdict starts from."""
         state = self.before.at_rest(self.fence)
+        if state.strikes:  # this worker lives: what ended others was not this intent
+            state.strikes, state.cap = 0, 0
         if stage is Stage.CANCEL:
             state.attempts += 1
             state.route, state.batch_id, state.size, state.taken_us = route, batch_id, size, taken_us

@@ -29,6 +29,7 @@ class Policy:
     max_unread: int = 400
     lookup_budget_us: int = 10_000_000
     sweep_budget_us: int = 20_000_000
+    sweep_settle_us: int = 1_000_000  # how long an open list may hide a new order
     retry_base_us: int = 200 * MS
     retry_most_us: int = 5_000_000
     later_base_us: int = 10_000_000
@@ -256,6 +257,7 @@ class Judge:
         self, before: State, state: State, fields: dict[str, str], reply: Reply, at: Moment
     ) -> Verdict:
         """After the bulk call or a cancel by ids: whatever it said, the open lists decide."""
+        state.notes.setdefault("w0", at.steady_us)
         sweep = dict(state.notes.get("sweep", {}))
         todo = sweep.get("todo", [])
         bulk = not todo
@@ -281,6 +283,7 @@ class Judge:
         return Go(state, 0, reply, first, detail)
 
     def _sweep_looked(self, state: State, fields: dict[str, str], reply: Reply, at: Moment) -> Verdict:
+        state.notes.setdefault("w0", at.steady_us)
         if reply.word is not Word.LISTED:
             return self._sweep_failed(state, fields, reply)
         state.notes.update(reply.notes)
@@ -300,6 +303,9 @@ class Judge:
         """Every list was read. Nothing that was meant is open: done. Else another pass, as long as it helps."""
         sweep = state.notes["sweep"]
         still = int(sweep.get("open", 0))
+        wait_us = int(state.notes["w0"]) + self.policy.sweep_settle_us - int(state.notes.get("p0", state.notes["w0"]))
+        if still == 0 and wait_us > 0:
+            return self._next_pass(state, fields, reply, at, max(wait_us, 0))
         if still == 0:
             detail = "nothing older than the intent is open any more"
             return Finish(Status.cancelled, "query", detail, state, reply, open_orders=0)
@@ -319,6 +325,7 @@ class Judge:
         sent_at = state.notes.get("sent_at")
         may = sent_at is None or at.steady_us + delay_us - int(sent_at) >= self.venue.timing.gap_us
         state.notes["sweep"], state.notes["may"] = {}, int(may)
+        state.notes["p0"] = at.steady_us + delay_us
         state.stage = Stage.LOOK
         state.look_class = self.venue.next_look(_target(fields, state)).look_class
         return Go(state, delay_us, reply)

@@ -2,7 +2,7 @@
 -- ADMIT: moves the cursor over the inbox and makes intents of what it passed, once.
 --
 -- KEYS[1]  the lane's clock
--- ARGV     cursor the entries were read after, cursor after them, number of entries, then for each entry
+-- ARGV     cursor the entries were read after, id of the first, id of the last, number, then for each entry
 --   'i' id memory_key digest record head tail queue expires_ms due_ms orders_n order…    an intent to carry
 --   'e' id memory_key digest fields_n field value …                                      an outcome known at once
 --   memory_key: 12 raw bytes, empty where the id is the entry's own; head, tail: the state line around its place,
@@ -14,11 +14,21 @@
 --include
 
 local at = redis.call('GET', ROOT .. 'cursor') or '0-0'
-if at ~= ARGV[1] then return {0, at} end
+local function later(a, b)
+  local a_ms, a_seq = string.match(a, '^(%d+)-?(%d*)$')
+  local b_ms, b_seq = string.match(b, '^(%d+)-?(%d*)$')
+  -- As text: ids of 20 digits would not fit a number.
+  if #a_ms ~= #b_ms then return #a_ms > #b_ms end
+  if a_ms ~= b_ms then return a_ms > b_ms end
+  if #a_seq ~= #b_seq then return #a_seq > #b_seq end
+  return a_seq > b_seq
+end
+-- The cursor alone is not trusted: entries read after an older one must not be admitted a second time.
+if at ~= ARGV[1] or not later(ARGV[2], at) then return {0, at} end
 
-local entries, pos = {}, 4
+local entries, pos = {}, 5
 local explicit = {}
-for n = 1, tonumber(ARGV[3]) do
+for n = 1, tonumber(ARGV[4]) do
   local e = {kind = ARGV[pos], id = ARGV[pos + 1], memory = ARGV[pos + 2], digest = ARGV[pos + 3]}
   if e.kind == 'i' then
     e.at = pos
@@ -135,6 +145,6 @@ end
 local flat = {}
 for key, list in pairs(orders_changed) do flat[#flat + 1] = key; flat[#flat + 1] = list end
 if #flat > 0 then redis.call('HSET', ROOT .. 'orders', unpack(flat)) end
-redis.call('SET', ROOT .. 'cursor', ARGV[2])
+redis.call('SET', ROOT .. 'cursor', ARGV[3])
 keep_clock()
-return {1, ARGV[2], admitted, duplicates}
+return {1, ARGV[3], admitted, duplicates}

@@ -133,5 +133,5 @@ end
 
 -- Hour buckets of the memory of settled ids, newest first.
 local function memory_hours()
-  return redis.call('ZREVRANGE', ROOT .. 'memory', 0, 30)
+  return redis.call('ZREVRANGE', ROOT .. 'memory', 0, 200)
 end

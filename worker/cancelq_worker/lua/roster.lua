@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- ROSTER: a worker's heartbeat, and who else is alive.
 --
 -- KEYS[1]  cancelq:workers (of the whole installation, not of a lane)

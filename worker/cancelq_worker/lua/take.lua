@@ -44,6 +44,10 @@ local function lease_step(why, id, s, line)
   step(why, id, line, record or '{}')
 end
 
+local function hex_bytes(hex)
+  return (string.gsub(hex, '%x%x', function(two) return string.char(tonumber(two, 16)) end))
+end
+
 -- 1. Leases that ended: whoever held them is gone or stalled. A cancel that may have been sent is looked for,
 --    never sent again unseen; each such end is a strike.
 local function end_lease(id)
@@ -55,9 +59,26 @@ local function end_lease(id)
   s.taken, s.strikes, s.place = '0', s.strikes + 1, text(steady)
   if s.strikes >= 5 then
     -- Even ending it cannot be done by a worker: it is told from here, with what the script itself knows.
-    redis.call('XADD', ROOT .. 'results', '*', 'v', '1', 'id', id, 'venue', plan.venue, 'account', plan.account,
+    local told = {'v', '1', 'id', id, 'venue', plan.venue, 'account', plan.account,
       'status', 'unresolved', 'final', '1', 'evidence', 'local', 'attempt', text(s.attempts),
-      'detail', 'every worker that took this intent ended; a person must look', 'settled_us', text(wall))
+      'detail', 'every worker that took this intent ended; a person must look', 'settled_us', text(wall)}
+    local readable, record = pcall(cjson.decode, redis.call('HGET', ROOT .. 'intents', id) or '{}')
+    if readable then
+      for _, k in ipairs({'scope', 'symbol', 'order_id', 'client_order_id', 'strategy', 'reason', 'traceparent',
+        'priority', 'queued_us'}) do
+        if record[k] then told[#told + 1] = k; told[#told + 1] = record[k] end
+      end
+      for k, v in pairs(record) do
+        if string.sub(k, 1, 2) == 'x_' then told[#told + 1] = k; told[#told + 1] = v end
+      end
+    end
+    redis.call('XADD', ROOT .. 'results', '*', unpack(told))
+    if not readable or record.explicit == '1' then
+      local hour = text(math.floor(wall / 3600000000))
+      local value = (s.attempts > 0 and 's' or 'n') .. s.digest
+      redis.call('HSET', ROOT .. 'memory:' .. hour, hex_bytes(string.sub(redis.sha1hex(id), 1, 24)), value)
+      redis.call('ZADD', ROOT .. 'memory', hour, hour)
+    end
     redis.call('HDEL', ROOT .. 'state', id)
     redis.call('HDEL', ROOT .. 'intents', id)
     redis.call('ZREM', ROOT .. 'expiry', id)
@@ -89,12 +110,10 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', ROOT .. 'leases', '-inf', text(s
 end
 
 -- 2. Revocations: no call carries them, and they go before everything that could send their target.
-local function hex_bytes(hex)
-  return (string.gsub(hex, '%x%x', function(two) return string.char(tonumber(two, 16)) end))
-end
 local function not_open(target, memory_hex)
   if memory_hex == '-' then -- an entry's own id: the inbox itself is the memory
-    if #redis.call('XRANGE', ROOT .. 'inbox', target, target) > 0 then return 'revoke-ended' end
+    local found = redis.pcall('XRANGE', ROOT .. 'inbox', target, target) -- an impossible id is an error: unknown
+    if not found.err and #found > 0 then return 'revoke-ended' end
     return 'revoke-unknown'
   end
   for _, hour in ipairs(memory_hours()) do
@@ -116,7 +135,7 @@ local function revoke(id)
     why = not_open(target, s.orders)
   elseif t.cancel_class == 'local' then
     why = 'revoke-ended'
-  elseif t.taken ~= '0' or t.stage ~= 'c' or t.attempts > 0 then
+  elseif t.taken ~= '0' or t.attempts > 0 or (t.stage == 'l' and t.lookups ~= '0') then
     why = 'revoke-sent'
   end
   lease_step(why or 'revoke-claimed', id, s, line)
@@ -237,7 +256,7 @@ local function choose()
     local stage, priority = o[1], o[2]
     local where = lane_of(stage, priority)
     local allowed = string.find(ARGV[2], stage, 1, true) and not (paused and stage == 'c' and priority == 'n')
-    local heads = redis.call('ZRANGE', ROOT .. 'classes:' .. where, 0, 31, 'WITHSCORES')
+    local heads = redis.call('ZRANGE', ROOT .. 'classes:' .. where, 0, 127, 'WITHSCORES')
     for i = 1, #heads, 2 do
       local class, at = heads[i], tonumber(heads[i + 1])
       if at > steady then
