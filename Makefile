@@ -12,7 +12,7 @@ export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help env demo test redis7 check format bench pins docker-check clean python3-check
+.PHONY: help env demo test redis7 check format chaos bench pins docker-check clean python3-check
 
 help: ## what there is to make
 	@echo "cancelq: make <target>"
@@ -35,6 +35,11 @@ check: env ## lint, formatting, types
 format: env ## puts the code into the form that `check` wants
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+SECONDS ?= 120
+SEED    ?=
+chaos: env ## real processes, everything failing at once, then every promise judged (SECONDS=120 SEED=7)
+	$(BIN)/python ops/chaos.py --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 bench: env ## measures speed and counts broken rules
 	$(BIN)/python ops/bench/bench.py $(ARGS)

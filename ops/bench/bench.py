@@ -53,7 +53,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--servers", type=_words(("valkey", "redis")), help="comma list of valkey, redis; default all")
     parser.add_argument("--repeat", type=int, default=3, help="runs whose median counts (latency: one run)")
     parser.add_argument("--lanes", type=int, default=20, help="accounts of the throughput part")
-    parser.add_argument("--intents", type=int, default=10_000, help="intents of each throughput run")
+    parser.add_argument("--intents", type=int, default=20_000, help="intents of each throughput run")
     parser.add_argument("--durable", action="store_true", help="servers with AOF, fsync always")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
     parser.add_argument("--keep", action="store_true", help="also write RESULTS.md and results.json beside this file")

@@ -244,9 +244,9 @@ class Worker:
     log: Path
 
     def complaints(self) -> list[str]:
-        """Its log lines of level warning and above."""
+        """What it logged about a lane at level warning and above."""
         lines = [orjson.loads(line) for line in self.log.read_bytes().splitlines() if line.startswith(b"{")]
-        return [str(line.get("event")) for line in lines if line.get("level") in ("warning", "error", "critical")]
+        return [str(row["event"]) for row in lines if "lane" in row and row["level"] in ("warning", "error", "critical")]
 
 
 @contextmanager

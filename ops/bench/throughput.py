@@ -86,7 +86,7 @@ def measure(server: Server, repeat: int, lanes: int, intents: int) -> list[Row]:
         row("orders per cancel call", "", "carried"),
         row("orders settled per look", "", "settled_per_look"),
         aimed(broken, "0", broken.value == 0),
-        Row("throughput", server.name, "warnings in the worker's log", sum(run.complaints for run in runs), ""),
+        Row("throughput", server.name, "warnings about a lane in the worker's log", sum(run.complaints for run in runs), ""),
     ]
 
 
