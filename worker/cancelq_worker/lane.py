@@ -438,7 +438,7 @@ class LaneServer:
         if verdict.tell:
             tell = self._event(work, state, verdict.tell, "reply", verdict.detail, verdict.reply)
         orders = self._orders(work, state)
-        new = tuple(k for k in orders if k not in state.orders)
+        new = orders[len(state.orders) :]
         state.orders = orders
         return Move(work, state, verdict.delay_us, tell, new, self._sort(work, state))
 
@@ -450,7 +450,8 @@ class LaneServer:
 
     def _orders(self, work: Work, state: State) -> tuple[str, ...]:
         known = self._p.venue.order_keys(Target(work.record, state.notes))
-        return (*state.orders, *(k for k in known if k not in state.orders))
+        new = [key for key in known if key not in state.orders]
+        return (*state.orders, *new) if new else state.orders
 
     def _event(
         self,
@@ -636,12 +637,16 @@ def _by_order(works: list[Work]) -> list[list[Work]]:
     groups: list[list[Work]] = []
     at: dict[str, list[Work]] = {}
     for work in works:
-        group = next((at[k] for k in work.before.orders if k in at), None)
+        orders = work.before.orders
+        group: list[Work] | None = None
+        for key in orders:
+            group = group or at.get(key)
         if group is None:
             group = []
             groups.append(group)
         group.append(work)
-        at.update((k, group) for k in work.before.orders)
+        for key in orders:
+            at[key] = group
     return groups
 
 

@@ -52,7 +52,7 @@ class Moment:
     answered_us: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Finish:
     """The intent ends. `known`: the order's own end is known, so every intent that names it ends with it."""
 
@@ -65,7 +65,7 @@ class Finish:
     open_orders: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Go:
     """The intent goes on in `state`'s queue after `delay_us` (None: at its old place). `tell`: an event of it."""
 
@@ -114,13 +114,13 @@ class Judge:
                 return Finish(Status.rejected, "reply", reply.text, state, reply)
             case Word.ACKNOWLEDGED:
                 state.notes["ack"] = state.notes["known"] = 1
-                go = self._look_first(state, fields, reply, self.venue.timing.look_after_us)
-                return replace(go, tell=Status.accepted, detail="acknowledged by the venue; to be confirmed")
+                delay = self.venue.timing.look_after_us
+                return self._look_first(state, fields, reply, delay, Status.accepted, _ACKNOWLEDGED)
             case Word.GONE:
                 return self._look_first(state, fields, reply, 0)
             case _:
-                go = self._look_first(state, fields, reply, 0)
-                return replace(go, tell=Status.retrying, detail=f"unclear: {reply.text or reply.code}; looking it up")
+                detail = f"unclear: {reply.text or reply.code}; looking it up"
+                return self._look_first(state, fields, reply, 0, Status.retrying, detail)
 
     def look(self, before: State, taken: State, fields: dict[str, str], reply: Reply, at: Moment) -> Verdict:
         """What follows from the reply to a look."""
@@ -165,11 +165,19 @@ class Judge:
         state = self._to_cancel(state, fields)
         return Go(state, self.venue.timing.gap_us + delay, reply, Status.retrying, reply.text or reply.code)
 
-    def _look_first(self, state: State, fields: dict[str, str], reply: Reply, delay_us: int) -> Go:
+    def _look_first(
+        self,
+        state: State,
+        fields: dict[str, str],
+        reply: Reply,
+        delay_us: int,
+        tell: Status | None = None,
+        detail: str = "",
+    ) -> Go:
         _learn(state, reply)
         state.stage = Stage.LOOK
         state.look_class = self.venue.next_look(_target(fields, state)).look_class
-        return Go(state, delay_us, reply)
+        return Go(state, delay_us, reply, tell, detail)
 
     def _still_open(self, state: State, fields: dict[str, str], reply: Reply, at: Moment) -> Verdict:
         sent = int(state.notes.get("sent_at", state.notes["t0"]))
@@ -350,6 +358,7 @@ class Judge:
         return int(min(most_us, base_us * 2 ** min(max(nth - 1, 0), 20)) * self.rng.uniform(0.9, 1.1))
 
 
+_ACKNOWLEDGED = "acknowledged by the venue; to be confirmed"
 _END_DETAIL = {
     Word.CANCELLED: "the venue states that the order is cancelled",
     Word.FILLED: "too late: the venue states that the order is filled",

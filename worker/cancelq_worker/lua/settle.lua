@@ -8,10 +8,15 @@
 --       `ago_us` ago; 'r' as 'a', but the venue refused it for its limit; 'u' not used
 --   orders_n, then how ('s' the call was sent, 'u' not), free_us (until when no cancel, from now), order…
 --   holds_n, then for each: scope reason for_us ('-1' without end) detail
+--   shapes_n, then for each: fields_n own_n, field value …, place of a field of its own …
+--       The events of one call differ in few fields. A shape is all fields of an event in their order, with the
+--       values its events share; the own fields (by place, the first is 1) each event fills in itself.
 --   works_n, then for each: id fence verb …
---     'f' memory_key memory_value orders_n order… known fields_n field value …   ends; known: 1 if the order's end is known
---     'm' queue at sort state orders_n order… fields_n field value …                  moves; queue: 'l:u:any'; at: 'p' its old
---         place, else a delay in us; sort: the order id it is looked for by, or empty; orders: further orders it is now known to name; fields may be none
+--     'f' memory_key memory_value known orders_n order… shape own value…        ends; known: 1 if the order's end is
+--         known; shape: 0 for no event
+--     'm' queue at sort state orders_n order… shape own value…                  moves; queue: 'l:u:any'; at: 'p' its
+--         old place, else a delay in us; sort: the order id it is looked for by, or empty; orders: further orders
+--         it is now known to name
 -- Replies  {steady, applied, {other id, …}}   the others are open intents that name an order whose end is now known
 -- A fence that does not match, or an intent at rest, is stale: nothing of that intent changes.
 -- An event is written before what it stands for is removed: every prefix of this script is safe.
@@ -111,26 +116,38 @@ for _ = 1, take_number() do
   redis.call('HSET', ROOT .. 'hold', field, text(till) .. ' ' .. detail)
 end
 
-local works, ids, keys = {}, {}, {}
+-- Each shape is a whole XADD, kept ready; `slots` are its arguments that differ from event to event.
+local shapes = {}
 for n = 1, take_number() do
-  local w = {id = take_arg(), fence = take_arg(), verb = take_arg(), orders = {}}
-  if w.verb == 'f' then
-    w.memory, w.value = take_arg(), take_arg()
-  else
-    w.queue, w.at, w.sort, w.state = take_arg(), take_arg(), take_arg(), take_arg()
-  end
-  for i = 1, take_number() do
-    w.orders[i] = take_arg()
-    keys[#keys + 1] = w.orders[i]
-  end
-  if w.verb == 'f' then w.known = take_arg() == '1' end
-  local fields = take_number()
-  w.from, w.to = pos, pos + 2 * fields - 1
-  pos = w.to + 1
-  works[n], ids[n] = w, w.id
+  local fields, own = take_number(), take_number()
+  local command = {'XADD', ROOT .. 'results', '*', 'settled_us', text(wall), unpack(ARGV, pos, pos + 2 * fields - 1)}
+  pos = pos + 2 * fields
+  local slots = {}
+  for i = 1, own do slots[i] = 5 + 2 * take_number() end
+  shapes[n] = {command = command, slots = slots, own = own}
 end
 
-local results, settled_us, applied, others = ROOT .. 'results', text(wall), 0, {}
+-- `at`: where the words of the intent begin; `last`: the last of its orders, before its shape.
+local works, ids, keys = {}, {}, {}
+for n = 1, take_number() do
+  local at, ends = pos, ARGV[pos + 2] == 'f'
+  local first = pos + (ends and 7 or 8)
+  local last = first - 1 + tonumber(ARGV[first - 1])
+  local shape = shapes[tonumber(ARGV[last + 1])]
+  for i = first, last do keys[#keys + 1] = ARGV[i] end
+  works[n], ids[n] = {at = at, ends = ends, first = first, last = last, shape = shape}, ARGV[at]
+  pos = last + 2 + (shape and shape.own or 0)
+end
+
+local function tell(w)
+  local shape = w.shape
+  if not shape then return end
+  local command, slots, from = shape.command, shape.slots, w.last + 1
+  for i = 1, shape.own do command[slots[i]] = ARGV[from + i] end
+  redis.call(unpack(command))
+end
+
+local applied, others = 0, {}
 if #works > 0 then
   local states = redis.call('HMGET', ROOT .. 'state', unpack(ids))
   local lists = {}
@@ -158,47 +175,47 @@ if #works > 0 then
   end
 
   for i, w in ipairs(works) do
+    local id, at = ids[i], w.at
     local fence, taken = string.match(states[i] or '', '^(%d+) (%d)')
-    if fence == w.fence and taken ~= '0' then
+    if fence == ARGV[at + 1] and taken ~= '0' then
       applied = applied + 1
-      unleased[#unleased + 1] = w.id
+      unleased[applied] = id
       states[i] = false -- the same id twice in one call: the second is stale
-      if w.to >= w.from then
-        redis.call('XADD', results, '*', 'settled_us', settled_us, unpack(ARGV, w.from, w.to))
-      end
-      if w.verb == 'f' then
-        ended[#ended + 1] = w.id
-        if w.memory ~= '' then
-          remembered[#remembered + 1] = w.memory
-          remembered[#remembered + 1] = w.value
+      tell(w)
+      if w.ends then
+        ended[#ended + 1] = id
+        if ARGV[at + 3] ~= '' then
+          remembered[#remembered + 1] = ARGV[at + 3]
+          remembered[#remembered + 1] = ARGV[at + 4]
         end
-        for _, key in ipairs(w.orders) do leave_order(key, w.id, w.known) end
+        for n = w.first, w.last do leave_order(ARGV[n], id, ARGV[at + 5] == '1') end
       else
-        for _, key in ipairs(w.orders) do
+        for n = w.first, w.last do
+          local key = ARGV[n]
           if lists[key] == '' then
-            lists[key] = w.id
-          elseif #lists[key] < 4000 and not string.find(' ' .. lists[key] .. ' ', ' ' .. w.id .. ' ', 1, true) then
-            lists[key] = lists[key] .. ' ' .. w.id
+            lists[key] = id
+          elseif #lists[key] < 4000 and not string.find(' ' .. lists[key] .. ' ', ' ' .. id .. ' ', 1, true) then
+            lists[key] = lists[key] .. ' ' .. id
           end
           changed[key] = true
         end
-        set[#set + 1] = w.id
-        set[#set + 1] = w.state
-        local at
-        if w.at == 'p' then
-          at = string.match(w.state, '^%d+ %d %a %d+ %d+ %d+ %d+ %a (%d+)')
+        local queue, due, sort, state = ARGV[at + 3], ARGV[at + 4], ARGV[at + 5], ARGV[at + 6]
+        set[#set + 1] = id
+        set[#set + 1] = state
+        if due == 'p' then
+          due = string.match(state, '^%d+ %d %a %d+ %d+ %d+ %d+ %a (%d+)')
         else
-          at = text(steady + tonumber(w.at))
+          due = text(steady + tonumber(due))
         end
-        queue_later(w.queue, w.id, at)
-        if w.sort ~= '' then
-          local by_id = sorted[w.queue]
+        queue_later(queue, id, due)
+        if sort ~= '' then
+          local by_id = sorted[queue]
           if not by_id then
             by_id = {}
-            sorted[w.queue] = by_id
+            sorted[queue] = by_id
           end
-          by_id[#by_id + 1] = w.sort
-          by_id[#by_id + 1] = w.id
+          by_id[#by_id + 1] = sort
+          by_id[#by_id + 1] = id
         end
       end
     end

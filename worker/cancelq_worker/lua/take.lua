@@ -2,9 +2,10 @@
 -- TAKE: a permit and the orders its call can carry, in one step; or how long until there is something to do.
 --
 -- KEYS[1]  the lane's clock
--- ARGV[1]  the lane's plan as JSON: {venue, account, lease_us, gap_us, poll_us, window_us,
---            stages: {c|l: {kind: [[route, most, least, bucket, per_call, per_order, downwards], …]}},
---            buckets: {name: [units, window_us, reserve]}}
+-- ARGV[1]  the lane's plan, in lines, read where a word of it is needed (as JSON, reading it was half of an idle take):
+--            venue account lease_us gap_us poll_us window_us
+--            B bucket units window_us reserve                                                    for each bucket
+--            R stage:kind route most least bucket per_call per_order downwards                   for each route and kind
 -- ARGV[2]  stages the caller has a connection for: 'c', 'l', 'cl' or '' (then only local steps are returned)
 -- ARGV[3]  id of the batch, new for every call of this script
 -- ARGV[4]  '1' if this worker is suspended: as a pause, for this call only
@@ -21,7 +22,32 @@
 
 --include
 
-local plan = cjson.decode(ARGV[1])
+local PLAN = ARGV[1]
+local plan = {}
+plan.venue, plan.account, plan.lease_us, plan.gap_us, plan.poll_us, plan.window_us =
+  string.match(PLAN, '^(%S+) (%S+) (%d+) (%d+) (%d+) (%d+)\n')
+for _, name in ipairs({'lease_us', 'gap_us', 'poll_us', 'window_us'}) do plan[name] = tonumber(plan[name]) end
+
+local function plan_bucket(name)
+  local _, at = string.find(PLAN, '\nB ' .. name .. ' ', 1, true)
+  local units, window_us, reserve = string.match(PLAN, '^(%d+) (%d+) (%d+)', at + 1)
+  return tonumber(units), tonumber(window_us), tonumber(reserve)
+end
+
+-- The routes that serve a class: {name, most, least, bucket, per_call, per_order, downwards}.
+local function plan_routes(stage, class)
+  local routes, head, at = {}, '\nR ' .. stage .. ':' .. string.match(class, '^[^:]+') .. ' ', 1
+  while true do
+    local _, last = string.find(PLAN, head, at, true)
+    if not last then return routes end
+    local r = {string.match(PLAN, '^(%S+) (%d+) (%d+) (%S+) (%d+) (%d+) (%d)', last + 1)}
+    for _, i in ipairs({2, 3, 5, 6}) do r[i] = tonumber(r[i]) end
+    r[7] = r[7] == '1'
+    routes[#routes + 1] = r
+    at = last
+  end
+end
+
 local batch_id = ARGV[3]
 local lease_end = text(steady + plan.lease_us)
 local next_at = steady + plan.poll_us -- the earliest steady time at which something can happen
@@ -203,7 +229,8 @@ local function bucket_state(name)
   if not b then
     local key = ROOT .. 'permits:' .. name
     redis.call('ZREMRANGEBYSCORE', key, '-inf', text(steady))
-    b = {key = key, units = plan.buckets[name][1], reserve = plan.buckets[name][3], used = redis.call('ZCARD', key)}
+    local units, window_us, reserve = plan_bucket(name)
+    b = {key = key, units = units, window_us = window_us, reserve = reserve, used = redis.call('ZCARD', key)}
     seen_buckets[name] = b
   end
   return b
@@ -226,10 +253,8 @@ end
 
 -- The route that carries most of a class' visible orders among those with a permit; else when one will have one.
 local function route_for(stage, class, visible, urgent)
-  local routes = plan.stages[stage][string.match(class, '^[^:]+')]
-  if not routes then return nil end
   local best, best_carry, best_fits, at = nil, 0, false, math.huge
-  for _, r in ipairs(routes) do
+  for _, r in ipairs(plan_routes(stage, class)) do
     local most, least, bucket, per_call, per_order = r[2], r[3], r[4], r[5], r[6]
     local carry = math.min(visible, most)
     if per_order > 0 then
@@ -293,7 +318,7 @@ local function page_below(queue, where, class, carry)
   for i = 1, #found do
     if not times[i] then
       gone[#gone + 1] = found[i]
-    elseif tonumber(times[i]) <= steady and found[i] ~= oldest then
+    elseif #ids < carry + 10 and tonumber(times[i]) <= steady and found[i] ~= oldest then
       ids[#ids + 1] = found[i]
     end
   end
@@ -301,17 +326,27 @@ local function page_below(queue, where, class, carry)
   return ids
 end
 
--- Fills a call from one class. Skips what is in flight or was sent too lately; two intents of one order
--- travel as one item; an intent that may not travel in company closes the batch at its size.
-local function fill(stage, priority, class, route, carry)
-  local queue = ROOT .. 'queue:' .. lane_of(stage, priority) .. ':' .. class
-  local ids = route[7] and page_below(queue, lane_of(stage, priority), class, carry)
-  if not ids then ids = redis.call('ZRANGEBYSCORE', queue, '-inf', text(steady), 'LIMIT', 0, carry + 50) end
-  if #ids == 0 then return {}, 0 end
+-- Until when orders may not be sent, by key; nil if none of them is in flight or was sent too lately.
+local function busy_until(keys)
+  if #keys == 0 then return nil end
+  local busy
+  local times = redis.call('ZMSCORE', ROOT .. 'sent', unpack(keys))
+  for i = 1, #keys do
+    if times[i] then
+      busy = busy or {}
+      busy[keys[i]] = tonumber(times[i])
+    end
+  end
+  return busy
+end
+
+-- Adds some of a class' intents to a call. Skips what is in flight or was sent too lately; two intents of one
+-- order travel as one item; an intent that may not travel in company closes the call at its size.
+local function add(call, stage, queue, ids)
   local lines = redis.call('HMGET', ROOT .. 'state', unpack(ids))
   local words, keys = {}, {}
   for i = 1, #ids do
-    if lines[i] then
+    if lines[i] and not call.has[ids[i]] then
       local w = {string.match(lines[i], TAKE)}
       words[i] = w
       if stage == 'c' and w[9] ~= '-' then
@@ -323,20 +358,12 @@ local function fill(stage, priority, class, route, carry)
       end
     end
   end
-  local busy
-  if #keys > 0 then
-    local until_at = redis.call('ZMSCORE', ROOT .. 'sent', unpack(keys))
-    for i = 1, #keys do
-      if until_at[i] then
-        busy = busy or {}
-        busy[keys[i]] = tonumber(until_at[i])
-      end
-    end
-  end
-  local batch, items, limit, in_batch, wall_ms = {}, 0, carry, {}, wall / 1000
+  local busy, batch, orders_in, wall_ms = busy_until(keys), call.batch, call.orders, wall / 1000
   for i = 1, #ids do
     local id, w = ids[i], words[i]
-    if not w then
+    if call.has[id] then
+      -- seen before
+    elseif not w then
       redis.call('ZREM', queue, id)
     elseif w[7] ~= '0' and w[2] == '0' and (stage == 'c' or w[3] == '0') and tonumber(w[7]) < wall_ms then
       redis.call('ZREM', queue, id)
@@ -344,39 +371,57 @@ local function fill(stage, priority, class, route, carry)
       lease_step('expired', id, parse(lines[i]), lines[i])
     else
       local orders = w[9]
-      local rides, blocked = in_batch[orders], busy and busy[orders] or 0
-      if string.find(orders, ',', 1, true) then
+      local many = string.find(orders, ',', 1, true)
+      local rides, blocked = orders_in[orders], busy and busy[orders] or 0
+      if many then
         for key in string.gmatch(orders, '[^,]+') do
-          if in_batch[key] then rides = true end
+          if orders_in[key] then rides = true end
           if busy and busy[key] and busy[key] > blocked then blocked = busy[key] end
         end
       end
       if blocked > steady then
         redis.call('ZADD', queue, text(blocked), id)
       else
-        local fits = #batch < 2 * carry + 10
+        local fits = #batch < call.most
         if not rides then
-          local cap, bound = tonumber(w[5]), limit
+          local cap, bound = tonumber(w[5]), call.limit
           if cap > 0 and cap < bound then bound = cap end
-          fits = items < bound
-          if fits then limit, items = bound, items + 1 end
+          fits = call.items < bound
+          if fits then call.limit, call.items = bound, call.items + 1 end
         end
         if fits then
           batch[#batch + 1] = {id, lines[i], w}
-          if orders ~= '-' then
-            if string.find(orders, ',', 1, true) then
-              for key in string.gmatch(orders, '[^,]+') do in_batch[key] = true end
-            else
-              in_batch[orders] = true
-            end
+          call.has[id] = true
+          if many then
+            for key in string.gmatch(orders, '[^,]+') do orders_in[key] = true end
+          elseif orders ~= '-' then
+            orders_in[orders] = true
           end
-        elseif items >= limit then
-          break
+        elseif call.items >= call.limit then
+          return
         end
       end
     end
   end
-  return batch, items, in_batch
+end
+
+-- Fills a call from one class: at first with as many as it can carry and a few to ride along; with more only if
+-- some of those had to stay.
+local function fill(stage, priority, class, route, carry)
+  local where = lane_of(stage, priority)
+  local queue = ROOT .. 'queue:' .. where .. ':' .. class
+  local call = {batch = {}, items = 0, limit = carry, most = 2 * carry + 10, has = {}, orders = {}}
+  local ids = route[7] and page_below(queue, where, class, carry)
+  if ids then
+    add(call, stage, queue, ids)
+  else
+    for _, more in ipairs({4, carry + 50}) do
+      ids = redis.call('ZRANGEBYSCORE', queue, '-inf', text(steady), 'LIMIT', 0, carry + more)
+      if #ids > 0 then add(call, stage, queue, ids) end
+      if call.items >= call.limit or #ids < carry + more then break end
+    end
+  end
+  return call.batch, call.items, call.orders
 end
 
 -- The grant: everything a crash of the caller must not undo is written here, before anything is sent.
@@ -415,7 +460,7 @@ local function grant(stage, priority, class, route, batch, items, in_batch)
   local b = bucket_state(route[4])
   local units = route[5] + route[6] * items
   -- Until the caller reports, the permit counts as used for as long as its call could possibly live.
-  local free = steady + plan.lease_us + plan.buckets[route[4]][2] + 1000000
+  local free = steady + plan.lease_us + b.window_us + 1000000
   for i = 1, units do redis.call('ZADD', b.key, text(free), batch_id .. ':' .. text(i)) end
   b.used = b.used + units
   local records = redis.call('HMGET', ROOT .. 'intents', unpack(ids))
@@ -454,7 +499,7 @@ for round = 1, 4 do
   local batch, items, in_batch = fill(stage, priority, class, route, carry)
   if #batch > 0 then
     reply, out = grant(stage, priority, class, route, batch, items, in_batch)
-    next_at = steady
+    if choose() then next_at = steady end
     break
   end
   -- Everything that was visible here is in flight or was sent too lately: the next class, or the next call.

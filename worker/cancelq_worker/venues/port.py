@@ -149,7 +149,7 @@ ENDED = frozenset({Word.CANCELLED, Word.FILLED, Word.TRIGGERED, Word.CLOSED})
 ABOUT_THE_CALL = frozenset({Word.REFUSED, Word.ACCOUNT, Word.CLOCK})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reply:
     """What one call said about one target.
 
@@ -171,7 +171,7 @@ class Reply:
     notes: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Plan:
     """How the lane shall carry an admitted intent.
 
@@ -195,7 +195,7 @@ class Unfit:
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class NextLook:
     """Where to look next: the class of the look queue, or that every place was read (`done`)."""
 

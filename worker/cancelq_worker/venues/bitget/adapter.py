@@ -161,17 +161,17 @@ class Bitget:
     # -- answers --------------------------------------------------------------------------------------------
 
     def decode(self, route: Route, targets: Sequence[Target], answer: Answer) -> list[Reply]:
-        failure = read_failure(answer)
+        payload = _payload(answer)
+        failure = _failure_of(answer, payload)
+        data = (payload or {}).get("data")
         if route.stage is Stage.LOOK:
             if failure:
                 return [looks.failed(route, failure)] * len(targets)
-            data = (_payload(answer) or {}).get("data")
             if route.name in sweeps.NAMES:
                 return [sweeps.read(route, targets[0], data)]
             return looks.read(route, targets, data)
         if failure:
             return [_whole_call(failure, len(targets))] * len(targets)
-        data = (_payload(answer) or {}).get("data")
         if route.name == "batch-cancel-order":
             return _read_batch(targets, data, answer.status)
         if route.name == "sweep-cancel":
@@ -258,7 +258,10 @@ def _payload(answer: Answer) -> dict[str, Any] | None:
 
 def read_failure(answer: Answer) -> Reply | None:
     """What stands against the whole call, or None if the venue says `00000` under HTTP 200."""
-    data = _payload(answer)
+    return _failure_of(answer, _payload(answer))
+
+
+def _failure_of(answer: Answer, data: Mapping[str, Any] | None) -> Reply | None:
     code = str(data.get("code", ""))[:16] if data else ""
     text = str(data.get("msg", ""))[:200] if data else ""
     if answer.status >= 500:

@@ -241,18 +241,19 @@ def read(route: Route, targets: Sequence[Target], data: Any) -> list[Reply]:
     if page is None:
         return [Reply(Word.UNCLEAR, text="an answer without a list", place=place)] * len(targets)
     by_id = {str(row["orderId"]): row for row in page.rows}
-    by_client = {str(row.get("clientOid") or ""): row for row in page.rows}
-    absent = _absence(route, targets, page)
+    by_client = {} if all(t.order_id for t in targets) else {str(r.get("clientOid") or ""): r for r in page.rows}
+    rows = [by_id.get(t.order_id) if t.order_id else by_client.get(t.client_order_id or "") for t in targets]
+    absent = _absence(route, targets, page) if None in rows else None
 
-    def one(target: Target) -> Reply:
-        row = by_id.get(target.order_id) if target.order_id else by_client.get(target.client_order_id or "")
+    def one(target: Target, row: Mapping[str, Any] | None) -> Reply:
         if row is None:
+            assert absent is not None
             return absent(target, place)
         if target.scope == "order" and place in _OTHER_SCOPES:
             return _wrong_scope(place)
         return _sighting(target, row, place)
 
-    return [one(t) for t in targets]
+    return [one(t, row) for t, row in zip(targets, rows, strict=True)]
 
 
 def _wrong_scope(place: str) -> Reply:
