@@ -12,6 +12,7 @@ import pstats
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import enqueue
@@ -51,7 +52,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument("--parts", type=_words(PARTS), default=PARTS, help=f"comma list of {', '.join(PARTS)}")
     parser.add_argument("--servers", type=_words(("valkey", "redis")), help="comma list of valkey, redis; default all")
-    parser.add_argument("--repeat", type=int, default=3, help="runs whose median counts (latency: one run)")
+    parser.add_argument(
+        "--repeat", type=int, default=3, help="runs of enqueue and throughput, of which the notes tell what counts"
+    )
     parser.add_argument("--lanes", type=int, default=20, help="accounts of the throughput part")
     parser.add_argument("--intents", type=int, default=20_000, help="intents of each throughput run")
     parser.add_argument("--durable", action="store_true", help="servers with AOF, fsync always")
@@ -61,7 +64,7 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _words(known: tuple[str, ...]) -> object:
+def _words(known: tuple[str, ...]) -> Callable[[str], tuple[str, ...]]:
     def read(text: str) -> tuple[str, ...]:
         words = tuple(text.split(","))
         if strange := set(words) - set(known):

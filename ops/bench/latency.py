@@ -57,7 +57,7 @@ def measure(server: Server) -> list[Row]:
     for what, percent in (("p50", 50), ("p99", 99)):
         ours, bare = _quantile(taken.ours, percent), _quantile(taken.bare, percent)
         row = Row("latency", server.name, f"XADD to the venue's door, {what}", ours, "µs", bare, ours / bare)
-        rows.append(aimed(row, f"≤ {TARGET_RATIO} × bare", ours <= TARGET_RATIO * bare))
+        rows.append(aimed(row, f"≤ {TARGET_RATIO} times bare", ours <= TARGET_RATIO * bare))
     return [
         *rows,
         Row("lone", server.name, "Redis time, heartbeats included", taken.redis_us, "µs/intent"),
@@ -101,8 +101,8 @@ async def _sample(redis: Redis, venue: Venue, worker: rig.Worker, orders: tuple[
     arrived_us = {
         order_id: call["at_us"] for call in venue.calls() if call["method"] == "POST" for order_id in call["ids"]
     }
-    delays = [[float(arrived_us[i] - left_us[i]) for i in side if i in left_us] for side in orders]
-    return _Taken(*delays, spent_us / SAMPLES, worker_s * 1e6 / SAMPLES)
+    delays, bare_delays = ([float(arrived_us[i] - left_us[i]) for i in side if i in left_us] for side in orders)
+    return _Taken(delays, bare_delays, spent_us / SAMPLES, worker_s * 1e6 / SAMPLES)
 
 
 def _bare_post(venue: Venue, order_id: str) -> dict[str, Any]:

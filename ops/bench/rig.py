@@ -246,7 +246,8 @@ class Worker:
     def complaints(self) -> list[str]:
         """What it logged about a lane at level warning and above."""
         lines = [orjson.loads(line) for line in self.log.read_bytes().splitlines() if line.startswith(b"{")]
-        return [str(row["event"]) for row in lines if "lane" in row and row["level"] in ("warning", "error", "critical")]
+        bad = [row for row in lines if row.get("level") in ("warning", "error", "critical")]
+        return [str(row["event"]) for row in bad if "lane" in row]
 
 
 @contextmanager

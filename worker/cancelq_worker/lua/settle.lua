@@ -27,16 +27,18 @@ local pos = 1
 local function take_arg() pos = pos + 1; return ARGV[pos - 1] end
 local function take_number() return tonumber(take_arg()) end
 
+local GUARD_US, GUARD_MAX_US = 2000, 100000
+
 -- How early a permit may be free again: the fleet's fastest round trip in this bucket over the last minute,
 -- less a margin that shrinks as samples come in; 0 until there are enough of them.
 local function fastest_us(bucket, rtt)
   local key, slot = ROOT .. 'rtt:' .. bucket, math.floor(steady / 10000000)
   local kept = redis.call('HGETALL', key)
-  local least, sum, count, current = nil, 0, 0, nil
+  local least, sum, count, current, trusted = nil, 0, 0, nil, 0
   for i = 1, #kept, 2 do
     local n = tonumber(kept[i])
-    if n == nil then
-      -- 'guard' and 'fast' live here too
+    if n == nil then -- 'guard' and 'fast' live here too
+      if kept[i] == 'fast' then trusted = tonumber(kept[i + 1]) end
     elseif n <= slot - 6 then
       redis.call('HDEL', key, kept[i])
     else
@@ -55,13 +57,18 @@ local function fastest_us(bucket, rtt)
     if least == nil or rtt < least then least = rtt end
     sum, count = sum + rtt, count + 1
   end
+  if rtt and trusted > 0 and rtt < trusted - GUARD_US then
+    -- The way to the venue became shorter than was relied on: what is out was to be free too early by that much.
+    local permits = ROOT .. 'permits:' .. bucket
+    for _, member in ipairs(redis.call('ZRANGEBYSCORE', permits, text(steady), '+inf', 'LIMIT', 0, 1000)) do
+      redis.call('ZINCRBY', permits, text(trusted - rtt), member)
+    end
+  end
   local trust = 0
   if count >= 20 then trust = math.max(0, least - (sum / count - least) / math.sqrt(count)) end
   redis.call('HSET', key, 'fast', text(trust))
   return trust
 end
-
-local GUARD_US, GUARD_MAX_US = 2000, 100000
 
 local new_out = 0
 for _ = 1, take_number() do
