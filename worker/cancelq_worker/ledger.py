@@ -7,9 +7,11 @@ A lane's round (`RedisLedger.round`) sends what is to be settled, admitted, take
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import importlib.resources
+import math
 from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
@@ -240,6 +242,38 @@ async def command(client: aioredis.Redis, *args: Any) -> Any:
     return await client.execute_command(*args)  # type: ignore[no-untyped-call]
 
 
+async def _round_trip(client: aioredis.Redis, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """The replies to commands sent as one write, refusals among them as exceptions. Raises RedisError or OSError
+    if not every reply came: then nothing is known.
+
+    redis-py's own pipeline spends as long on this as the server: it keeps a time-out for every reply, and
+    callbacks that nobody wants here.
+    """
+    if not commands:
+        return []
+    pool = client.connection_pool
+    connection = await pool.get_connection()  # type: ignore[no-untyped-call]
+    replies: list[Any] = []
+    try:
+        async with asyncio.timeout(connection.socket_timeout):
+            await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+            for _ in commands:
+                try:
+                    reply = await connection.read_response(
+                        disable_decoding=True, timeout=math.inf, disconnect_on_error=False
+                    )
+                except ResponseError as refused:
+                    reply = refused
+                replies.append(reply)
+    except BaseException:
+        # The next user of this connection would read our replies.
+        await connection.disconnect(nowait=True)
+        raise
+    finally:
+        await pool.release(connection)
+    return replies
+
+
 class Scripts:
     """The Lua files, each loaded once per server and again when the server has forgotten it."""
 
@@ -385,10 +419,7 @@ class RedisLedger:
         return self._read_round(replies, settlements, admission, takes, read_after)
 
     async def _pipeline(self, commands: list[tuple[Any, ...]]) -> list[Any]:
-        async with self._client.pipeline(transaction=False) as pipe:
-            for words in commands:
-                pipe.execute_command(*words)
-            replies = await pipe.execute(raise_on_error=False)
+        replies = await _round_trip(self._client, commands)
         lost = [i for i, r in enumerate(replies) if isinstance(r, NoScriptError)]
         if lost:
             await SCRIPTS.load(self._client)
@@ -397,7 +428,7 @@ class RedisLedger:
                     replies[i] = await command(self._client, *commands[i])
                 except ResponseError as error:
                     replies[i] = error
-        return list(replies)
+        return replies
 
     def _read_round(
         self,
