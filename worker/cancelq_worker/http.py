@@ -87,6 +87,7 @@ class Door:
 
     def __init__(self, base_url: str, *, verify: ssl.SSLContext | bool) -> None:
         self._base = httpx.URL(base_url)
+        self._urls: dict[str, httpx.URL] = {}
         self._verify = verify
         self._pool = _Pool(verify)
         self._retired: set[_Pool] = set()
@@ -128,9 +129,7 @@ class Door:
         connect_s: float,
         total_s: float,
     ) -> Exchange:
-        url = self._base.copy_with(
-            raw_path=request.path.encode() + (b"?" + request.query.encode() if request.query else b"")
-        )
+        url = self._url(request)
         timeout = {"connect": connect_s, "pool": connect_s, "read": total_s, "write": total_s}
         sent_ns = time.monotonic_ns()
         try:
@@ -143,6 +142,15 @@ class Door:
         except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL) as error:
             raise (crossed(error) or NoAnswer)(type(error).__name__) from error
         return Exchange(Answer(response.status_code, response.headers, body), sent_ns, time.monotonic_ns())
+
+    def _url(self, request: Request) -> httpx.URL:
+        """The address of a call. Building one takes the library longer than signing it: those without a query, the
+        cancels, are kept."""
+        if request.query:
+            return self._base.copy_with(raw_path=f"{request.path}?{request.query}".encode())
+        if request.path not in self._urls:
+            self._urls[request.path] = self._base.copy_with(raw_path=request.path.encode())
+        return self._urls[request.path]
 
     async def close(self) -> None:
         """Closes every connection."""
