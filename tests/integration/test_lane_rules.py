@@ -5,15 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 
-import pytest
-
 from cancelq.contract import Event, Status
 from cancelq_worker import operate
 from cancelq_worker.ledger import command
 from tests.integration.rig import LANE, Rig, desk
 from tests.servers import RedisServer
-
-pytestmark = pytest.mark.one_server
 
 
 def cancels(rig: Rig) -> list[dict[str, object]]:
