@@ -193,3 +193,9 @@ def test_credentials_show_no_secret() -> None:
     assert SECRET not in shown
     assert PASSPHRASE not in shown
     assert KEY not in shown
+
+
+def test_the_login_of_the_private_stream_is_signed_alike() -> None:
+    """Its time stamp is in seconds: Bitget's prose says otherwise, its example and ccxt do not."""
+    login = Request("GET", "/user/verify")
+    assert signing.signature(SECRET, login, 1_700_000_000) == "X3EWQeL5AwAlQUbSLbUp/bShEUaFiRE5JYOIo1BG0Vw="
