@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import random
 import secrets
-import socket
 import ssl
 import time
 from collections.abc import Callable, Coroutine
@@ -168,7 +167,3 @@ async def serve(
         await wiring.engine().serve(stop)
     finally:
         await wiring.close()
-
-
-def default_worker_name() -> str:
-    return f"{socket.gethostname()}-{secrets.token_hex(3)}"

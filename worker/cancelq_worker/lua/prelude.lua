@@ -77,16 +77,17 @@ end
 
 -- The same for many: gathered by queue, written at once by `queue_all`. 'local' is the queue of intents that
 -- no call carries.
-local waiting = {}
-local function queue_later(queue, id, at)
-  local w = waiting[queue]
-  if not w then
-    w = {}
-    waiting[queue] = w
+local function gather(lists, key, score, member)
+  local list = lists[key]
+  if not list then
+    list = {}
+    lists[key] = list
   end
-  w[#w + 1] = at
-  w[#w + 1] = id
+  list[#list + 1] = score
+  list[#list + 1] = member
 end
+local waiting = {}
+local function queue_later(queue, id, at) gather(waiting, queue, at, id) end
 local function queue_all()
   for queue, w in pairs(waiting) do
     redis.call('ZADD', ROOT .. 'queue:' .. queue, unpack(w))

@@ -215,15 +215,7 @@ if #works > 0 then
           due = text(steady + tonumber(due))
         end
         queue_later(queue, id, due)
-        if sort ~= '' then
-          local by_id = sorted[queue]
-          if not by_id then
-            by_id = {}
-            sorted[queue] = by_id
-          end
-          by_id[#by_id + 1] = sort
-          by_id[#by_id + 1] = id
-        end
+        if sort ~= '' then gather(sorted, queue, sort, id) end
       end
     end
   end
