@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any, NamedTuple
 
-from cancelq_worker.simulator.bitget import Bitget
+from cancelq_worker.simulator.bitget.venue import Bitget
 from cancelq_worker.simulator.clock import Clock, SystemClock
 from cancelq_worker.simulator.core import (
     Call,

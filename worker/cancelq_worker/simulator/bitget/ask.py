@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from cancelq_worker.simulator import bitget_codes as codes
-from cancelq_worker.simulator.bitget_codes import Refusal
+from cancelq_worker.simulator.bitget import codes
+from cancelq_worker.simulator.bitget.codes import Refusal
 from cancelq_worker.simulator.core import Call
 from cancelq_worker.simulator.orders import Book
 

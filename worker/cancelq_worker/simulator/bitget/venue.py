@@ -15,11 +15,11 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 
 import orjson
 
-from cancelq_worker.simulator import bitget_codes as codes
-from cancelq_worker.simulator.bitget_ask import Ask, Params
-from cancelq_worker.simulator.bitget_codes import Refusal, text_of
-from cancelq_worker.simulator.bitget_queries import Queries
-from cancelq_worker.simulator.bitget_trading import Trading
+from cancelq_worker.simulator.bitget import codes
+from cancelq_worker.simulator.bitget.ask import Ask, Params
+from cancelq_worker.simulator.bitget.codes import Refusal, text_of
+from cancelq_worker.simulator.bitget.queries import Queries
+from cancelq_worker.simulator.bitget.trading import Trading
 from cancelq_worker.simulator.core import Call, Core, Request
 from cancelq_worker.simulator.faults import Fault, Reply, Target, dress
 from cancelq_worker.simulator.limits import Rule, Window

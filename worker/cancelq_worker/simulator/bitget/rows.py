@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from orjson import Fragment
 
-from cancelq_worker.simulator.bitget_ask import symbols_of
+from cancelq_worker.simulator.bitget.ask import symbols_of
 from cancelq_worker.simulator.core import MARKET_PRICE, Core
 from cancelq_worker.simulator.orders import Book, Kind, Order, State
 

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from orjson import Fragment
 
-from cancelq_worker.simulator import bitget_codes as codes
-from cancelq_worker.simulator.bitget_ask import (
+from cancelq_worker.simulator.bitget import codes
+from cancelq_worker.simulator.bitget.ask import (
     Ask,
     Params,
     needed,
@@ -18,8 +18,8 @@ from cancelq_worker.simulator.bitget_ask import (
     text,
     whole,
 )
-from cancelq_worker.simulator.bitget_codes import Refusal
-from cancelq_worker.simulator.bitget_rows import Rows, traded_at, worth
+from cancelq_worker.simulator.bitget.codes import Refusal
+from cancelq_worker.simulator.bitget.rows import Rows, traded_at, worth
 from cancelq_worker.simulator.core import Core
 from cancelq_worker.simulator.orders import Kind, Order
 

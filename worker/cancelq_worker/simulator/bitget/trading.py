@@ -2,8 +2,8 @@
 
 from typing import NamedTuple
 
-from cancelq_worker.simulator import bitget_codes as codes
-from cancelq_worker.simulator.bitget_ask import (
+from cancelq_worker.simulator.bitget import codes
+from cancelq_worker.simulator.bitget.ask import (
     CLIENT_ID,
     Ask,
     Params,
@@ -15,7 +15,7 @@ from cancelq_worker.simulator.bitget_ask import (
     symbols_of,
     text,
 )
-from cancelq_worker.simulator.bitget_codes import Refusal, text_of
+from cancelq_worker.simulator.bitget.codes import Refusal, text_of
 from cancelq_worker.simulator.core import Core, Entry, Verdict
 from cancelq_worker.simulator.orders import Book, Kind, Order, State
 

@@ -1,0 +1,1 @@
+"""Bitget spot, classic v2, as the simulator speaks it."""
