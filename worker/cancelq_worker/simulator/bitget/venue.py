@@ -8,8 +8,6 @@ told before the account mode (40085), and that before the signature is looked at
 
 import hmac
 from base64 import b64encode
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, unquote_to_bytes
 
@@ -21,43 +19,17 @@ from cancelq_worker.simulator.bitget.codes import Refusal, text_of
 from cancelq_worker.simulator.bitget.queries import Queries
 from cancelq_worker.simulator.bitget.trading import Trading
 from cancelq_worker.simulator.core import Call, Core, Request
-from cancelq_worker.simulator.faults import Fault, Reply, Target, dress
+from cancelq_worker.simulator.faults import Reply, Target
 from cancelq_worker.simulator.limits import Rule, Window
 from cancelq_worker.simulator.orders import Account, Book
+from cancelq_worker.simulator.venue import SECOND_US, Endpoint, Route, Words, misbehave, routes_of
 
 NAME = "bitget"
 IP_BUCKET = "bitget/ip"
 # "The overall rate limit is 6000/IP/Min", and it takes 5 minutes to recover (Bitget's FAQ, Q10).
 IP_RULE = Rule(6_000, 60_000_000, 300_000_000)
-SECOND_US = 1_000_000
 TIMESTAMP_WINDOW_MS = 30_000
 LONGEST_WINDOW_MS = 60_000
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """One path. `limit` is calls per second of one UID, or of one IP address where no key is asked for."""
-
-    method: str
-    path: str
-    limit: int
-    run: Callable[[Ask], Any]
-    private: bool = True
-
-    @property
-    def name(self) -> str:
-        return self.path.rpartition("/")[2]
-
-
-@dataclass(frozen=True, slots=True)
-class _Route:
-    """An endpoint with what the hot path would otherwise work out anew each time."""
-
-    endpoint: Endpoint
-    name: str
-    bucket: str
-    text_path: str
-    posts: bool
 
 
 class Bitget:
@@ -70,19 +42,10 @@ class Bitget:
         self._core = core
         self._trading = Trading(core)
         self._queries = Queries(core)
-        self._routes = {
-            (endpoint.method, endpoint.path.encode()): _Route(
-                endpoint,
-                endpoint.name,
-                f"{NAME}/{endpoint.name}",
-                endpoint.path,
-                endpoint.method == "POST",
-            )
-            for endpoint in self._endpoints()
-        }
+        self._routes = routes_of(NAME, self._endpoints())
         self.paths = frozenset(self._routes)
 
-    def _endpoints(self) -> list[Endpoint]:
+    def _endpoints(self) -> list[Endpoint[Ask]]:
         # Limits: the "Frequency limit" of each endpoint's page.
         trading, queries = self._trading, self._queries
         trade = "/api/v2/spot/trade"
@@ -135,7 +98,7 @@ class Bitget:
                 reply.headers = (*reply.headers, (b"x-mbx-used-remain-limit", b"%d" % remaining))
         return reply
 
-    def _admitted(self, route: _Route, request: Request, call: Call, english: bool) -> tuple[Reply, Window | None]:
+    def _admitted(self, route: Route[Ask], request: Request, call: Call, english: bool) -> tuple[Reply, Window | None]:
         core = self._core
         if not core.limiter.window(IP_BUCKET, call.ip).admit(call.steady_us):
             return self._over_limit(call), None
@@ -155,10 +118,10 @@ class Bitget:
         if core.faults:
             fault = core.faults.pick(Target(NAME, route.name, route.text_path, call.uid, call.ids))
             if fault is not None:
-                return self._faulty(fault, route, ask), window
+                return misbehave(core, fault, call, lambda: self._execute(route, ask), self._words(english)), window
         return self._execute(route, ask), window
 
-    def _execute(self, route: _Route, ask: Ask) -> Reply:
+    def _execute(self, route: Route[Ask], ask: Ask) -> Reply:
         ask.call.executed = True
         try:
             data = route.endpoint.run(ask)
@@ -168,33 +131,11 @@ class Bitget:
         ask.call.code = codes.OK
         return Reply(200, self._envelope(codes.OK, "success", data))
 
-    # ---- misbehaviour
+    def _words(self, english: bool) -> Words:
+        def say(code: str) -> Reply:
+            return self._too_many() if code == codes.TOO_MANY else self._refusal(Refusal(code), english)
 
-    def _faulty(self, fault: Fault, route: _Route, ask: Ask) -> Reply:
-        call = ask.call
-        call.fault = fault.kind
-
-        def run() -> Reply:
-            reply = self._execute(route, ask) if fault.executes else Reply(200, b"")
-            code = _said(fault)
-            if code == codes.TOO_MANY:
-                reply = self._too_many()
-            elif code:
-                reply = self._refusal(Refusal(code), ask.english)
-            call.code = code or call.code
-            reply = dress(fault, reply, self._core.rng)
-            call.http_status = reply.status
-            return reply
-
-        if fault.kind == "late_ms":
-            return Reply(0, b"", delay_ms=fault.trait.delay_ms, resume=lambda: self._arrived_late(run))
-        return run()
-
-    def _arrived_late(self, run: Callable[[], Reply]) -> Reply:
-        self._core.tick()
-        reply = run()
-        reply.delay_ms = 0
-        return reply
+        return Words(codes.TOO_MANY, codes.INVENTED, say)
 
     # ---- keys and signatures
 
@@ -243,7 +184,7 @@ class Bitget:
 
     # ---- reading and writing
 
-    def _read(self, route: _Route, request: Request) -> Params:
+    def _read(self, route: Route[Ask], request: Request) -> Params:
         if not route.posts:
             params: Params = dict(parse_qsl(request.query.decode("latin-1"), keep_blank_values=False))
             self._check_window(params)
@@ -285,15 +226,6 @@ class Bitget:
 
 # Public endpoints know no account.
 _NOBODY = Book(NAME, "")
-
-
-def _said(fault: Fault) -> str:
-    """The code a fault makes the venue itself answer with, "" if it leaves that alone."""
-    if fault.kind == "http_429":
-        return codes.TOO_MANY
-    if fault.kind == "unknown_code":
-        return codes.INVENTED
-    return fault.argument if fault.kind.startswith("code:") else ""
 
 
 def _covers(secret: bytes, message: bytes, signature: bytes) -> bool:
