@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Protocol
 
 from cancelq_worker.simulator.clock import Clock
 from cancelq_worker.simulator.faults import FaultBox, Reply
+from cancelq_worker.simulator.happenings import WHAT_OF_STATE, Happening, Observer, What
 from cancelq_worker.simulator.limits import Limiter, Rule
 from cancelq_worker.simulator.orders import (
     NEVER_US,
@@ -160,6 +161,10 @@ class Core:
         self.books: dict[tuple[str, str], Book] = {}
         self.calls: deque[Call] = deque()
         self.calls_seen = 0
+        # Told of every change of an order, in the order of the changes.
+        self.observers: list[Observer] = []
+        # Told the steady time of whatever is scheduled: who runs a loop ticks then. Nothing here needs it.
+        self.alarm: Callable[[int], None] | None = None
         self._clock = clock
         self._ids = Ids()
         self._due: list[_Due] = []
@@ -192,9 +197,16 @@ class Core:
         """The steady time of a moment on the venue's wall clock; now, if that is still to come."""
         return self.now_us - max(0, self.venue_us() - venue_us)
 
-    def _later(self, at_us: int, act: Callable[[int], None]) -> None:
+    def later(self, at_us: int, act: Callable[[int], None]) -> None:
+        """Does something at that steady time, or at the first tick after it; it is called with that time."""
         self._numbered += 1
         heappush(self._due, _Due(at_us, self._numbered, act))
+        if self.alarm is not None:
+            self.alarm(at_us)
+
+    def until_due_us(self) -> int | None:
+        """How long until a tick has something to do, 0 if it is overdue; None if nothing is scheduled."""
+        return max(0, self._due[0].at_us - self._clock.steady_us()) if self._due else None
 
     # ---- calls
 
@@ -246,6 +258,7 @@ class Core:
         )
         book.add(order)
         order.history = (Change(created_us - self._offset_us, State.live, "0", entry.by),)
+        self._tell(What.entered, book, order, order.entered_us)
         return order
 
     def cancel(self, book: Book, order: Order, call: Call) -> Verdict:
@@ -278,7 +291,7 @@ class Core:
 
         delay_us = self.settings.symbol_cancel_delay_ms * 1000
         if delay_us:
-            self._later(self.now_us + delay_us, act)
+            self.later(self.now_us + delay_us, act)
         else:
             act(self.now_us)
 
@@ -299,18 +312,19 @@ class Core:
 
     def _cancel_later(self, book: Book, order: Order, delay_us: int, call: Call) -> None:
         if self._wins_race(order):
-            self._later(
+            self.later(
                 self.now_us + self.rng.randrange(delay_us),
                 lambda at_us: self._win_race(book, order, at_us) if order.is_open else None,
             )
-            return
 
         def act(at_us: int) -> None:
             if order.is_open:
                 self._part_race(book, order, at_us)
                 self.close(book, order, State.cancelled, at_us, call.by)
+            elif order.state is State.filled:
+                self._tell(What.cancel_too_late, book, order, at_us)
 
-        self._later(self.now_us + delay_us, act)
+        self.later(self.now_us + delay_us, act)
 
     # ---- what the market does
 
@@ -323,11 +337,13 @@ class Core:
             raise ImpossibleMoveError(f"filled: {filled} is not between {order.filled} and the size {order.size}")
         number = self._ids.next(self.venue_us() // 1000, 0)
         at_venue_us = self.wall_us - self.now_us + at_us + self._offset_us
-        book.trades.append(Trade(number, order, _plain(added), at_venue_us))
+        trade = Trade(number, order, _plain(added), at_venue_us)
+        book.trades.append(trade)
         if total == Decimal(order.size):
-            self.close(book, order, State.filled, at_us, by, order.size)
+            self.close(book, order, State.filled, at_us, by, order.size, trade)
         else:
             self._change(order, State.partially_filled, filled, at_us, by)
+            self._tell(What.partially_filled, book, order, at_us, trade)
 
     @staticmethod
     def half_of(order: Order) -> str:
@@ -352,14 +368,28 @@ class Core:
         self.close(book, order, State.triggered, at_us, by)
         return child
 
-    def close(self, book: Book, order: Order, state: State, at_us: int, by: str, filled: str | None = None) -> None:
-        """Ends an open order at that steady time."""
+    def close(
+        self,
+        book: Book,
+        order: Order,
+        state: State,
+        at_us: int,
+        by: str,
+        filled: str | None = None,
+        trade: Trade | None = None,
+    ) -> None:
+        """Ends an open order at that steady time; `trade` is the fill that ended it."""
         self._change(order, state, order.filled if filled is None else filled, at_us, by)
         order.is_open = False
         order.settled_us = at_us
         if state is State.cancelled:
             order.cancel_reason = "normal_cancel"
         book.close(order, linger=self._lingers)
+        self._tell(WHAT_OF_STATE[state], book, order, at_us, trade)
+
+    def _tell(self, what: What, book: Book, order: Order, at_us: int, trade: Trade | None = None) -> None:
+        for observer in self.observers:
+            observer(Happening(what, book, order, at_us, trade))
 
     def _change(self, order: Order, state: State, filled: str, at_us: int, by: str) -> None:
         order.before = (order.state, order.filled, order.updated_us)
