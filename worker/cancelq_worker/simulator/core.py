@@ -45,6 +45,7 @@ class Verdict(StrEnum):
     accepted = "accepted"
     closed = "closed"
     too_soon = "too_soon"
+    pending = "pending"
     stuck = "stuck"
     not_here = "not_here"
 
@@ -261,11 +262,17 @@ class Core:
         self._tell(What.entered, book, order, order.entered_us)
         return order
 
-    def cancel(self, book: Book, order: Order, call: Call) -> Verdict:
-        """Cancels one order that a call names, or says why not; the call is noted on the order."""
+    def cancel(self, book: Book, order: Order, call: Call, *, paced: bool = True) -> Verdict:
+        """Cancels one order that a call names, or says why not; the call is noted on the order.
+
+        `paced` is whether the venue wants a gap between two cancels of one order; one that does not, is told of a
+        cancel that was acknowledged and is not executed yet (`pending`).
+        """
         settings = self.settings
-        if self.now_us - order.named_us < self._gap_us:
+        if paced and self.now_us - order.named_us < self._gap_us:
             verdict = Verdict.too_soon
+        elif not paced and order.is_open and order.ending_us > self.now_us:
+            verdict = Verdict.pending
         else:
             order.named_us = self.now_us
             if not order.is_open:
@@ -311,6 +318,7 @@ class Core:
         return Verdict.accepted
 
     def _cancel_later(self, book: Book, order: Order, delay_us: int, call: Call) -> None:
+        order.ending_us = self.now_us + delay_us
         if self._wins_race(order):
             self.later(
                 self.now_us + self.rng.randrange(delay_us),

@@ -78,6 +78,10 @@ class Window:
         """Units left as of the last `admit`; None where there is no limit."""
         return None if self.rule.limit is None else max(0, self.rule.limit - len(self._admitted_at))
 
+    def frees_us(self) -> int | None:
+        """When, as of the last `admit`, the oldest unit leaves the window; None if there is none in it."""
+        return self._admitted_at[0] + self.rule.span_us if self._admitted_at else None
+
     def _open(self, at_us: int) -> bool:
         if self._closed_until_us is not None and at_us >= self._closed_until_us:
             self._closed_until_us = None

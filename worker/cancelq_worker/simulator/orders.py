@@ -150,8 +150,9 @@ NO_SHELF = Shelf()
 class Order:
     """One order of any kind. Quantities and prices are decimal text.
 
-    `created_us` and `updated_us` are the venue's wall clock, `entered_us`, `settled_us` and `named_us` the
-    steady one.
+    `created_us` and `updated_us` are the venue's wall clock, `entered_us`, `settled_us`, `named_us` and `ending_us`
+    the steady one. `ending_us` is when a cancel that was acknowledged will be executed, `ended_as` the order's place
+    in the book's `ended`, -1 while it is open.
     """
 
     number: int
@@ -173,6 +174,8 @@ class Order:
     cancel_reason: str = ""
     settled_us: int = NEVER_US
     named_us: int = NEVER_US
+    ending_us: int = NEVER_US
+    ended_as: int = -1
     before: View = (State.live, "0", 0)
     child_id: str = ""
     parent_id: str = ""
@@ -201,6 +204,8 @@ class Book:
         self.by_client: dict[str, Order] = {}
         self.plan_by_client: dict[str, Order] = {}
         self.trades: list[Trade] = []
+        # In the order in which they ended.
+        self.ended: list[Order] = []
         self._shelves: dict[Kind, dict[str, Shelf]] = {kind: {} for kind in Kind}
         # Closed a short while ago, for an open list that lags: (steady time of the end, order).
         self._lingering: deque[tuple[int, Order]] = deque()
@@ -223,6 +228,8 @@ class Book:
         """Moves an order from the open list to the history. `linger` keeps it for `shown_open` as well."""
         order.shelf.open.discard(order.number)
         order.shelf.closed.add(order.number)
+        order.ended_as = len(self.ended)
+        self.ended.append(order)
         if linger:
             self._lingering.append((order.settled_us, order))
 
