@@ -86,5 +86,34 @@ class Settings(BaseModel):
     bitget_tpsl_triggered: Annotated[str, Field(pattern=PLAIN)] = "executed"
     """Bitget's word for a TP/SL order that fired; no source states it."""
 
+    bybit_environment: Literal["any", "main", "demo"] = "any"
+    """Which of Bybit's hosts this one stands for. Keys of another environment are refused (10003) by the last two."""
+    bybit_read_only_keys: frozenset[str] = frozenset()
+    """Keys that Bybit refuses (10005) wherever something is placed or cancelled."""
+    bybit_closed_code: Literal["170213", "170142", "170139", "170143", "170190", "110001", "by_state"] = "170213"
+    """How Bybit refuses to cancel an order that has ended: always with that code, or with 170139 for a filled one and
+    170142 for a cancelled one. No source states which it is."""
+    bybit_pending_code: Literal["0", "170212", "170190", "170035"] = "170212"
+    """How Bybit answers a second cancel while the first one is not executed yet; 0: acknowledges it again."""
+    bybit_failed_ids: Literal["empty", "echo"] = "empty"
+    """What a failed item of a Bybit batch holds as its `orderId`: nothing, or the one it was sent with."""
+    bybit_batch_spent: Literal["items", "whole"] = "items"
+    """How Bybit answers a batch for none of whose orders there is room: item by item, or as a whole."""
+    bybit_cancel_all_list: bool = True
+    """Whether Bybit's cancel-all lists what it cancels; older answers held `success` only."""
+    bybit_limit_headers: bool = True
+    """Whether Bybit's answers carry `X-Bapi-Limit` and its kin."""
+    bybit_trigger_keeps_id: bool = True
+    """Whether a TP/SL or conditional order that fired lives on at Bybit under its own id, as in unified accounts, or
+    as a new order, as in classic ones."""
+    bybit_race_marks: bool = True
+    """Whether Bybit's row of an order that filled after its cancel was acknowledged reads `CancelByUser`."""
+    bybit_recent_closed: Annotated[int, Field(ge=0, le=1_000_000)] = 500
+    """How many of the orders that ended last Bybit's /v5/order/realtime still knows."""
+    bybit_restarted_ms: Annotated[int, Field(ge=0)] = 0
+    """When Bybit restarted (venue time, epoch ms): what ended before is not known to /v5/order/realtime."""
+    bybit_cancelled_kept_ms: Annotated[int, Field(ge=0)] = 86_400_000
+    """How long Bybit's history knows an order that ended without a fill."""
+
     calls_kept: Annotated[int, Field(ge=1, le=10_000_000)] = 200_000
     """How many calls the log holds before it drops the oldest."""
