@@ -164,8 +164,10 @@ class Core:
         self.calls_seen = 0
         # Told of every change of an order, in the order of the changes.
         self.observers: list[Observer] = []
-        # Told the steady time of whatever is scheduled: who runs a loop ticks then. Nothing here needs it.
-        self.alarm: Callable[[int], None] | None = None
+        # What venues keep of their own and `forget` drops as well.
+        self.forgetful: list[Callable[[], None]] = []
+        # Told when something is due earlier than all before it: who runs a loop ticks then. Nothing here needs it.
+        self.alarm: Callable[[], None] | None = None
         self._clock = clock
         self._ids = Ids()
         self._due: list[_Due] = []
@@ -202,8 +204,8 @@ class Core:
         """Does something at that steady time, or at the first tick after it; it is called with that time."""
         self._numbered += 1
         heappush(self._due, _Due(at_us, self._numbered, act))
-        if self.alarm is not None:
-            self.alarm(at_us)
+        if self.alarm is not None and self._due[0].number == self._numbered:
+            self.alarm()
 
     def until_due_us(self) -> int | None:
         """How long until a tick has something to do, 0 if it is overdue; None if nothing is scheduled."""
@@ -231,6 +233,11 @@ class Core:
 
     def enter(self, book: Book, entry: Entry) -> Order:
         """Puts a live order into the book. Raises `DuplicateOrderError`."""
+        order = self._put(book, entry)
+        self._tell(What.entered, book, order, order.entered_us)
+        return order
+
+    def _put(self, book: Book, entry: Entry) -> Order:
         now_us = self.venue_us()
         created_us = now_us if entry.created_ms is None else entry.created_ms * 1000
         if entry.order_id:
@@ -259,7 +266,6 @@ class Core:
         )
         book.add(order)
         order.history = (Change(created_us - self._offset_us, State.live, "0", entry.by),)
-        self._tell(What.entered, book, order, order.entered_us)
         return order
 
     def cancel(self, book: Book, order: Order, call: Call, *, paced: bool = True) -> Verdict:
@@ -360,7 +366,7 @@ class Core:
 
     def trigger(self, book: Book, order: Order, at_us: int, by: str) -> Order:
         """Fires an open TP/SL or plan order; returns the normal order it placed, which is live."""
-        child = self.enter(
+        child = self._put(
             book,
             Entry(
                 symbol=order.symbol,
@@ -374,6 +380,7 @@ class Core:
         )
         order.child_id = child.order_id
         self.close(book, order, State.triggered, at_us, by)
+        self._tell(What.entered, book, child, at_us)
         return child
 
     def close(
@@ -460,6 +467,8 @@ class Core:
         self._due.clear()
         self.faults.clear()
         self.limiter.forget()
+        for forget in self.forgetful:
+            forget()
 
 
 def _listed(order: Order, ids: frozenset[str]) -> bool:

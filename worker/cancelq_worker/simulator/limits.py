@@ -127,6 +127,10 @@ class Limiter:
         for (bucket, _owner), window in self._windows.items():
             window.rule = self._rules[bucket]
 
+    def rule(self, bucket: str) -> Rule:
+        """What a bucket allows now, for a window that is kept elsewhere."""
+        return self._rules[bucket]
+
     def window(self, bucket: str, owner: str) -> Window:
         """The owner's window in that bucket, made when first asked for."""
         window = self._windows.get((bucket, owner))
