@@ -280,10 +280,7 @@ def _greeting(running: RunningSimulator) -> str:
             f"Simulated venues ({', '.join(running.simulator.venues)}) on {url}",
             "",
             f"  account   key {DEMO_KEY}, secret {DEMO_SECRET}, passphrase {DEMO_PASSPHRASE}, uid {DEMO_UID}",
-            f"  worker    CANCELQ_ACCOUNTS__BITGET__MAIN__BASE_URL={url}",
-            f"            CANCELQ_ACCOUNTS__BITGET__MAIN__API_KEY={DEMO_KEY}",
-            f"            CANCELQ_ACCOUNTS__BITGET__MAIN__API_SECRET={DEMO_SECRET}",
-            f"            CANCELQ_ACCOUNTS__BITGET__MAIN__PASSPHRASE={DEMO_PASSPHRASE}",
+            "  worker    " + "\n            ".join(_worker_variables(running)),
             f"  orders    curl -s {url}/sim/orders -d '{{\"count\": 100}}'",
             f'  trouble   curl -s {url}/sim/faults -d \'{{"kind": "execute_and_drop"}}\'',
             f"  slowness  curl -s {url}/sim/settings -d '{{\"latency_before_ms\": [20, 60]}}'",
@@ -293,3 +290,17 @@ def _greeting(running: RunningSimulator) -> str:
             "Ctrl-C ends it. Nothing here reaches a real venue.",
         ]
     )
+
+
+def _worker_variables(running: RunningSimulator) -> list[str]:
+    variables = []
+    for venue in running.simulator.venues:
+        account = f"CANCELQ_ACCOUNTS__{venue.upper()}__MAIN__"
+        variables += [
+            f"{account}BASE_URL={running.base_url}",
+            f"{account}API_KEY={DEMO_KEY}",
+            f"{account}API_SECRET={DEMO_SECRET}",
+        ]
+        if venue == "bitget":
+            variables.append(f"{account}PASSPHRASE={DEMO_PASSPHRASE}")
+    return variables

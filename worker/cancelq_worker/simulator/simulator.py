@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from cancelq_worker.simulator.bitget.venue import Bitget
+from cancelq_worker.simulator.bybit.venue import Bybit
 from cancelq_worker.simulator.clock import Clock, SystemClock
 from cancelq_worker.simulator.core import (
     Call,
@@ -51,12 +52,13 @@ class Page(NamedTuple):
 
 
 class Simulator:
-    """Bitget, from the outside.
+    """The venues, from the outside.
 
     `call` answers one call that arrives now; everything else is for whoever prepares, disturbs and checks a
     rehearsal. Not thread-safe; all of it belongs in one thread.
 
-    There is always one account, key `sim-key`, secret `sim-secret`, passphrase `sim-pass`, UID `1000`.
+    There is always one account at each, key `sim-key`, secret `sim-secret`, UID `1000`, at Bitget with the passphrase
+    `sim-pass`.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Simulator:
         self.venues: dict[str, Venue] = {}
         self._routes: dict[tuple[str, bytes], Venue] = {}
         self._add_venue(Bitget(self.core))
+        self._add_venue(Bybit(self.core))
         self.core.limiter.override(self._initial.limits)
         for venue in self.venues:
             self.add_account(Account(venue, DEMO_KEY, DEMO_SECRET, DEMO_PASSPHRASE, DEMO_UID))

@@ -1,0 +1,1 @@
+"""Bybit spot, v5, as the simulator speaks it."""
