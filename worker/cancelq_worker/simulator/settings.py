@@ -115,5 +115,70 @@ class Settings(BaseModel):
     bybit_cancelled_kept_ms: Annotated[int, Field(ge=0)] = 86_400_000
     """How long Bybit's history knows an order that ended without a fill."""
 
+    bingx_read_only_keys: frozenset[str] = frozenset()
+    """Keys that BingX refuses (100004) wherever something is placed or cancelled."""
+    bingx_batch_most: Annotated[int, Field(ge=1, le=10_000)] = 10
+    """How many ids BingX's cancelOrders takes; no source states it."""
+    bingx_dead_order: Literal["mixed", "100404", "100400", "100421"] = "mixed"
+    """How BingX refuses to cancel an order that does not exist or has ended: always with that code, or with 100404 for
+    the first and 100400 for the second. Sources show all of them."""
+    bingx_unknown_order: Literal["100404", "100204"] = "100404"
+    """How BingX answers a look-up of an order it does not know."""
+    bingx_cancel_all_triggers: bool = True
+    """Whether BingX's cancelOpenOrders takes trigger and TP/SL orders along; no source tells."""
+    bingx_open_most: Annotated[int, Field(ge=1, le=100_000)] = 2_000
+    """How many rows BingX's openOrders holds at most."""
+    bingx_list_client_ids: bool = True
+    """Whether the rows of BingX's lists carry `clientOrderID`, which the tables of their fields lack."""
+    bingx_history_order: Literal["newest", "oldest"] = "newest"
+    """Which end of BingX's history its first page holds."""
+    bingx_partial: Literal["PARTIALLY_FILLED", "PENDING"] = "PARTIALLY_FILLED"
+    """BingX's word for an open order of which a part has filled; a sample shows the second one."""
+    bingx_cancelled: Literal["CANCELED", "CANCELLED"] = "CANCELED"
+    """BingX's word for a cancelled order."""
+    bingx_triggered: Annotated[str, Field(pattern=PLAIN)] = "FILLED"
+    """BingX's word for a trigger or TP/SL order that fired; no source states it."""
+    bingx_error_status: Literal[200, 400] = 200
+    """The HTTP status of BingX's refusals; no source states it."""
+    bingx_limit_status: Literal[200, 429] = 200
+    """The HTTP status of BingX's answer to a call over a UID's limit; over an address' limit it is 429."""
+    bingx_limit_headers: bool = True
+    """Whether BingX's answers carry `X-RateLimit-Requests-Remain` and `-Expire`."""
+    bingx_limit_expiry: Literal["left", "epoch"] = "left"
+    """What `X-RateLimit-Requests-Expire` tells: how many ms are left of the window, as captured, or when it ends."""
+    bingx_rate_block_ms: Millis = 0
+    """How long a call over a UID's limit closes the endpoint for it; 0: not at all, its text is `rate limited`."""
+    bingx_error_lock_count: Annotated[int, Field(ge=0)] = 20
+    """So many equal errors of a UID at an endpoint lock it for that UID; 0: no number does."""
+    bingx_error_lock_window_ms: Millis = 480_000
+    """Within what time they have to come."""
+    bingx_error_lock_ms: Millis = 300_000
+    """How long the lock lasts."""
+
+    stream_loss: Share = 0.0
+    """How many pushes of the private order streams never leave."""
+    stream_delay_ms: Millis = 0
+    """How long after the change a push leaves."""
+    stream_jitter_ms: Millis = 0
+    """Up to how much longer, drawn for each push: so one may overtake another."""
+    stream_repeat: Share = 0.0
+    """How many pushes are sent twice."""
+    stream_foreign: Share = 0.0
+    """How many pushes come behind one about an order of another account."""
+    stream_garbage: Share = 0.0
+    """How many pushes come behind a frame that no client can read."""
+    stream_refuse_logins: bool = False
+    """Whether the streams refuse every login. Connections that are logged in stay so."""
+    stream_silence: Literal["none", "pushes", "all"] = "none"
+    """What open connections no longer say: pushes, or anything at all, pongs included."""
+
+    bitget_stream_hangs_up: bool = True
+    """Whether Bitget's stream closes the connection after a refused login, as its page says; a capture of its newer
+    stream shows it open."""
+    bingx_stream_ping: Literal["json", "text"] = "json"
+    """The heartbeat of BingX's stream: an object, as captured on spot, or the text `Ping`, as on swap."""
+    bingx_stream_ids: Literal["mixed", "number", "text"] = "mixed"
+    """How BingX's stream writes order ids; captures show both."""
+
     calls_kept: Annotated[int, Field(ge=1, le=10_000_000)] = 200_000
     """How many calls the log holds before it drops the oldest."""
