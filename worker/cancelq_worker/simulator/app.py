@@ -1,4 +1,6 @@
-"""The simulator on a socket: one process, one port, HTTP/1.1, and every way an answer can fail to arrive."""
+"""The simulator on a socket: one process, one port, HTTP/1.1 and websockets, and every way an answer can fail to
+arrive.
+"""
 
 import asyncio
 import gc
@@ -18,9 +20,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from cancelq_worker.simulator.control import control_app
-from cancelq_worker.simulator.core import Request
+from cancelq_worker.simulator.core import Core, Request
 from cancelq_worker.simulator.faults import JSON, Delivery, Reply
 from cancelq_worker.simulator.simulator import DEMO_KEY, DEMO_PASSPHRASE, DEMO_SECRET, DEMO_UID, Simulator
+from cancelq_worker.simulator.streams.wire import TRANSPORT, StreamProtocol, converse
 
 LOOPBACK = "127.0.0.1"
 LARGEST_BODY = 1_048_576
@@ -28,7 +31,9 @@ HUGE_PIECE = b" " * 65_536
 DRIP_PIECES = 20
 # Longer than any pool keeps a connection, so that it is never the simulator that closes an idle one.
 KEEP_ALIVE_S = 75
-TRANSPORT = "cancelq.transport"
+LARGEST_FRAME = 65_536
+# A loop's timers may ring a little early; the next look must not come before the clock has moved.
+SHORTEST_ALARM_S = 0.001
 
 
 class _Protocol(HttpToolsProtocol):
@@ -40,7 +45,7 @@ class _Protocol(HttpToolsProtocol):
 
 
 class SimulatorApp:
-    """The ASGI app: control calls under /sim/, all other paths belong to the venues."""
+    """The ASGI app: control calls under /sim/, all other paths belong to the venues, websockets to their streams."""
 
     def __init__(self, simulator: Simulator) -> None:
         self._simulator = simulator
@@ -49,6 +54,9 @@ class SimulatorApp:
         self._closing = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await converse(self._simulator.streams, scope, receive, send, _ip(scope))
+            return
         if scope["type"] != "http":
             return
         if scope["raw_path"].startswith(b"/sim/"):
@@ -155,12 +163,15 @@ def _linger_not(transport: asyncio.Transport) -> None:
 
 def _request(scope: Scope, body: bytes) -> Request:
     headers = dict(scope["headers"])
-    forwarded = headers.get(b"x-forwarded-for")
-    if forwarded:
-        ip = forwarded.partition(b",")[0].strip().decode("latin-1")
-    else:
-        ip = scope["client"][0] if scope["client"] else LOOPBACK
-    return Request(scope["method"], scope["raw_path"], scope["query_string"], headers, body, ip)
+    return Request(scope["method"], scope["raw_path"], scope["query_string"], headers, body, _ip(scope))
+
+
+def _ip(scope: Scope) -> str:
+    """The client's address, or the one it claims to speak for."""
+    for name, value in scope["headers"]:
+        if name == b"x-forwarded-for" and value:
+            return str(value.partition(b",")[0].strip(), "latin-1")
+    return str(scope["client"][0]) if scope["client"] else LOOPBACK
 
 
 async def _body(receive: Receive) -> bytes | None:
@@ -196,8 +207,37 @@ def _part(body: bytes, *, more: bool = True) -> dict[str, Any]:
     return {"type": "http.response.body", "body": body, "more_body": more}
 
 
+class _Alarm:
+    """Has the core do what is due although no call comes: pushes are for those who wait."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        core.alarm = self._set
+        self._set()
+
+    def stop(self) -> None:
+        self._core.alarm = None
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _set(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        left_us = self._core.until_due_us()
+        if left_us is None:
+            self._timer = None
+        else:
+            self._timer = self._loop.call_later(max(SHORTEST_ALARM_S, left_us / 1e6), self._ring)
+
+    def _ring(self) -> None:
+        self._core.tick()
+        self._set()
+
+
 class RunningSimulator:
-    """A simulator that listens. `base_url` has no slash at its end."""
+    """A simulator that listens. `base_url` and `ws_url` have no slash at their ends."""
 
     def __init__(self, simulator: Simulator, host: str, port: int) -> None:
         self.simulator = simulator
@@ -208,6 +248,11 @@ class RunningSimulator:
     def base_url(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}"
+
+    @property
+    def ws_url(self) -> str:
+        """Where the streams are: append a venue's own path, as `/v2/ws/private`."""
+        return f"ws{self.base_url.removeprefix('http')}"
 
 
 @asynccontextmanager
@@ -221,7 +266,12 @@ async def serve(simulator: Simulator, host: str = LOOPBACK, port: int = 0) -> As
     config = Config(
         app,
         http=_Protocol,
-        ws="none",
+        ws=StreamProtocol,
+        # Heartbeats are the venues' own; what keeps a connection alive, or fails to, is part of the rehearsal.
+        ws_ping_interval=None,
+        ws_ping_timeout=None,
+        ws_per_message_deflate=False,
+        ws_max_size=LARGEST_FRAME,
         lifespan="off",
         log_config=None,
         access_log=False,
@@ -233,9 +283,11 @@ async def serve(simulator: Simulator, host: str = LOOPBACK, port: int = 0) -> As
     server = await loop.create_server(
         lambda: _Protocol(config=config, server_state=state, app_state={}), host, port, backlog=1024
     )
+    alarm = _Alarm(simulator.core)
     try:
         yield RunningSimulator(simulator, host, server.sockets[0].getsockname()[1])
     finally:
+        alarm.stop()
         server.close()
         app.close()
         for connection in list(state.connections):

@@ -3,7 +3,7 @@ signature.
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -108,6 +108,13 @@ class MovesBody(_Body):
     moves: list[MoveBody]
 
 
+class StreamsBody(_Body):
+    """POST /sim/streams: breaks the connections of private order streams, of one venue or of all."""
+
+    drop: Literal[True]
+    venue: Name | None = None
+
+
 class FaultBody(_Body):
     """POST /sim/faults: see `Fault` for the meaning of each field."""
 
@@ -141,6 +148,8 @@ def control_app(simulator: Simulator) -> Starlette:
             _route("GET", "truth", control.truth),
             _route("GET", "calls", control.calls),
             _route("GET", "rates", control.rates),
+            _route("GET", "streams", control.streams),
+            _route("POST", "streams", control.drop_streams),
             _route("POST", "reset", control.reset),
         ]
     )
@@ -281,6 +290,13 @@ class _Control:
 
     async def rates(self, request: HttpRequest) -> Any:
         return {"rates": self._simulator.rates()}
+
+    async def streams(self, request: HttpRequest) -> Any:
+        return self._simulator.streams.report()
+
+    async def drop_streams(self, request: HttpRequest) -> Any:
+        body = StreamsBody.model_validate_json(await request.body())
+        return {"dropped": self._simulator.drop_streams(body.venue)}
 
     async def reset(self, request: HttpRequest) -> Any:
         self._simulator.reset()

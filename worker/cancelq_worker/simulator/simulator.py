@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any, NamedTuple
 
+from cancelq_worker.simulator.bingx.venue import Bingx
 from cancelq_worker.simulator.bitget.venue import Bitget
 from cancelq_worker.simulator.bybit.venue import Bybit
 from cancelq_worker.simulator.clock import Clock, SystemClock
@@ -22,6 +23,7 @@ from cancelq_worker.simulator.core import (
 from cancelq_worker.simulator.faults import Fault, Reply
 from cancelq_worker.simulator.orders import Account, Book, Kind, Order, State
 from cancelq_worker.simulator.settings import Settings
+from cancelq_worker.simulator.streams.hub import Hub
 
 DEMO_KEY = "sim-key"
 DEMO_SECRET = "sim-secret"
@@ -74,6 +76,10 @@ class Simulator:
         self._routes: dict[tuple[str, bytes], Venue] = {}
         self._add_venue(Bitget(self.core))
         self._add_venue(Bybit(self.core))
+        self._add_venue(Bingx(self.core))
+        self.streams = Hub(self.core, self.venues)
+        for bucket, rule in self.streams.rules().items():
+            self.core.limiter.declare(bucket, rule)
         self.core.limiter.override(self._initial.limits)
         for venue in self.venues:
             self.add_account(Account(venue, DEMO_KEY, DEMO_SECRET, DEMO_PASSPHRASE, DEMO_UID))
@@ -203,6 +209,17 @@ class Simulator:
         self.core.forget()
         self.core.configure(self._initial)
         self.core.limiter.override(self._initial.limits)
+        self.streams.forget()
+
+    def drop_streams(self, venue: str | None = None) -> int:
+        """Breaks all connections of private order streams, or those of one venue; returns how many there were. Raises
+        `UnknownVenueError`.
+        """
+        return self.streams.drop(None if venue is None else self._venue(venue).name)
+
+    def tick(self) -> None:
+        """Does what is due by the clock; only needed where nothing else looks at it: a clock that was moved."""
+        self.core.tick()
 
     # ---- checking
 

@@ -1,0 +1,1 @@
+"""The private order streams of the simulated venues."""
