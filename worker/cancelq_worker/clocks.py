@@ -53,7 +53,10 @@ class RemoteClock:
             and after_ns - self._readings[-1].read_ns < 1_000_000_000
         ):
             return  # a slow reading tells nothing that the recent ones do not
-        least, most = remote_us - after_ns // 1000, remote_us + self._resolution_us - before_ns // 1000
+        # The clocks part during the reading, too.
+        slack_us = drift_us(after_ns - before_ns)
+        least = remote_us - after_ns // 1000 - slack_us
+        most = remote_us + self._resolution_us - before_ns // 1000 + slack_us
         self._readings.append(_Bounds(after_ns, least, most))
         self._combine(after_ns)
 
@@ -64,8 +67,7 @@ class RemoteClock:
         kept: list[_Bounds] = []
         for reading in reversed(self._readings):
             age_ns = now_ns - reading.read_ns
-            drift_us = age_ns * DRIFT_PER_S_US // 1_000_000_000
-            low, high = max(least, reading.least - drift_us), min(most, reading.most + drift_us)
+            low, high = max(least, reading.least - drift_us(age_ns)), min(most, reading.most + drift_us(age_ns))
             if age_ns > self.KEEP_NS or low > high:
                 break
             least, most = low, high
@@ -97,4 +99,9 @@ class RemoteClock:
         if not self._readings:
             return 1_000_000
         age_ns = self._monotonic_ns() - self._readings[-1].read_ns
-        return self._doubt_us + age_ns * DRIFT_PER_S_US // 1_000_000_000
+        return self._doubt_us + drift_us(age_ns)
+
+
+def drift_us(span_ns: int) -> int:
+    """How far two clocks may part within a span, rounded up."""
+    return -(-span_ns * DRIFT_PER_S_US // 1_000_000_000)
