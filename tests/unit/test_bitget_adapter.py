@@ -51,7 +51,7 @@ LOOKS = [name for name, route in ROUTES.items() if route.stage is Stage.LOOK]
         ),
         (target(scope="symbol"), ("symbol", "sweep-order", Stage.CANCEL, ())),
         (target(scope="symbol", kinds="tpsl"), ("sweep-tpsl", "sweep-tpsl", Stage.LOOK, ())),
-        (target(scope="symbol", kinds="order,stop"), ("sweep-order", "sweep-order", Stage.LOOK, ())),
+        (target(scope="symbol", kinds="order,stop"), ("symbol", "sweep-order", Stage.CANCEL, ())),
         (target(scope="symbol", older_than_ms="1700000000000"), ("sweep-order", "sweep-order", Stage.LOOK, ())),
         (target(scope="symbol", client_prefix="mm-"), ("sweep-order", "sweep-order", Stage.LOOK, ())),
         (target(scope="account", symbol=None), ("sweep-order", "sweep-order", Stage.LOOK, ())),
@@ -116,10 +116,11 @@ def test_each_route_has_its_bucket_and_each_bucket_the_documented_limit() -> Non
         "current-plan-order": (20, 1_000_000),
         "history-plan-order": (20, 1_000_000),
     }
-    assert (BITGET.egress_bucket.units, BITGET.egress_bucket.window_us) == (6000, 60_000_000)
+    assert [(b.units, b.window_us) for b in BITGET.address_buckets] == [(6000, 60_000_000)]
     for route in BITGET.routes:
         assert route.bucket in limits
         assert route.per_order == 0, "Bitget counts calls, not the orders in them"
+        assert route.address == ("bitget",)
 
 
 @pytest.mark.parametrize("route", ROUTES)
@@ -164,8 +165,8 @@ def test_a_sweep_cancels_by_order_id_at_most_a_batch() -> None:
     sweep = target(scope="symbol", notes={"sweep": {"todo": todo}})
     body = orjson.loads(encode("sweep-cancel", sweep).body)
     assert [item["orderId"] for item in body["orderList"]] == [row["id"] for row in todo[:BATCH_MOST]]
-    assert BITGET.sweep_size("sweep-order") == BATCH_MOST
-    assert BITGET.sweep_size("sweep-tpsl") == BITGET.sweep_size("sweep-stop") == 1
+    assert BITGET.sweep_named("sweep-cancel", sweep) == BATCH_MOST
+    assert BITGET.sweep_named("cancel-order", sweep) == BITGET.sweep_named("cancel-plan-order", sweep) == 1
 
 
 IDS = st.from_regex(r"[1-9][0-9]{0,18}", fullmatch=True)
@@ -685,4 +686,4 @@ def test_limits_can_be_set_for_an_account_that_has_others() -> None:
     bitget = type(account())(account()._credentials, {"cancel-order": 5, "ip": 100})
     limits = {b.name: b.units for b in bitget.buckets}
     assert (limits["cancel-order"], limits["batch-cancel-order"]) == (5, 10)
-    assert bitget.egress_bucket.units == 100
+    assert bitget.address_buckets[0].units == 100

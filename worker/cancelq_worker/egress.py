@@ -1,12 +1,16 @@
-"""The limit a venue counts per address: shares of it are taken ahead, so that no call waits for them.
+"""The limits a venue counts per address: units are taken ahead, so that no call waits for them.
 
-A share lives two seconds in this process; what was not used is given back (`lua/egress.lua`).
+A unit may be used within two seconds; what was not used is given back, and what was used is reported with the end of
+its call (`lua/egress.lua`). A venue may count one call in several buckets: a call takes a unit of each.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import redis.asyncio as aioredis
 from redis.exceptions import RedisError
@@ -14,64 +18,145 @@ from redis.exceptions import RedisError
 from cancelq_worker.ledger import SCRIPTS
 from cancelq_worker.venues.port import Bucket
 
-SHARE_LIVES_NS = 2_000_000_000
+UNIT_LIVES_NS = 2_000_000_000
+LONGEST_CALL_US = 10_000_000
+SILENT_EXTRA_US = 1_000_000  # a call without an answer may have arrived a little after it was given up
 STOCK = 32
+REPORT_NS = 250_000_000
+REPORT_MOST = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """One call's unit in each of its buckets."""
+
+    units: tuple[tuple[_Stock, int], ...]
 
 
 class Egress:
-    """This process' stock of one venue's per-address limit."""
+    """This process' stock of the limits one venue counts for our address."""
 
-    def __init__(self, client: aioredis.Redis, name: str, bucket: Bucket) -> None:
+    def __init__(self, client: aioredis.Redis, name: str, buckets: Sequence[Bucket]) -> None:
+        self._stocks = {b.name: _Stock(client, f"cancelq:{{egress:{name}}}:{b.name}", b) for b in buckets}
+
+    def left(self, buckets: Iterable[str]) -> int:
+        """Calls that may be made now in all of these. Asks for more in the background when a stock runs low."""
+        return min(self._stocks[name].left() for name in buckets)
+
+    def use(self, buckets: Iterable[str]) -> Ticket:
+        """Takes a call's units; there must be some `left`."""
+        return Ticket(tuple((self._stocks[name], self._stocks[name].use()) for name in buckets))
+
+    def unuse(self, ticket: Ticket) -> None:
+        """The call was not made."""
+        for stock, unit in ticket.units:
+            stock.unuse(unit)
+
+    def ended(self, ticket: Ticket, at_ns: int, *, answered: bool) -> None:
+        """The call is over since `at_ns` of the monotonic clock."""
+        for stock, unit in ticket.units:
+            stock.ended(unit, at_ns, answered)
+
+    @property
+    def held_ms(self) -> int:
+        """For how long the address is closed."""
+        return max(stock.held_ms for stock in self._stocks.values())
+
+    async def fill(self) -> None:
+        """Fresh units in every bucket."""
+        await asyncio.gather(*(stock.fill() for stock in self._stocks.values()))
+
+    async def hold(self, for_ms: int, detail: str) -> None:
+        """Closes the address for every process that leaves from it."""
+        for stock in self._stocks.values():
+            await stock.hold(for_ms, detail)
+
+
+class _Stock:
+    """Units of one bucket in this process' hands."""
+
+    def __init__(self, client: aioredis.Redis, key: str, bucket: Bucket) -> None:
         self._client = client
-        self._key = f"cancelq:{{egress:{name}}}:{bucket.name}"
+        self._keys = [key, f"{key}:note"]
         self._bucket = bucket
-        self._left = 0
-        self._second = 0
-        self._got_ns = 0
+        # A small limit is not locked up in the stocks of processes that hardly call.
+        self._size = max(1, min(STOCK, bucket.units // 16))
+        self._fresh: deque[tuple[int, int]] = deque()  # unit and when it was asked for, oldest first
+        self._unused: list[int] = []
+        self._ended: list[tuple[int, int, bool]] = []
+        self._asked_ns = 0
         self._filling: asyncio.Task[None] | None = None
         self._busy = False
         self.held_ms = 0
 
     def left(self) -> int:
-        """Calls that may be made now. Asks for more in the background when the stock runs low or old."""
-        age_ns = time.monotonic_ns() - self._got_ns
-        usable = 0 if age_ns > SHARE_LIVES_NS else self._left
-        if usable < STOCK // 2 or age_ns > SHARE_LIVES_NS // 2:
+        now_ns = time.monotonic_ns()
+        self._discard(now_ns - UNIT_LIVES_NS)
+        reports = (self._ended or self._unused) and now_ns - self._asked_ns > REPORT_NS
+        aging = not self._fresh or now_ns - self._fresh[-1][1] > UNIT_LIVES_NS // 2
+        if reports or aging or len(self._fresh) <= self._size // 2:
             self._refill()
-        return usable
+        return len(self._fresh)
 
-    def use(self) -> None:
-        self._left -= 1
+    def _discard(self, asked_before_ns: int) -> None:
+        """Gives back units that were asked for before that."""
+        while self._fresh and self._fresh[0][1] < asked_before_ns:
+            self._unused.append(self._fresh.popleft()[0])
 
-    def unuse(self) -> None:
-        """A call that was not made."""
-        self._left += 1
+    def use(self) -> int:
+        return self._fresh.popleft()[0]
+
+    def unuse(self, unit: int) -> None:
+        self._unused.append(unit)
+
+    def ended(self, unit: int, at_ns: int, answered: bool) -> None:
+        self._ended.append((unit, at_ns, answered))
 
     def _refill(self) -> None:
         if self._filling is None or self._filling.done():
             self._filling = asyncio.ensure_future(self.fill())
 
     async def fill(self) -> None:
-        """Trades what is left of the old share for a fresh one."""
+        """Reports what became of units and asks for as many as are missing or old. The old ones are of use until the
+        new ones are here."""
         if self._busy:
             return
         self._busy = True
-        back, second = max(0, self._left), self._second
-        self._left -= back
+        unused, self._unused = self._unused[:REPORT_MOST], self._unused[REPORT_MOST:]
+        ended, self._ended = self._ended[:REPORT_MOST], self._ended[REPORT_MOST:]
+        self._asked_ns = asked_ns = time.monotonic_ns()
+        old_ns = asked_ns - UNIT_LIVES_NS // 2
+        young = sum(got_ns >= old_ns for _, got_ns in self._fresh)
         try:
-            before_ns = time.monotonic_ns()
-            units, window_s = self._bucket.units, self._bucket.window_us // 1_000_000
-            args = [units, window_s, STOCK, back, second, 0, ""]
-            granted, self._second, self.held_ms = await SCRIPTS.run(self._client, "egress", [self._key], args)
-            self._left += granted
-            self._got_ns = before_ns
+            first, granted = await self._ask(max(0, self._size - young), unused, ended)
         except (RedisError, OSError):
-            pass  # without Redis nothing may be sent: the stock stays empty and the next round asks again
+            # Without Redis nothing may be sent: the stock runs out, and the next round asks again.
+            self._unused, self._ended = unused + self._unused, ended + self._ended
+        else:
+            if granted:
+                self._discard(old_ns)
+            self._fresh += [(unit, asked_ns) for unit in range(first, first + granted)]
         finally:
             self._busy = False
 
+    async def _ask(
+        self,
+        wanted: int,
+        unused: Sequence[int],
+        ended: Sequence[tuple[int, int, bool]],
+        hold_ms: int = 0,
+        why: str = "",
+    ) -> tuple[int, int]:
+        window_us, now_ns = self._bucket.window_us, time.monotonic_ns()
+        live_us = UNIT_LIVES_NS // 1000 + LONGEST_CALL_US + window_us
+        args: list[int | str] = [self._bucket.units, window_us, wanted, live_us, hold_ms, why]
+        args += [len(unused), *unused, len(ended)]
+        for unit, at_ns, answered in ended:
+            args += [unit, max(0, now_ns - at_ns) // 1000, 0 if answered else SILENT_EXTRA_US]
+        first, granted, self.held_ms = await SCRIPTS.run(self._client, "egress", self._keys, args)
+        return first, granted
+
     async def hold(self, for_ms: int, detail: str) -> None:
-        """Closes the address for every process that leaves from it."""
-        args = [self._bucket.units, self._bucket.window_us // 1_000_000, 0, 0, 0, for_ms, detail]
-        await SCRIPTS.run(self._client, "egress", [self._key], args)
-        self._left, self.held_ms = 0, for_ms
+        await self._ask(0, (), (), for_ms, detail)
+        self._discard(time.monotonic_ns())
+        self.held_ms = for_ms

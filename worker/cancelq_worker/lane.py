@@ -23,7 +23,7 @@ from redis.exceptions import RedisError
 from cancelq.contract import Lane, Status
 from cancelq_worker import events
 from cancelq_worker.clocks import RemoteClock
-from cancelq_worker.egress import Egress
+from cancelq_worker.egress import Egress, Ticket
 from cancelq_worker.http import Door, Exchange, NoAnswer, NotSent
 from cancelq_worker.intake import Intake
 from cancelq_worker.ledger import (
@@ -45,7 +45,7 @@ from cancelq_worker.ledger import (
     is_memory_full,
 )
 from cancelq_worker.state import State, Work
-from cancelq_worker.venues.port import ABOUT_THE_CALL, Bucket, Reply, Route, Stage, Target, Venue, Word
+from cancelq_worker.venues.port import ABOUT_THE_CALL, Bucket, Reply, Request, Route, Stage, Target, Venue, Word
 from cancelq_worker.verdict import Finish, Judge, Moment, Silence, Verdict
 
 log = structlog.get_logger("cancelq.lane")
@@ -96,6 +96,8 @@ class LaneServer:
         self.lane: Lane = parts.plan.lane
         self._intake = Intake(self.lane, parts.venue, parts.worker)
         self._routes: dict[str, Route] = {r.name: r for r in parts.venue.routes}
+        self._addresses = {r.address for r in parts.venue.routes}
+        self._short_of_address = False
         self._buckets: dict[str, Bucket] = {b.name: b for b in parts.venue.buckets}
         self._paged = {kind for r in parts.venue.routes if r.downwards for kind in r.kinds}
         self._suspended = suspended
@@ -110,6 +112,7 @@ class LaneServer:
         self._batches = 0
         self._refusals: dict[str, tuple[int, int]] = {}
         self._clock_fault_ns = 0
+        self._streamed = False
         self._draining = False
         self._closed_until_ns = 0
         self._log = log.bind(lane=str(self.lane))
@@ -149,7 +152,8 @@ class LaneServer:
 
     def keep_ready(self) -> None:
         """Called by the engine's heartbeat: an idle lane must not have to wait for its first call's share."""
-        self._p.egress.left()
+        for route in self._p.venue.routes:
+            self._p.egress.left(route.address)
 
     @property
     def idle(self) -> bool:
@@ -182,6 +186,7 @@ class LaneServer:
                 self._wait_us = 500_000
             else:
                 self._p.redis_clock.learn(now_ns, back_ns, taken.wall_us)
+                self._streamed = taken.streamed
                 self._taken(taken, now_ns, back_ns)
 
     async def _rest(self) -> None:
@@ -254,19 +259,22 @@ class LaneServer:
 
     def _takes(self) -> list[TakeRequest]:
         most = TAKES if self._wait_us == 0 else 1
-        calls = min(most, self._p.egress.left())
+        left = {address: self._p.egress.left(address) for address in self._addresses}
         requests = []
-        for n in range(max(1, calls)):
-            stages = "".join(s.value for s in Stage if self._free[s] > n) if n < calls else ""
+        for n in range(most):
+            closed = tuple(r.name for r in self._routes.values() if left[r.address] <= n)
+            open_ = len(closed) < len(self._routes)
+            stages = "".join(s.value for s in Stage if self._free[s] > n) if open_ else ""
             if stages or n == 0:
                 self._batches += 1
-                requests.append(TakeRequest(stages, f"{self._p.tag}-{self._batches:x}", self._suspended()))
+                requests.append(TakeRequest(stages, f"{self._p.tag}-{self._batches:x}", self._suspended(), closed))
+        self._short_of_address = any(count < 1 for count in left.values())
         return requests
 
     def _taken(self, taken: Taken, asked_ns: int, back_ns: int) -> None:
         self._wait_us = taken.wait_us
-        if self._p.egress.left() < 1:
-            # The address' share ran out or grew old; more of it is on its way, if the venue's limit allows.
+        if self._short_of_address:
+            # The address' units ran out or grew old; more are on their way, if the venue's limit allows.
             self._wait_us = min(self._wait_us, max(5_000, min(self._p.egress.held_ms, 500) * 1000))
         if taken.steps:
             self._outcomes.append(Outcome(Settlement(None, self._local_ends(taken.steps)), back_ns))
@@ -274,8 +282,8 @@ class LaneServer:
             self._spawn(self._probe())
         if taken.batch:
             self._free[taken.batch.stage] -= 1
-            self._p.egress.use()
-            self._spawn(self._carry(taken.batch, asked_ns, back_ns))
+            ticket = self._p.egress.use(self._routes[taken.batch.route].address)
+            self._spawn(self._carry(taken.batch, ticket, asked_ns, back_ns))
 
     def _spawn(self, job: Coroutine[object, object, None]) -> None:
         task: asyncio.Task[None] = asyncio.ensure_future(job)
@@ -310,9 +318,9 @@ class LaneServer:
 
     # -- cancel and confirm ---------------------------------------------------------------------------------------
 
-    async def _carry(self, batch: Batch, asked_ns: int, back_ns: int) -> None:
+    async def _carry(self, batch: Batch, ticket: Ticket, asked_ns: int, back_ns: int) -> None:
         """One call, from its permit to its settlement."""
-        call = _Call(batch, self._routes[batch.route], _by_order(batch.works), asked_ns, back_ns)
+        call = _Call(batch, self._routes[batch.route], _by_order(batch.works), ticket, asked_ns, back_ns)
         try:
             outcome = await self._exchange(call)
             self._outcomes.append(outcome)  # not in one line: the list may be another one after the wait
@@ -336,7 +344,9 @@ class LaneServer:
         except NotSent as error:
             return self._not_sent(call, str(error))
         except NoAnswer as error:
+            self._p.egress.ended(call.ticket, time.monotonic_ns(), answered=False)
             return self._no_answer(call, sent_ns, str(error))
+        self._p.egress.ended(call.ticket, exchange.answered_ns, answered=True)
         return self._answered(call, targets, exchange)
 
     def _target(self, work: Work, call: _Call) -> Target:
@@ -348,6 +358,7 @@ class LaneServer:
             doubt_us = clock.uncertainty_us + self._p.redis_clock.uncertainty_us
             target.age_band_ms = ((asked_us - doubt_us) // 1000, (asked_us + 1_000 + doubt_us) // 1000 + 1)
             target.may_cancel = bool(work.before.notes.get("may", 1))
+            target.may_bulk = work.before.attempts == 0
         return target
 
     def _answered(self, call: _Call, targets: list[Target], exchange: Exchange) -> Outcome:
@@ -362,7 +373,8 @@ class LaneServer:
             for work in group
         ]
         executed = not all(r.word in _NOT_EXECUTED for r in replies)
-        outcome = self._outcome(call, verdicts, "r" if refused else "a", rtt_us, exchange.answered_ns, executed)
+        how, error = "r" if refused else "a", next((r.error for r in replies if r.error), "")
+        outcome = self._outcome(call, verdicts, how, rtt_us, exchange.answered_ns, executed, error)
         outcome.settlement.holds = self._holds(call, replies)
         self._report(call, replies, rtt_us, exchange.answer.status)
         return outcome
@@ -381,11 +393,12 @@ class LaneServer:
     def _moment(self, call: _Call, sent_ns: int, answered_ns: int | None) -> Moment:
         steady_us = call.batch.steady_us + (time.monotonic_ns() - call.back_ns) // 1000
         clock = self._p.redis_clock
-        return Moment(steady_us, clock.at_us(sent_ns), None if answered_ns is None else clock.at_us(answered_ns))
+        answered_us = None if answered_ns is None else clock.at_us(answered_ns)
+        return Moment(steady_us, clock.at_us(sent_ns), answered_us, self._streamed)
 
     def _given_back(self, call: _Call) -> Outcome:
         """Too late to send, or draining: as if it had never been taken."""
-        self._p.egress.unuse()
+        self._p.egress.unuse(call.ticket)
         moment = self._moment(call, call.back_ns, None)
         verdicts = [(w, self._silent(call, w, Silence.NOT_SENT, moment)) for w in call.batch.works]
         return self._outcome(call, verdicts, "u", 0, time.monotonic_ns(), False)
@@ -413,11 +426,24 @@ class LaneServer:
     # -- settle -----------------------------------------------------------------------------------------------------
 
     def _outcome(
-        self, call: _Call, verdicts: list[tuple[Work, Verdict]], how: str, rtt_us: int, at_ns: int, executed: bool
+        self,
+        call: _Call,
+        verdicts: list[tuple[Work, Verdict]],
+        how: str,
+        rtt_us: int,
+        at_ns: int,
+        executed: bool,
+        error: str = "",
     ) -> Outcome:
         route = call.route
-        units = route.per_call + route.per_order * len(call.groups)
-        permit = PermitUse(self._buckets[route.bucket], units, call.batch.id, how, rtt_us=rtt_us)
+        permit = PermitUse(
+            self._buckets[route.bucket],
+            call.units,
+            call.batch.id,
+            how,
+            rtt_us=rtt_us,
+            error=error if route.errors else None,
+        )
         ended: dict[str, Finish] = {}
         works = [self._settle(work, verdict, ended) for work, verdict in verdicts]
         keys: tuple[str, ...] = ()
@@ -529,10 +555,10 @@ class LaneServer:
             if reply.word is Word.REFUSED:
                 nth = self._count(call.route.bucket)
                 for_us = reply.retry_us or min(300_000_000, 1_000_000 * 2 ** max(0, min(nth - 1, 9)))
-                if reply.http_status == 403:
+                if reply.whole_address:
                     self._spawn(self._p.egress.hold(for_us // 1000, said))
                 self._log.warning("over the venue's limit", bucket=call.route.bucket, held_ms=for_us // 1000, said=said)
-                return [Hold("*" if reply.http_status == 403 else call.route.bucket, "rate", for_us, said)]
+                return [Hold("*" if reply.whole_address else call.route.bucket, "rate", for_us, said)]
             if reply.word is Word.ACCOUNT:
                 return [self._auth_hold(said)]
             if reply.word is Word.CLOCK:
@@ -561,17 +587,31 @@ class LaneServer:
         """Learns the venue's clock, and keeps a connection of each door warm by the way. A venue that does not
         tell leaves what was known."""
         for door in (self._p.cancel_door, self._p.look_door):
-            if self._p.egress.left() < 1:
-                return
-            self._p.egress.use()
             try:
-                exchange = await door.call(self._p.venue.time_request(), {}, connect_s=1.0, total_s=1.5)
+                exchange = await self._aside(door, self._p.venue.time_request(), {}, total_s=1.5)
             except (NotSent, NoAnswer) as error:
                 self._log.info("the venue's time could not be read", why=str(error))
                 return
             told_ms = self._p.venue.read_time(exchange.answer)
             if told_ms is not None:
                 self._p.venue_clock.learn(exchange.sent_ns, exchange.answered_ns, told_ms * 1000)
+
+    async def _aside(self, door: Door, request: Request, headers: dict[str, str], *, total_s: float) -> Exchange:
+        """A call that no route makes: it has no permit, but counts for our address. Raises NotSent, NoAnswer."""
+        egress, address = self._p.egress, self._p.venue.other_address
+        if egress.left(address) < 1:
+            raise NotSent("the address has no calls left for now")
+        ticket = egress.use(address)
+        try:
+            exchange = await door.call(request, headers, connect_s=1.0, total_s=total_s)
+        except NotSent:
+            egress.unuse(ticket)
+            raise
+        except NoAnswer:
+            egress.ended(ticket, time.monotonic_ns(), answered=False)
+            raise
+        egress.ended(ticket, exchange.answered_ns, answered=True)
+        return exchange
 
     async def trim(self, keep_ms: int, dedup_hours: int) -> None:
         """Drops what is old from the lane's streams and memory."""
@@ -585,7 +625,7 @@ class LaneServer:
         await self.read_venue_time()
         headers = self._p.venue.sign(request, self._p.venue_clock.now_us() // 1000)
         try:
-            exchange = await self._p.look_door.call(request, headers, connect_s=1.0, total_s=self._total_s)
+            exchange = await self._aside(self._p.look_door, request, headers, total_s=self._total_s)
         except (NotSent, NoAnswer) as error:
             self._log.error("the lane stays held: the venue did not answer", why=str(error))
             return
@@ -619,8 +659,18 @@ class _Call:
     batch: Batch
     route: Route
     groups: list[list[Work]]
+    ticket: Ticket
     asked_ns: int
     back_ns: int
+
+    @property
+    def units(self) -> int:
+        """What the call costs in its bucket, as take.lua reckoned it."""
+        route = self.route
+        if route.by_class:
+            counted = self.batch.works[0].before.cancel_class.rpartition(":")[2]
+            return int(counted) if counted.isdigit() else 1
+        return route.per_call + route.per_order * len(self.groups)
 
 
 #: Words after which the venue has surely not touched the order: no gap is owed to it.

@@ -31,6 +31,9 @@ from cancelq_worker.venues.port import Bucket, Route, Stage
 
 RawEntry = tuple[str, list[bytes]]
 
+#: Equal errors at one endpoint that are never passed, calls under way included, where a venue locks it after some.
+ERRORS_MOST = 15
+
 
 def memory_key(id_: str) -> bytes:
     """The 12 bytes by which a settled id is remembered; SHA-1, because Lua has it too."""
@@ -81,7 +84,8 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True)
 class PermitUse:
-    """What became of a permit: `how` is 'a' answered, 'n' no answer, 'r' refused by the venue, 'u' unused."""
+    """What became of a permit: `how` is 'a' answered, 'n' no answer, 'r' refused by the venue, 'u' unused; `error`:
+    the code by which it counts towards a lock of its endpoint, "" if by none, None where nothing is locked."""
 
     bucket: Bucket
     units: int
@@ -89,6 +93,7 @@ class PermitUse:
     how: str
     ago_us: int = 0
     rtt_us: int = 0
+    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,13 +177,17 @@ class Taken:
     steps: list[LocalStep]
     batch: Batch | None
     stopped: bool = False  # held until an operator resumes the lane
+    streamed: bool = False  # the lane's order stream is alive
 
 
 @dataclass(frozen=True, slots=True)
 class TakeRequest:
+    """`closed`: routes for which the caller's address has no share now."""
+
     stages: str
     batch_id: str
     suspended: bool = False
+    closed: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -202,6 +211,7 @@ class LanePlan:
     gap_us: int
     urgent_reserve: int
     poll_us: int = 2_000_000
+    errors_us: int = 0
 
     def reserve(self, bucket: Bucket) -> int:
         """Units only urgent intents may take: at most a fifth of the bucket, rounded down."""
@@ -210,12 +220,13 @@ class LanePlan:
     def text(self) -> str:
         """The plan as `lua/take.lua` reads it."""
         window_us = max(b.window_us for b in self.buckets)
-        times = f"{self.lease_us} {self.gap_us} {self.poll_us} {window_us}"
+        times = f"{self.lease_us} {self.gap_us} {self.poll_us} {window_us} {self.errors_us} {ERRORS_MOST}"
         lines = [f"{self.lane.venue} {self.lane.account} {times}"]
         lines += [f"B {b.name} {b.units} {b.window_us} {self.reserve(b)}" for b in self.buckets]
         for r in self.routes:
-            costs = f"{r.most} {r.least} {r.bucket} {r.per_call} {r.per_order} {int(r.downwards)}"
-            lines += [f"R {r.stage.value}:{kind} {r.name} {costs}" for kind in r.kinds]
+            costs = f"{r.most} {r.least} {r.bucket} {r.per_call} {r.per_order}"
+            how = f"{int(r.downwards)} {int(r.by_class)} {r.errors} {r.stage.value}"
+            lines += [f"R {r.queue.value}:{kind} {r.name} {costs} {how}" for kind in r.kinds]
         return "\n".join(lines) + "\n"
 
 
@@ -495,13 +506,18 @@ class RedisLedger:
 
     def _take(self, take: TakeRequest) -> tuple[Any, ...]:
         suspended = "1" if take.suspended else "0"
-        return ("EVALSHA", SCRIPTS.sha["take"], 1, self._clock, self._plan_text, take.stages, take.batch_id, suspended)
+        closed = f" {' '.join(take.closed)} "
+        return (
+            "EVALSHA", SCRIPTS.sha["take"], 1, self._clock,
+            self._plan_text, take.stages, take.batch_id, suspended, closed,
+        )  # fmt: skip
 
     def _settle(self, s: Settlement) -> tuple[Any, ...]:
         args: list[Any] = []
         if s.permit:
             p = s.permit
             args += (1, p.bucket.name, p.bucket.window_us, p.units, p.member, p.how, p.ago_us, p.rtt_us)
+            args.append("-" if p.error is None else p.error)
         else:
             args.append(0)
         args += (len(s.order_keys), "s" if s.sent else "u", s.gap_us, *s.order_keys)
@@ -561,7 +577,7 @@ def _flatten(args: list[Any], fields: dict[str, str]) -> None:
 
 def read_taken(reply: Any, batch_id: str) -> Taken:
     """A take script's reply."""
-    steady, wall, wait, flat_steps, flat_batch, stopped = reply
+    steady, wall, wait, flat_steps, flat_batch, stopped, streamed = reply
     steps: list[LocalStep] = []
     rows = [flat_steps[i : i + 4] for i in range(0, len(flat_steps), 4)]
     for why, id_, line, record in rows:
@@ -575,7 +591,7 @@ def read_taken(reply: Any, batch_id: str) -> Taken:
         route, stage, fastest = (b.decode() for b in flat_batch[:3])
         works = [Work.read(*flat_batch[i : i + 3]) for i in range(3, len(flat_batch), 3)]
         batch = Batch(batch_id, route, Stage(stage), works, int(wall), int(steady), int(fastest))
-    return Taken(int(steady), int(wall), int(wait), steps, batch, bool(stopped))
+    return Taken(int(steady), int(wall), int(wait), steps, batch, bool(stopped), bool(streamed))
 
 
 def is_memory_full(error: object) -> bool:

@@ -45,11 +45,13 @@ class Silence(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """When a call was made: Redis' steady clock now, and the call's times in UTC µs (None: no answer)."""
+    """When a call was made: Redis' steady clock now, and the call's times in UTC µs (None: no answer). `streamed`:
+    the lane's order stream is alive, and will most likely tell the end before a look does."""
 
     steady_us: int
     sent_us: int
     answered_us: int | None
+    streamed: bool = False
 
 
 @dataclass(slots=True)
@@ -101,6 +103,9 @@ class Judge:
         state = _with_call(taken, reply, at)
         if fields["scope"] in ("symbol", "account"):
             return self._sweep_cancelled(before, state, fields, reply, at)
+        if reply.word in ENDED:
+            _learn(state, reply)
+            return Finish(_ENDS[reply.word], "reply", _END_DETAIL[reply.word], state, reply, known=True)
         match reply.word:
             case Word.SPLIT if taken.size > 1:
                 back = _restored(before, taken)
@@ -114,7 +119,8 @@ class Judge:
                 return Finish(Status.rejected, "reply", reply.text, state, reply)
             case Word.ACKNOWLEDGED:
                 state.notes["ack"] = state.notes["known"] = 1
-                delay = self.venue.timing.look_after_us
+                timing = self.venue.timing
+                delay = timing.look_after_push_us if at.streamed else timing.look_after_us
                 return self._look_first(state, fields, reply, delay, Status.accepted, _ACKNOWLEDGED)
             case Word.GONE:
                 return self._look_first(state, fields, reply, 0)
@@ -162,8 +168,11 @@ class Judge:
             delay = self._jitter(policy.later_base_us, policy.later_most_us, state.attempts)
         else:
             delay = self._jitter(policy.retry_base_us, policy.retry_most_us, state.attempts)
+        detail = reply.text or reply.code
+        if self.venue.timing.look_before_again:
+            return self._look_first(state, fields, reply, delay, Status.retrying, detail)
         state = self._to_cancel(state, fields)
-        return Go(state, self.venue.timing.gap_us + delay, reply, Status.retrying, reply.text or reply.code)
+        return Go(state, self.venue.timing.gap_us + delay, reply, Status.retrying, detail)
 
     def _look_first(
         self,
@@ -182,7 +191,12 @@ class Judge:
     def _still_open(self, state: State, fields: dict[str, str], reply: Reply, at: Moment) -> Verdict:
         sent = int(state.notes.get("sent_at", state.notes["t0"]))
         since_us = at.steady_us - sent
-        state.notes["known"] = 1
+        state.notes["known"] = state.notes["seen"] = 1
+        if state.attempts == 0:  # looked at before anything was sent
+            return Go(self._to_cancel(state, fields), 0, reply)
+        if _unmet(state, fields, reply):
+            detail = f"only_if: the order was not {fields['only_if']} but {reply.venue_state}; it stays open"
+            return Finish(Status.rejected, "query", detail, state, reply)
         if state.lookups >= self._most_lookups(state):
             return Finish(Status.unresolved, "query", "still open, and the look-ups are used up", state, reply)
         if state.notes.get("ack") and since_us < self.venue.timing.patience_us:
@@ -268,11 +282,11 @@ class Judge:
         state.notes.setdefault("w0", at.steady_us)
         sweep = dict(state.notes.get("sweep", {}))
         todo = sweep.get("todo", [])
-        bulk = not todo
+        bulk = not todo or bool(sweep.get("bulk"))
         if bulk and reply.word in (Word.FAILED, Word.SPLIT):
             return Finish(Status.rejected, "reply", reply.text, state, reply)
         if todo:
-            state.size = min(len(todo), self.venue.sweep_size(before.cancel_class))
+            state.size = self.venue.sweep_named(state.route, _target(fields, before))
             sweep["todo"] = todo = todo[state.size :]
             state.notes["sweep"] = sweep
         tell = Status.accepted if reply.word is Word.ACKNOWLEDGED else Status.retrying
@@ -298,7 +312,7 @@ class Judge:
         state.notes.pop("f", None)
         sweep = state.notes["sweep"]
         target = _target(fields, state)
-        if sweep.get("todo"):
+        if sweep.get("todo") or sweep.get("bulk"):
             state.stage = Stage.CANCEL
             state.cancel_class = self.venue.cancel_class(target)
             return Go(state, 0, reply)
@@ -367,6 +381,12 @@ _END_DETAIL = {
 }
 
 
+def _unmet(state: State, fields: dict[str, str], reply: Reply) -> bool:
+    """Whether the venue refused a conditional cancel, and the order is indeed not as the condition wants it."""
+    wanted = fields.get("only_if")
+    return wanted is not None and not state.notes.get("ack") and reply.venue_state != wanted
+
+
 def _target(fields: dict[str, str], state: State) -> Target:
     return Target(fields, state.notes)
 
@@ -379,7 +399,7 @@ def _restored(before: State, taken: State) -> State:
 def _with_call(taken: State, reply: Reply, at: Moment) -> State:
     """The state after a cancel call that may have been executed, with that call's times on record."""
     notes: dict[str, Any] = taken.notes
-    for key in ("n", "o", "f", "abs", "walk", "t0", "ack"):
+    for key in ("n", "o", "f", "abs", "walk", "t0", "ack", "seen"):
         notes.pop(key, None)
     call: dict[str, Any] = {"b": taken.batch_id, "s": at.sent_us, "code": reply.code, "http": reply.http_status}
     if at.answered_us is not None:

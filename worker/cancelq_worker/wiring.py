@@ -55,7 +55,7 @@ class Wiring:
         self._blocking: list[aioredis.Redis] = []
         self._redis_clock = RemoteClock(1)
         self._tls = httpx.create_ssl_context(trust_env=False)
-        self._hosts: dict[str, _Host] = {}
+        self._hosts: dict[tuple[str, str], _Host] = {}
         self._doors: list[Door] = []
         self._trimmed: dict[str, float] = {}
         self._timed: dict[str, float] = {}
@@ -92,6 +92,7 @@ class Wiring:
             lease_us=settings.lease_ms * 1000,
             gap_us=venue.timing.gap_us,
             urgent_reserve=settings.urgent_reserve,
+            errors_us=venue.errors_us,
         )
         policy = Policy(max_attempts=settings.max_attempts, lookup_budget_us=settings.lookup_budget_ms * 1000)
         host = self._host(account.base_url, venue)
@@ -111,10 +112,11 @@ class Wiring:
         )
 
     def _host(self, base_url: str, venue: Venue) -> _Host:
-        if base_url not in self._hosts:
-            clock = RemoteClock(1_000)
-            self._hosts[base_url] = _Host(clock, Egress(self.client, self.settings.egress, venue.egress_bucket))
-        return self._hosts[base_url]
+        place = (venue.name, base_url)
+        if place not in self._hosts:
+            egress = Egress(self.client, self.settings.egress, venue.address_buckets)
+            self._hosts[place] = _Host(RemoteClock(1_000), egress)
+        return self._hosts[place]
 
     def _door(self, base_url: str) -> Door:
         verify: ssl.SSLContext | bool = self._tls if base_url.startswith("https:") else False

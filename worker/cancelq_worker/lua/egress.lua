@@ -1,39 +1,59 @@
 #!lua flags=allow-oom
--- EGRESS: a share of the limit a venue counts per address, for all lanes that leave from one address.
+-- EGRESS: units of a limit the venue counts per address, for all lanes that leave from one address.
 --
--- KEYS[1]  cancelq:{egress:NAME}:VENUE, a hash: second → units taken in it, and `hold` → until (ms) detail
--- ARGV     units per window, window_s, wanted units, units given back, second they were taken in, hold_ms, detail
--- Replies  {granted, second, hold left in ms}
+-- KEYS[1]  cancelq:{egress:NAME}:BUCKET, a zset: unit in use → when it is free again (us)
+-- KEYS[2]  the same with `:note`, a hash: `last` unit handed out; `hold`: closed until (ms) and why
+-- ARGV     units per window, window_us, wanted, live_us, hold_ms, detail, unused_n, unit …, ended_n, then for each:
+--          unit, how long ago its call ended in us, extra us (for a call without an answer)
+-- Replies  {first unit granted, number granted, hold left in ms}
 --
--- Shares are taken ahead of their calls and live for two seconds, so a second counts until window + 8 s are
--- over: no call made from it can still fall into the venue's window then. Whose clock: Redis' TIME.
+-- Units are taken ahead of their calls. One that nobody reports stays in use for `live_us`: by then its call, if it was
+-- made, is over and out of the venue's window. A reported one is free a window after its call ended. Whose clock:
+-- Redis' TIME.
+
+local function text(n) return string.format('%.0f', n) end
 
 local t = redis.call('TIME')
-local now, now_ms = tonumber(t[1]), t[1] * 1000 + math.floor(t[2] / 1000)
-local units, window, wanted, back = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-if back > 0 then redis.call('HINCRBY', KEYS[1], ARGV[5], -back) end
-if tonumber(ARGV[6]) > 0 then
-  redis.call('HSET', KEYS[1], 'hold', string.format('%.0f', now_ms + ARGV[6]) .. ' ' .. ARGV[7])
-end
+local now = t[1] * 1000000 + t[2]
+local units, window, wanted, live = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local pos = 7
 
-local used, held_ms = 0, 0
-local kept = redis.call('HGETALL', KEYS[1])
-for i = 1, #kept, 2 do
-  if kept[i] == 'hold' then
-    held_ms = tonumber(string.match(kept[i + 1], '^%d+')) - now_ms
-    if held_ms <= 0 then
-      redis.call('HDEL', KEYS[1], 'hold')
-      held_ms = 0
-    end
-  elseif tonumber(kept[i]) <= now - window - 8 then
-    redis.call('HDEL', KEYS[1], kept[i])
-  else
-    used = used + tonumber(kept[i + 1])
+local unused = tonumber(ARGV[pos])
+if unused > 0 then redis.call('ZREM', KEYS[1], unpack(ARGV, pos + 1, pos + unused)) end
+pos = pos + unused + 1
+local ended = {}
+for i = pos + 1, pos + 3 * tonumber(ARGV[pos]), 3 do
+  ended[#ended + 1] = text(now - ARGV[i + 1] + window + ARGV[i + 2])
+  ended[#ended + 1] = ARGV[i]
+end
+if #ended > 0 then redis.call('ZADD', KEYS[1], unpack(ended)) end
+
+if tonumber(ARGV[5]) > 0 then
+  redis.call('HSET', KEYS[2], 'hold', text(math.floor(now / 1000) + ARGV[5]) .. ' ' .. ARGV[6])
+end
+local held_ms = 0
+local hold = redis.call('HGET', KEYS[2], 'hold')
+if hold then
+  held_ms = tonumber(string.match(hold, '^%d+')) - math.floor(now / 1000)
+  if held_ms <= 0 then
+    redis.call('HDEL', KEYS[2], 'hold')
+    held_ms = 0
   end
 end
 
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', text(now))
 local granted = 0
-if held_ms == 0 then granted = math.max(0, math.min(wanted, units - used)) end
-if granted > 0 then redis.call('HINCRBY', KEYS[1], string.format('%.0f', now), granted) end
-redis.call('EXPIRE', KEYS[1], window + 3600)
-return {granted, now, held_ms}
+if held_ms == 0 then granted = math.max(0, math.min(wanted, units - redis.call('ZCARD', KEYS[1]))) end
+local first = 0
+if granted > 0 then
+  first = redis.call('HINCRBY', KEYS[2], 'last', granted) - granted + 1
+  local free, rows = text(now + live), {}
+  for unit = first, first + granted - 1 do
+    rows[#rows + 1] = free
+    rows[#rows + 1] = text(unit)
+  end
+  redis.call('ZADD', KEYS[1], unpack(rows))
+end
+redis.call('PEXPIRE', KEYS[1], math.ceil((window + live) / 1000) + 60000)
+redis.call('EXPIRE', KEYS[2], 86400)
+return {first, granted, held_ms}

@@ -3,9 +3,10 @@
 --
 -- KEYS[1]  the lane's clock
 -- ARGV, in this order
---   permits_n, then for each: bucket window_us units member how ago_us rtt_us
+--   permits_n, then for each: bucket window_us units member how ago_us rtt_us error
 --       how: 'a' answered `ago_us` ago after a round trip of `rtt_us`; 'n' no answer, the connection was closed
 --       `ago_us` ago; 'r' as 'a', but the venue refused it for its limit; 'u' not used
+--       error: '-' if equal errors of this bucket lock nothing, '' if the call was none, else the code it came to
 --   orders_n, then how ('s' the call was sent, 'u' not), free_us (until when no cancel, from now), order…
 --   holds_n, then for each: scope reason for_us ('-1' without end) detail
 --   shapes_n, then for each: fields_n own_n, field value …, place of a field of its own …
@@ -73,7 +74,13 @@ end
 local new_out = 0
 for _ = 1, take_number() do
   local bucket, window, units = take_arg(), take_number(), take_number()
-  local member, how, ago, rtt = take_arg(), take_arg(), take_number(), take_number()
+  local member, how, ago, rtt, error = take_arg(), take_arg(), take_number(), take_number(), take_arg()
+  if error ~= '-' and how ~= 'n' then -- without an answer it stays on record as one that may have been an error
+    redis.call('ZREM', ROOT .. 'errors:' .. bucket, '? ' .. member)
+    if error ~= '' then
+      redis.call('ZADD', ROOT .. 'errors:' .. bucket, text(steady - ago), error .. ' ' .. member)
+    end
+  end
   local permits, stats = ROOT .. 'permits:' .. bucket, ROOT .. 'rtt:' .. bucket
   local free
   if how ~= 'u' then

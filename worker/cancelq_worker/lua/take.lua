@@ -3,13 +3,18 @@
 --
 -- KEYS[1]  the lane's clock
 -- ARGV[1]  the lane's plan, in lines, read where a word of it is needed (as JSON, reading it was half of an idle take):
---            venue account lease_us gap_us poll_us window_us
+--            venue account lease_us gap_us poll_us window_us errors_us errors_most
 --            B bucket units window_us reserve                                                    for each bucket
---            R stage:kind route most least bucket per_call per_order downwards                   for each route and kind
+--            R queue:kind route most least bucket per_call per_order downwards by_class errors stage
+--                                                                                    for each route and kind
+--          queue: the stage it serves; stage: what its call is. They differ for a route that looks before it sends,
+--          which is used for a class only while another route of that class is closed by equal errors.
 -- ARGV[2]  stages the caller has a connection for: 'c', 'l', 'cl' or '' (then only local steps are returned)
 -- ARGV[3]  id of the batch, new for every call of this script
 -- ARGV[4]  '1' if this worker is suspended: as a pause, for this call only
--- Replies  {steady, wall, wait_us, local steps, batch, stopped}
+-- ARGV[5]  routes the caller's address has no share for now, with a blank around each
+-- Replies  {steady, wall, wait_us, local steps, batch, stopped, streamed}
+--   streamed: 1 while the lane's private order stream is alive
 --   stopped: 1 if the lane is held until an operator resumes it (the key was refused)
 --   local steps: {why, id, state, record, …}: intents leased to the caller that end without a call
 --       why: expired | struck | revoke-claimed (followed by its target's entry, why 'target') | revoke-sent |
@@ -24,9 +29,11 @@
 
 local PLAN = ARGV[1]
 local plan = {}
-plan.venue, plan.account, plan.lease_us, plan.gap_us, plan.poll_us, plan.window_us =
-  string.match(PLAN, '^(%S+) (%S+) (%d+) (%d+) (%d+) (%d+)\n')
-for _, name in ipairs({'lease_us', 'gap_us', 'poll_us', 'window_us'}) do plan[name] = tonumber(plan[name]) end
+plan.venue, plan.account, plan.lease_us, plan.gap_us, plan.poll_us, plan.window_us, plan.errors_us,
+  plan.errors_most = string.match(PLAN, '^(%S+) (%S+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+)\n')
+for _, name in ipairs({'lease_us', 'gap_us', 'poll_us', 'window_us', 'errors_us', 'errors_most'}) do
+  plan[name] = tonumber(plan[name])
+end
 
 local function plan_bucket(name)
   local _, at = string.find(PLAN, '\nB ' .. name .. ' ', 1, true)
@@ -34,15 +41,16 @@ local function plan_bucket(name)
   return tonumber(units), tonumber(window_us), tonumber(reserve)
 end
 
--- The routes that serve a class: {name, most, least, bucket, per_call, per_order, downwards}.
-local function plan_routes(stage, class)
-  local routes, head, at = {}, '\nR ' .. stage .. ':' .. string.match(class, '^[^:]+') .. ' ', 1
+-- The routes that serve a class: {name, most, least, bucket, per_call, per_order, downwards, by_class, errors, stage}.
+local function plan_routes(queue, class)
+  local routes, head, at = {}, '\nR ' .. queue .. ':' .. string.match(class, '^[^:]+') .. ' ', 1
   while true do
     local _, last = string.find(PLAN, head, at, true)
     if not last then return routes end
-    local r = {string.match(PLAN, '^(%S+) (%d+) (%d+) (%S+) (%d+) (%d+) (%d)', last + 1)}
-    for _, i in ipairs({2, 3, 5, 6}) do r[i] = tonumber(r[i]) end
+    local r = {string.match(PLAN, '^(%S+) (%d+) (%d+) (%S+) (%d+) (%d+) (%d) (%d) (%d+) (%a)', last + 1)}
+    for _, i in ipairs({2, 3, 5, 6, 9}) do r[i] = tonumber(r[i]) end
     r[7] = r[7] == '1'
+    if r[8] == '1' then r[5] = tonumber(string.match(class, ':(%d+)$') or 1) end
     routes[#routes + 1] = r
     at = last
   end
@@ -161,7 +169,7 @@ local function revoke(id)
     why = not_open(target, s.orders)
   elseif t.cancel_class == 'local' then
     why = 'revoke-ended'
-  elseif t.taken ~= '0' or t.attempts > 0 or (t.stage == 'l' and t.lookups ~= '0') then
+  elseif t.taken ~= '0' or t.attempts > 0 then
     why = 'revoke-sent'
   end
   lease_step(why or 'revoke-claimed', id, s, line)
@@ -251,10 +259,63 @@ local function free_at(name, urgent, need)
   return till
 end
 
+-- Venues lock an endpoint after so many equal errors: how many there were lately, at most of one code; how many
+-- calls are under way that may end in one more; and when the oldest is forgotten.
+local errors_seen = {}
+local function errors_at(bucket)
+  local seen = errors_seen[bucket]
+  if not seen then
+    local key = ROOT .. 'errors:' .. bucket
+    redis.call('ZREMRANGEBYSCORE', key, '-inf', text(steady - plan.errors_us))
+    local under_way, most, of = 0, 0, {}
+    local kept = redis.call('ZRANGE', key, 0, 199, 'WITHSCORES')
+    for i = 1, #kept, 2 do
+      local code = string.match(kept[i], '^%S+')
+      if code == '?' then
+        under_way = under_way + 1
+      else
+        of[code] = (of[code] or 0) + 1
+        if of[code] > most then most = of[code] end
+      end
+    end
+    seen = {most = most, under_way = under_way, free = kept[2] and tonumber(kept[2]) + plan.errors_us or steady}
+    errors_seen[bucket] = seen
+  end
+  return seen
+end
+local function closed_by_errors(r)
+  if r[9] == 0 then return false end
+  local seen = errors_at(r[4])
+  return seen.most >= r[9] or seen.most + seen.under_way >= plan.errors_most, seen.free
+end
+
+-- The routes that may carry a class now, apart from permits, and when there may be more. Where errors have closed a
+-- route of the cancel queue, nothing of that class is sent unseen: only the route that looks first remains.
+local function usable_routes(queue, class)
+  local routes, usable, at, unseen = plan_routes(queue, class), {}, math.huge, true
+  for _, r in ipairs(routes) do
+    local closed, free = closed_by_errors(r)
+    if closed then
+      at = math.min(at, math.max(free, steady + 100000))
+      if queue == 'c' then unseen = false end
+    end
+    r.closed = closed
+  end
+  for _, r in ipairs(routes) do
+    if string.find(ARGV[5], ' ' .. r[1] .. ' ', 1, true) then
+      at = math.min(at, steady + 20000)
+    elseif not r.closed and string.find(ARGV[2], r[10], 1, true) and (queue == 'l' or (r[10] == 'c') == unseen) then
+      usable[#usable + 1] = r
+    end
+  end
+  return usable, at
+end
+
 -- The route that carries most of a class' visible orders among those with a permit; else when one will have one.
-local function route_for(stage, class, visible, urgent)
-  local best, best_carry, best_fits, at = nil, 0, false, math.huge
-  for _, r in ipairs(plan_routes(stage, class)) do
+local function route_for(queue, class, visible, urgent)
+  local best, best_carry, best_fits = nil, 0, false
+  local routes, at = usable_routes(queue, class)
+  for _, r in ipairs(routes) do
     local most, least, bucket, per_call, per_order = r[2], r[3], r[4], r[5], r[6]
     local carry = math.min(visible, most)
     if per_order > 0 then
@@ -271,17 +332,21 @@ local function route_for(stage, class, visible, urgent)
       at = when
     end
   end
-  return best, best_carry, at
+  return best, best_carry, best_fits, at
 end
 
--- Walks the few class heads that are visible; returns the first call that can be made.
+-- Walks the few class heads that are visible; returns the first call that can be made and is worth it, else the
+-- first that can be made.
 local ORDER = {{'c', 'u'}, {'l', 'u'}, {'c', 'n'}, {'l', 'n'}}
 local function choose()
   for _, o in ipairs(ORDER) do
     local stage, priority = o[1], o[2]
     local where = lane_of(stage, priority)
-    local allowed = string.find(ARGV[2], stage, 1, true) and not (paused and stage == 'c' and priority == 'n')
+    -- Where equal errors may close routes, a look may serve the cancel queue.
+    local allowed = string.find(ARGV[2], stage, 1, true) or (plan.errors_us > 0 and ARGV[2] ~= '')
+    if paused and stage == 'c' and priority == 'n' then allowed = false end
     local heads = redis.call('ZRANGE', ROOT .. 'classes:' .. where, 0, 127, 'WITHSCORES')
+    local spare
     for i = 1, #heads, 2 do
       local class, at = heads[i], tonumber(heads[i + 1])
       if at > steady then
@@ -293,12 +358,13 @@ local function choose()
         if visible == 0 then
           fix_head(where, class)
         else
-          local route, carry, later = route_for(stage, class, visible, priority == 'u')
-          if route then return stage, priority, class, route, carry end
-          if later then no_later(later) end
+          local route, carry, fits, later = route_for(stage, class, visible, priority == 'u')
+          if fits then return stage, priority, class, route, carry end
+          if route then spare = spare or {class, route, carry} else no_later(later) end
         end
       end
     end
+    if spare then return stage, priority, spare[1], spare[2], spare[3] end
   end
 end
 
@@ -425,8 +491,8 @@ local function fill(stage, priority, class, route, carry)
 end
 
 -- The grant: everything a crash of the caller must not undo is written here, before anything is sent.
-local function grant(stage, priority, class, route, batch, items, in_batch)
-  local where = lane_of(stage, priority)
+local function grant(queue, priority, class, route, batch, items, in_batch)
+  local where, stage = lane_of(queue, priority), route[10]
   local ids, sets, leases = {}, {}, {}
   local call = route[1] .. ' ' .. batch_id .. ' ' .. text(items) .. ' ' .. text(wall)
   for i, b in ipairs(batch) do
@@ -457,6 +523,8 @@ local function grant(stage, priority, class, route, batch, items, in_batch)
     end
     if #sent > 0 then redis.call('ZADD', ROOT .. 'sent', unpack(sent)) end
   end
+  if route[9] > 0 then redis.call('ZADD', ROOT .. 'errors:' .. route[4], text(steady), '? ' .. batch_id) end
+  errors_seen[route[4]] = nil
   local b = bucket_state(route[4])
   local units = route[5] + route[6] * items
   -- Until the caller reports, the permit counts as used for as long as its call could possibly live.
@@ -517,4 +585,5 @@ if expiry[2] then no_later(steady + math.max(0, (tonumber(expiry[2]) + 1) * 1000
 
 if #steps > 0 then out = math.max(out or 0, steady + plan.lease_us) end
 keep_clock(out)
-return {text(steady), text(wall), text(math.max(0, next_at - steady)), steps, reply, stopped and 1 or 0}
+return {text(steady), text(wall), text(math.max(0, next_at - steady)), steps, reply, stopped and 1 or 0,
+  redis.call('EXISTS', ROOT .. 'stream')}

@@ -34,8 +34,13 @@ class Route:
 
     `kinds`: the classes of intents it serves (the part of a class before `:`); `most`: orders one call may
     carry; `least`: from how many it is worth its call; a call costs `per_call` units of `bucket`, plus
-    `per_order` for each order in it. `downwards`: it reads a page of orders from an id downwards, so the intents
-    with neighbouring order ids are taken together.
+    `per_order` for each order in it; with `by_class` it costs what stands behind the colon of the class instead
+    (a sweep's call, which carries one intent and names many orders).
+
+    `downwards`: it reads a page of orders from an id downwards, so the intents with neighbouring order ids are
+    taken together. `address`: the per-address buckets a call takes a unit of. `errors`: from how many equal errors
+    of its bucket on it is closed (0: never). `first_look`: it looks at intents of the cancel queue before they are
+    sent, and is used for a class only while another route of that class is closed by errors; list it last.
     """
 
     name: str
@@ -46,18 +51,30 @@ class Route:
     least: int = 1
     per_call: int = 1
     per_order: int = 0
+    by_class: bool = False
     downwards: bool = False
+    address: tuple[str, ...] = ()
+    errors: int = 0
+    first_look: bool = False
+
+    @property
+    def queue(self) -> Stage:
+        """The stage whose queue it serves."""
+        return Stage.CANCEL if self.first_look else self.stage
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
     """A venue's waits, in microseconds. `gap_us`: between two cancels of one order; `look_after_us`: from an
-    acknowledgement to the first look; `patience_us`: how long an acknowledged order may still be shown open
-    before it is cancelled again."""
+    acknowledgement to the first look, and `look_after_push_us` where the order stream is alive and will most
+    likely tell sooner; `patience_us`: how long an acknowledged order may still be shown open before it is cancelled
+    again; `look_before_again`: a second attempt is never made before a look."""
 
     gap_us: int
     look_after_us: int
     patience_us: int
+    look_after_push_us: int = 1_500_000
+    look_before_again: bool = False
 
 
 @dataclass(slots=True)
@@ -75,6 +92,8 @@ class Target:
     age_band_ms: tuple[int, int] = (0, 0)
     #: For sweeps: whether what is found may be cancelled now, or only counted.
     may_cancel: bool = True
+    #: For sweeps: whether nothing was sent for it yet, so that its one bulk call is still to be had.
+    may_bulk: bool = True
 
     @property
     def scope(self) -> str:
@@ -154,7 +173,9 @@ class Reply:
     """What one call said about one target.
 
     `filled` is decimal text in base currency; `retry_us` an offset from now until when the venue wants no
-    call; `place` names the list or look-up that was read; `notes` are merged into the target's notes.
+    call; `whole_address`: a refusal of everything from this address; `error`: the code of an answer that the venue
+    counts towards locking the endpoint; `place` names the list or look-up that was read; `notes` are merged into
+    the target's notes.
     """
 
     word: Word
@@ -168,6 +189,8 @@ class Reply:
     child_order_id: str = ""
     place: str = ""
     retry_us: int = 0
+    whole_address: bool = False
+    error: str = ""
     notes: dict[str, Any] = field(default_factory=dict)
 
 
@@ -204,14 +227,75 @@ class NextLook:
     gap: str = ""  # why `done` still proves nothing, e.g. a history too long to walk
 
 
+@dataclass(frozen=True, slots=True)
+class Push:
+    """What the private order stream said of one order. `keys`: its keys in the lane's index."""
+
+    keys: tuple[str, ...]
+    reply: Reply
+
+
+@dataclass(slots=True)
+class Frame:
+    """What one frame of the private order stream comes to: texts to `send` back, whether the subscription is
+    `live` from now on, why the venue `refused` it, or what it `pushes`."""
+
+    send: list[str] = field(default_factory=list)
+    live: bool = False
+    refused: str = ""
+    pushes: list[Push] = field(default_factory=list)
+
+
+class OrderStream(Protocol):
+    """A venue's private order stream, as pure steps. Whoever holds the connection does the I/O."""
+
+    #: How often `ping` is sent, how long the venue may be silent, and how often the key is renewed (0: never).
+    ping_every_s: float
+    silent_most_s: float
+    renew_every_s: float
+
+    def key_request(self) -> Request | None:
+        """The call that gives a key for the address, where the venue wants one. It is signed by `Venue.sign`."""
+        ...
+
+    def read_key(self, answer: Answer) -> str:
+        """The key. Raises ValueError with what the venue said instead, never with the answer itself."""
+        ...
+
+    def renew_request(self, key: str) -> Request | None:
+        """The call that keeps the key alive."""
+        ...
+
+    def address(self, ws_url: str, key: str) -> str:
+        """Where to connect to. It may hold the key: it is never logged."""
+        ...
+
+    def hello(self, now_ms: int) -> list[str]:
+        """What is sent first, at the venue's time `now_ms`."""
+        ...
+
+    def ping(self, now_ms: int) -> str:
+        """What keeps the connection alive, "" if the venue does the asking."""
+        ...
+
+    def read(self, frame: str | bytes) -> Frame:
+        """What a frame says. Never raises: what cannot be read says nothing."""
+        ...
+
+
 class Venue(Protocol):
     """One venue with one account's credentials. Every method is pure apart from `sign`, which reads the secret."""
 
     name: str
     routes: tuple[Route, ...]
     buckets: tuple[Bucket, ...]
-    egress_bucket: Bucket
+    #: What the venue counts per address, and which of it a call of no route takes (time, probe, stream key).
+    address_buckets: tuple[Bucket, ...]
+    other_address: tuple[str, ...]
+    #: How long the venue remembers equal errors of an endpoint; 0: it locks none.
+    errors_us: int
     timing: Timing
+    stream: OrderStream | None
 
     def admit(self, fields: Mapping[str, str]) -> Plan | Unfit:
         """Fits an intent to the venue, or tells which field makes that impossible."""
@@ -233,8 +317,8 @@ class Venue(Protocol):
         """The cancel queue for a repeated cancel, now that more may be known (an order id was learnt)."""
         ...
 
-    def sweep_size(self, cancel_class: str) -> int:
-        """How many of a sweep's `todo` one call of that class names."""
+    def sweep_named(self, route: str, target: Target) -> int:
+        """How many of a sweep's `todo` the call of that route names, from the first on."""
         ...
 
     def endpoint(self, route: str) -> str:

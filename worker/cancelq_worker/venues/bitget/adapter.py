@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
@@ -19,6 +20,7 @@ from cancelq_worker.venues.port import (
     Answer,
     Bucket,
     NextLook,
+    OrderStream,
     Plan,
     Reply,
     Request,
@@ -32,6 +34,7 @@ from cancelq_worker.venues.port import (
 
 API: Final = "/api/v2/spot/trade/"
 SECOND_US: Final = 1_000_000
+BAN_US: Final = 300 * SECOND_US  # FAQ: an address that went over its limit recovers after five minutes
 
 BUCKETS: Final = (
     Bucket("cancel-order", 10, SECOND_US),
@@ -44,9 +47,9 @@ BUCKETS: Final = (
     Bucket("current-plan-order", 20, SECOND_US),
     Bucket("history-plan-order", 20, SECOND_US),
 )
-EGRESS: Final = Bucket("bitget", 6000, 60 * SECOND_US)  # FAQ: 6000 calls a minute and address, over all endpoints
+ADDRESS: Final = Bucket("bitget", 6000, 60 * SECOND_US)  # FAQ: 6000 calls a minute and address, over all endpoints
 
-ROUTES: Final[tuple[Route, ...]] = (
+_ROUTES: Final[tuple[Route, ...]] = (
     Route("cancel-order", Stage.CANCEL, ("by-id", "by-client-id", "tpsl", "sweep-tpsl"), "cancel-order"),
     Route("batch-cancel-order", Stage.CANCEL, ("by-id", "by-client-id"), "batch-cancel-order", most=50, least=2),
     Route("cancel-symbol-order", Stage.CANCEL, ("symbol",), "cancel-symbol-order"),
@@ -55,6 +58,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     *looks.ROUTES,
     *sweeps.ROUTES,
 )
+ROUTES: Final = tuple(replace(route, address=(ADDRESS.name,)) for route in _ROUTES)
 
 #: Routes whose name is not the endpoint they call.
 ENDPOINTS: Final = {"sweep-cancel": "batch-cancel-order"}
@@ -70,13 +74,16 @@ class Bitget:
 
     name = "bitget"
     routes: tuple[Route, ...] = ROUTES
+    other_address: tuple[str, ...] = (ADDRESS.name,)
+    errors_us = 0
+    stream: OrderStream | None = None
     timing = Timing(gap_us=1_250_000, look_after_us=30_000, patience_us=3_000_000)
 
     def __init__(self, credentials: signing.Credentials, limits: Mapping[str, int] | None = None) -> None:
         self._credentials = credentials
         limits = limits or {}
         self.buckets = tuple(Bucket(b.name, limits.get(b.name, b.units), b.window_us) for b in BUCKETS)
-        self.egress_bucket = Bucket("bitget", limits.get("ip", EGRESS.units), EGRESS.window_us)
+        self.address_buckets: tuple[Bucket, ...] = (replace(ADDRESS, units=limits.get("ip", ADDRESS.units)),)
 
     def endpoint(self, route: str) -> str:
         """The path a cancel route calls, as events name it."""
@@ -91,7 +98,7 @@ class Bitget:
         target = Target(fields, {})
         match target.scope:
             case "symbol" | "account":
-                return sweeps.plan(target)
+                return sweeps.MANNER.plan(target)
             case "order":
                 kind = "by-id" if target.order_id else "by-client-id"
             case scope:
@@ -113,15 +120,15 @@ class Bitget:
             return "by-id" if target.order_id else "by-client-id"
         if target.scope in looks.SCOPES:
             return target.scope
-        return sweeps.cancel_class(target)
+        return sweeps.MANNER.cancel_class(target)
 
-    def sweep_size(self, cancel_class: str) -> int:
-        return sweeps.size(cancel_class)
+    def sweep_named(self, route: str, target: Target) -> int:
+        return len(sweeps.MANNER.due(route, target))
 
     def next_look(self, target: Target) -> NextLook:
         if target.scope in looks.SCOPES:
             return looks.next_look(target)
-        return NextLook(sweeps.look_class(target))
+        return NextLook(sweeps.MANNER.look_class(target))
 
     # -- calls ----------------------------------------------------------------------------------------------
 
@@ -210,17 +217,19 @@ def _cancel_body(route: Route, targets: Sequence[Target]) -> dict[str, Any]:
         case "cancel-order" if first.scope == "tpsl":
             return {"tpslType": "tpsl", **_order_ref(first)}
         case "cancel-order" if first.scope != "order":
-            return {"tpslType": "tpsl", "orderId": sweeps.due(first, 1)[0]["id"]}
+            return {"tpslType": "tpsl", "orderId": sweeps.MANNER.due(route.name, first)[0]["id"]}
         case "cancel-order":
             return {"symbol": _symbol(first), **_order_ref(first)}
         case "cancel-plan-order" if first.scope == "stop":
             return _order_ref(first)
         case "cancel-plan-order":
-            return {"orderId": sweeps.due(first, 1)[0]["id"]}
+            return {"orderId": sweeps.MANNER.due(route.name, first)[0]["id"]}
         case "cancel-symbol-order":
             return {"symbol": _symbol(first)}
         case "sweep-cancel":
-            return _batch_body([(row["symbol"], {"orderId": row["id"]}) for row in sweeps.due(first, sweeps.BATCH)])
+            return _batch_body(
+                [(row["symbol"], {"orderId": row["id"]}) for row in sweeps.MANNER.due(route.name, first)]
+            )
         case "batch-cancel-order":
             refs = [(_symbol(t), _order_ref(t)) for t in targets]
             if len({tuple(ref) for _, ref in refs}) > 1:
@@ -270,7 +279,7 @@ def _failure_of(answer: Answer, data: Mapping[str, Any] | None) -> Reply | None:
     if answer.status == 429 or code == "429":
         return Reply(Word.REFUSED, code or "429", text or "too many requests", 429)
     if answer.status == 403 and code not in CODES:
-        return Reply(Word.REFUSED, code, "HTTP 403: this address is blocked", 403, retry_us=300 * SECOND_US)
+        return Reply(Word.REFUSED, code, "HTTP 403: this address is blocked", 403, retry_us=BAN_US, whole_address=True)
     if code == OK and answer.status == 200:
         return None
     if data is None or not code:

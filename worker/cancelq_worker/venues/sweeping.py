@@ -1,0 +1,181 @@
+"""Scopes `symbol` and `account`, the same at every venue: one bulk call at most, then lists and cancels by order id.
+
+A bulk call is made once per intent, and only where it does exactly what was asked: never for an intent that is
+narrowed, never a second time. Everything else is found in the open lists and cancelled by id, if it is older than the
+intent: an empty list or a missing symbol, which would cancel everything, cannot be expressed here.
+
+A sweep's progress stands in its notes under `sweep`:
+  k      index of the list being read           at     that list's cursor
+  open   orders that matched in this pass       todo   [{id, symbol, kind}] to be cancelled next (kind: if no `order`)
+  unsure orders of this pass whose age nobody can tell
+  bulk   the class of the bulk call that comes next
+  end    every list was read in this pass
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from cancelq_worker.venues.port import Plan, Reply, Stage, Target, Word
+
+ORDER: Final = "order"
+TODO_MOST: Final = 300  # orders of one list that are cancelled before it is read again
+
+
+@dataclass(frozen=True, slots=True)
+class OpenOrder:
+    """An order as an open list shows it. `kind`: order, tpsl or stop, "" for one no intent can mean; `created_ms`:
+    the venue's own creation time, None if the row does not tell."""
+
+    order_id: str
+    client_order_id: str
+    symbol: str
+    kind: str
+    created_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenPage:
+    """A page of an open list. `next_at`: the cursor of the page behind it, "" if this was the last; `cut`: the venue
+    shows no more of a list that is longer, so that nothing is proven by absence."""
+
+    rows: Sequence[OpenOrder]
+    next_at: str = ""
+    cut: bool = False
+
+
+def _never(_: Target) -> str:
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How a venue sweeps.
+
+    `lists`: names of the open lists that hold the kinds asked for; `at_once`: the class of the bulk call that does
+    exactly what an unnarrowed intent asks, "" if there is none; `if_all_meant`: the same for once the open orders were
+    seen and each of them is meant and older; `sizes`: route → how many orders its call names; `one_symbol`: they must
+    be of one pair; `counted`: a route whose call costs a unit for each order in it.
+    """
+
+    lists: Callable[[Target], Sequence[str]]
+    sizes: Mapping[str, int]
+    at_once: Callable[[Target], str] = _never
+    if_all_meant: Callable[[Target], str] = _never
+    one_symbol: bool = False
+    counted: str = ""
+
+    def plan(self, target: Target) -> Plan:
+        """How a sweep starts: with the bulk call where it says exactly what was asked, else with a list."""
+        bulk = "" if narrowed(target) else self.at_once(target)
+        start = Stage.CANCEL if bulk else Stage.LOOK
+        return Plan(bulk or f"sweep-{kinds(target)[0]}", self.look_class(target), start=start)
+
+    def look_class(self, target: Target) -> str:
+        """The queue in which the next list page is waited for."""
+        names = self.lists(target)
+        return f"sweep-{names[progress(target).get('k', 0) % len(names)]}"
+
+    def cancel_class(self, target: Target) -> str:
+        """The bulk call, or what was found is cancelled by id, one kind at a time."""
+        now = progress(target)
+        if now.get("bulk"):
+            return str(now["bulk"])
+        if not now.get("todo"):  # a bulk call that was not carried out
+            return self.at_once(target) or f"sweep-{ORDER}"
+        kind = f"sweep-{now['todo'][0].get('kind', ORDER)}"
+        return f"{kind}:{len(self.due(self.counted, target))}" if self.counted else kind
+
+    def due(self, route: str, target: Target) -> list[dict[str, str]]:
+        """What the next call of a route names. Raises ValueError if there is nothing."""
+        todo: list[dict[str, str]] = progress(target).get("todo", [])
+        if not todo:
+            raise ValueError("a sweep's cancel must name orders")
+        first, named = todo[0], []
+        for row in todo[: self.sizes.get(route, 1)]:
+            if row.get("kind") != first.get("kind") or (self.one_symbol and row["symbol"] != first["symbol"]):
+                break
+            named.append(row)
+        return named
+
+    def read(self, place: str, target: Target, page: OpenPage) -> Reply:
+        """A list page: what on it is meant goes to `todo`; what it means for the sweep is in `Reply.notes`."""
+        now = dict(progress(target))
+        if now.get("end"):  # a pass that was over when its worker ended: this is the first page of the next
+            now = {}
+        first_page = not now.get("k") and not now.get("at")
+        todo: list[dict[str, str]] = []
+        for row in page.rows:
+            age = _age(target, row)
+            if not _meant(target, row) or age == "newer":
+                continue
+            now["open"] = now.get("open", 0) + 1
+            if age == "older":
+                kind = {} if row.kind == ORDER else {"kind": row.kind}
+                todo.append({"id": row.order_id, "symbol": row.symbol, **kind})
+            else:
+                now["unsure"] = now.get("unsure", 0) + 1
+        if page.cut and not todo:
+            return Reply(Word.UNCLEAR, text="the open list is cut off, and what is asked for is not on it", place=place)
+        todo.sort(key=lambda row: (row.get("kind", ""), row["symbol"]))
+        whole = first_page and not page.next_at and not page.cut and len(self.lists(target)) == 1
+        if page.next_at:
+            now["at"] = page.next_at
+        else:
+            now["k"], now["at"] = now.get("k", 0) + 1, ""
+        now["end"] = now.get("k", 0) >= len(self.lists(target))
+        now["todo"] = todo[:TODO_MOST] if target.may_cancel else []
+        now["bulk"] = ""
+        if whole and target.may_bulk and len(todo) == len(page.rows) > 1 and not narrowed(target):
+            now["bulk"] = self.if_all_meant(target)
+            if now["bulk"]:
+                now["todo"] = []
+        return Reply(Word.LISTED, place=place, notes={"sweep": now})
+
+
+def narrowed(target: Target) -> bool:
+    """Whether only some of the orders are meant."""
+    return "older_than_ms" in target.fields or "client_prefix" in target.fields
+
+
+def kinds(target: Target) -> list[str]:
+    """Which kinds of orders the intent means."""
+    return target.fields.get("kinds", ORDER).split(",")
+
+
+def progress(target: Target) -> dict[str, Any]:
+    """The sweep's notes."""
+    found: dict[str, Any] = target.notes.get("sweep", {})
+    return found
+
+
+def bulk_symbol(target: Target) -> str | None:
+    """The pair a bulk call names; None for a whole account. Raises ValueError rather than widen a pair to it."""
+    if target.scope == "account" and not target.symbol:
+        return None
+    if target.scope != "symbol" or not target.symbol:
+        raise ValueError("a bulk cancel must name its pair, or be meant for the whole account")
+    return target.symbol
+
+
+def _meant(target: Target, row: OpenOrder) -> bool:
+    if target.symbol and row.symbol != target.symbol:
+        return False
+    if row.kind not in kinds(target):
+        return False
+    return row.client_order_id.startswith(target.fields.get("client_prefix", ""))
+
+
+def _age(target: Target, row: OpenOrder) -> str:
+    """older, newer or unsure, by the venue's own creation time."""
+    if row.created_ms is None:
+        return "unsure"
+    bound = target.fields.get("older_than_ms")
+    if bound is not None and row.created_ms >= int(bound):
+        return "newer"
+    older, newer = target.age_band_ms
+    if row.created_ms < older:
+        return "older"
+    return "newer" if row.created_ms >= newer else "unsure"
