@@ -6,8 +6,9 @@ from urllib.parse import parse_qsl
 import pytest
 
 from cancelq.contract import Status
-from cancelq_worker.venues.bitget.looks import PAGE, WALK_PAGES, safe_client_id
+from cancelq_worker.venues.bitget.looks import PAGE, WALK_PAGES
 from cancelq_worker.venues.port import Answer, Request, Target, Word
+from cancelq_worker.venues.reading import safe_id
 from cancelq_worker.verdict import Finish, Policy
 from tests.unit.bitget_account import BITGET, ORDER_ID, OTHER_ID, ROUTES, answer, decode, encode, raw, target
 from tests.unit.journey import Journey, Say, by_venue, place_of
@@ -442,4 +443,4 @@ def test_an_id_that_is_no_id_is_not_kept(given_id: str) -> None:
     ],
 )
 def test_a_client_id_is_kept_if_it_can_stand_in_a_line(text: str, kept: bool) -> None:
-    assert safe_client_id(text) == (text if kept else "")
+    assert safe_id(text) == (text if kept else "")

@@ -53,9 +53,12 @@ class Place(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     base_url: str
-    ws_url: str
+    ws_url: str | None
     demo_base_url: str | None
     demo_ws_url: str | None
+    testnet_base_url: str | None = None
+    testnet_ws_url: str | None = None
+    batch_most: int
     needs_passphrase: bool = False
 
 
@@ -66,6 +69,7 @@ PLACES: Mapping[str, Place] = {
         ws_url="wss://ws.bitget.com/v2/ws/private",
         demo_base_url="https://api.bitget.com",
         demo_ws_url="wss://wspap.bitget.com/v2/ws/private",
+        batch_most=50,
         needs_passphrase=True,
     ),
     "bybit": Place(
@@ -73,12 +77,16 @@ PLACES: Mapping[str, Place] = {
         ws_url="wss://stream.bybit.com/v5/private",
         demo_base_url="https://api-demo.bybit.com",
         demo_ws_url="wss://stream-demo.bybit.com/v5/private",
+        testnet_base_url="https://api-testnet.bybit.com",
+        testnet_ws_url="wss://stream-testnet.bybit.com/v5/private",
+        batch_most=10,
     ),
     "bingx": Place(
         base_url="https://open-api.bingx.com",
         ws_url="wss://open-api-ws.bingx.com/market",
         demo_base_url=None,
         demo_ws_url=None,
+        batch_most=50,  # not documented; the usual size is smaller, see `Account.batch_size`
     ),
 }
 
@@ -147,6 +155,9 @@ class Account(BaseModel):
     api_secret: Secret = SecretStr("")
     passphrase: Secret | None = None
     demo: bool = False
+    testnet: bool = False
+    # The most orders a batch call may name; None: what the venue documents, or 10 where it does not.
+    batch_size: Annotated[int, Field(ge=1, le=50)] | None = None
     # Units per window of a bucket, by the bucket's name, where the venue granted more or less than usual.
     limits: dict[str, Annotated[int, Field(ge=1, le=1_000_000)]] = Field(default_factory=dict)
 
@@ -266,18 +277,27 @@ def without_credentials(url: str) -> str:
 def _placed(venue: str, name: str, account: Account) -> Account:
     """`account` with the venue's own addresses where it names none; a stream address of its own is kept."""
     place, setting = PLACES[venue], f"accounts.{venue}.{name}"
-    if not account.base_url and account.demo and place.demo_base_url is None:
-        raise ValueError(f"{setting}.demo: {venue} has no spot demo; let base_url name a `cancelq simulate`")
+    if account.demo and account.testnet:
+        raise ValueError(f"{setting}.testnet: an account is of the demo or of the testnet, not of both; remove one")
+    default_base, default_ws = _addresses(place, account)
+    base_url = account.base_url or default_base
+    if base_url is None:
+        which = "demo" if account.demo else "testnet"
+        raise ValueError(f"{setting}.{which}: {venue} has no spot {which}; let base_url name a `cancelq simulate`")
+    if account.batch_size is not None and account.batch_size > place.batch_most:
+        raise ValueError(f"{setting}.batch_size: {venue} takes at most {place.batch_most} orders in a call")
     if _in_the_clear(account.base_url, place):
         raise ValueError(f"{setting}.base_url would send keys unencrypted; write https://")
-    default_ws = place.demo_ws_url if account.demo else place.ws_url
     keeps_ws = "ws_url" in account.model_fields_set or account.base_url
-    return account.model_copy(
-        update={
-            "base_url": account.base_url or (place.demo_base_url if account.demo else place.base_url),
-            "ws_url": account.ws_url if keeps_ws else default_ws,
-        }
-    )
+    return account.model_copy(update={"base_url": base_url, "ws_url": account.ws_url if keeps_ws else default_ws})
+
+
+def _addresses(place: Place, account: Account) -> tuple[str | None, str | None]:
+    if account.demo:
+        return place.demo_base_url, place.demo_ws_url
+    if account.testnet:
+        return place.testnet_base_url, place.testnet_ws_url
+    return place.base_url, place.ws_url
 
 
 def _in_the_clear(url: str, place: Place) -> bool:

@@ -14,7 +14,8 @@ from cancelq_worker.venues.port import Venue
 
 def _bitget(account: Account) -> Venue:
     passphrase = account.passphrase or SecretStr("")
-    return Bitget(Credentials(account.api_key, account.api_secret, passphrase, account.demo), account.limits)
+    credentials = Credentials(account.api_key, account.api_secret, passphrase, account.demo)
+    return Bitget(credentials, account.limits, account.batch_size)
 
 
 VENUES: dict[str, Callable[[Account], Venue]] = {"bitget": _bitget}

@@ -31,6 +31,7 @@ from cancelq_worker.venues.port import (
     Unfit,
     Word,
 )
+from cancelq_worker.venues.reading import payload, rows_of, safe_id
 
 API: Final = "/api/v2/spot/trade/"
 SECOND_US: Final = 1_000_000
@@ -49,9 +50,10 @@ BUCKETS: Final = (
 )
 ADDRESS: Final = Bucket("bitget", 6000, 60 * SECOND_US)  # FAQ: 6000 calls a minute and address, over all endpoints
 
+BATCH: Final = "batch-cancel-order"
 _ROUTES: Final[tuple[Route, ...]] = (
     Route("cancel-order", Stage.CANCEL, ("by-id", "by-client-id", "tpsl", "sweep-tpsl"), "cancel-order"),
-    Route("batch-cancel-order", Stage.CANCEL, ("by-id", "by-client-id"), "batch-cancel-order", most=50, least=2),
+    Route(BATCH, Stage.CANCEL, ("by-id", "by-client-id"), "batch-cancel-order", most=50, least=2),
     Route("cancel-symbol-order", Stage.CANCEL, ("symbol",), "cancel-symbol-order"),
     Route("cancel-plan-order", Stage.CANCEL, ("stop", "sweep-stop"), "cancel-plan-order"),
     Route("sweep-cancel", Stage.CANCEL, ("sweep-order",), "batch-cancel-order"),
@@ -79,8 +81,12 @@ class Bitget:
     stream: OrderStream | None = None
     timing = Timing(gap_us=1_250_000, look_after_us=30_000, patience_us=3_000_000)
 
-    def __init__(self, credentials: signing.Credentials, limits: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self, credentials: signing.Credentials, limits: Mapping[str, int] | None = None, batch_size: int | None = None
+    ) -> None:
         self._credentials = credentials
+        if batch_size:
+            self.routes = tuple(replace(r, most=min(r.most, batch_size)) if r.name == BATCH else r for r in ROUTES)
         limits = limits or {}
         self.buckets = tuple(Bucket(b.name, limits.get(b.name, b.units), b.window_us) for b in BUCKETS)
         self.address_buckets: tuple[Bucket, ...] = (replace(ADDRESS, units=limits.get("ip", ADDRESS.units)),)
@@ -152,7 +158,7 @@ class Bitget:
         return Request("GET", "/api/v2/public/time")
 
     def read_time(self, answer: Answer) -> int | None:
-        data = _payload(answer)
+        data = payload(answer)
         inner = data.get("data") if data else None
         value = inner.get("serverTime") if isinstance(inner, dict) else None
         text = str(value or "")
@@ -168,9 +174,9 @@ class Bitget:
     # -- answers --------------------------------------------------------------------------------------------
 
     def decode(self, route: Route, targets: Sequence[Target], answer: Answer) -> list[Reply]:
-        payload = _payload(answer)
-        failure = _failure_of(answer, payload)
-        data = (payload or {}).get("data")
+        body = payload(answer)
+        failure = _failure_of(answer, body)
+        data = (body or {}).get("data")
         if route.stage is Stage.LOOK:
             if failure:
                 return [looks.failed(route, failure)] * len(targets)
@@ -179,7 +185,7 @@ class Bitget:
             return looks.read(route, targets, data)
         if failure:
             return [_whole_call(failure, len(targets))] * len(targets)
-        if route.name == "batch-cancel-order":
+        if route.name == BATCH:
             return _read_batch(targets, data, answer.status)
         if route.name == "sweep-cancel":
             return [Reply(Word.ACKNOWLEDGED, OK, http_status=answer.status)]
@@ -230,7 +236,7 @@ def _cancel_body(route: Route, targets: Sequence[Target]) -> dict[str, Any]:
             return _batch_body(
                 [(row["symbol"], {"orderId": row["id"]}) for row in sweeps.MANNER.due(route.name, first)]
             )
-        case "batch-cancel-order":
+        case "batch-cancel-order":  # BATCH; a name would be a pattern
             refs = [(_symbol(t), _order_ref(t)) for t in targets]
             if len({tuple(ref) for _, ref in refs}) > 1:
                 raise ValueError("a Bitget batch must not mix order ids and client ids")
@@ -256,18 +262,9 @@ def _symbol(target: Target) -> str:
     return target.symbol
 
 
-def _payload(answer: Answer) -> dict[str, Any] | None:
-    """The body as an object, whatever the HTTP status: Bitget puts business codes into HTTP 400."""
-    try:
-        data = orjson.loads(answer.body)
-    except orjson.JSONDecodeError:
-        return None
-    return data if isinstance(data, dict) else None
-
-
 def read_failure(answer: Answer) -> Reply | None:
     """What stands against the whole call, or None if the venue says `00000` under HTTP 200."""
-    return _failure_of(answer, _payload(answer))
+    return _failure_of(answer, payload(answer))
 
 
 def _failure_of(answer: Answer, data: Mapping[str, Any] | None) -> Reply | None:
@@ -338,7 +335,7 @@ def _acknowledged(row: Mapping[str, Any], status: int) -> Reply:
         OK,
         http_status=status,
         order_id=order_id if looks.is_order_id(order_id) else "",
-        client_order_id=looks.safe_client_id(client_id),
+        client_order_id=safe_id(client_id),
     )
 
 
@@ -346,8 +343,8 @@ def _read_batch(targets: Sequence[Target], data: Any, status: int) -> list[Reply
     if not isinstance(data, dict):
         return [Reply(Word.UNCLEAR, OK, "an answer without data", status)] * len(targets)
     said: dict[str, Reply] = {}
-    replies = [(row, _acknowledged(row, status)) for row in _rows(data.get("successList"))]
-    replies += [(row, _refused_item(row, status)) for row in _rows(data.get("failureList"))]
+    replies = [(row, _acknowledged(row, status)) for row in rows_of(data.get("successList"))]
+    replies += [(row, _refused_item(row, status)) for row in rows_of(data.get("failureList"))]
     for row, reply in replies:
         for key in _row_keys(row):
             if key in said and said[key].word is not reply.word:
@@ -355,10 +352,6 @@ def _read_batch(targets: Sequence[Target], data: Any, status: int) -> list[Reply
             said[key] = reply
     missing = Reply(Word.UNCLEAR, OK, "the answer does not mention this order", status)
     return [said.get(f"i:{t.order_id}" if t.order_id else f"c:{t.client_order_id}", missing) for t in targets]
-
-
-def _rows(value: Any) -> list[dict[str, Any]]:
-    return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
 
 
 def _row_keys(row: Mapping[str, Any]) -> list[str]:

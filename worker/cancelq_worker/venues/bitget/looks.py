@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from cancelq_worker.venues.port import ABOUT_THE_CALL, NextLook, Reply, Route, Stage, Target, Word
+from cancelq_worker.venues.reading import filled, safe_id
 
 SCOPES: Final = ("order", "tpsl", "stop")
 PAGE: Final = 100
@@ -73,14 +74,6 @@ _STATES: Final = {
 #: clearly, so other ids are not put into a query: they are found by walking the lists.
 _PLAIN_IN_QUERY = re.compile(r"[A-Za-z0-9_.~-]{1,64}")
 _ORDER_ID = re.compile(r"[0-9]{1,32}", re.ASCII)
-_AMOUNT = re.compile(r"[0-9]{1,30}(\.[0-9]{1,30})?", re.ASCII)
-_SAFE_ID = re.compile(r"[!-+\--~]{1,64}")  # printable, without space and comma
-
-
-def safe_client_id(text: str) -> str:
-    """A client id from an answer, if it can stand in a state line."""
-    return text if _SAFE_ID.fullmatch(text) else ""
-
 
 PAGE_FAILS: Final = 3  # a history that cannot be read is left for orderInfo
 COURTESY_FAILS: Final = 3
@@ -264,18 +257,17 @@ def _wrong_scope(place: str) -> Reply:
 def _sighting(target: Target, row: Mapping[str, Any], place: str) -> Reply:
     state = str(row.get("status") or "")[:40]
     word = _STATES.get(state.lower(), Word.UNCLEAR)
-    volume = str(row.get("baseVolume") or "")
-    filled = volume if _AMOUNT.fullmatch(volume) and volume.strip("0.") else ""
-    if target.scope == "tpsl" and word is Word.FILLED and not filled:
+    volume = filled(str(row.get("baseVolume") or ""))
+    if target.scope == "tpsl" and word is Word.FILLED and not volume:
         word = Word.TRIGGERED  # the trigger fired; what it placed is another order
     return Reply(
         word,
         text="" if word is not Word.UNCLEAR else f"unknown order state {state!r}",
         order_id=str(row["orderId"]),
-        client_order_id=safe_client_id(str(row.get("clientOid") or "")),
+        client_order_id=safe_id(str(row.get("clientOid") or "")),
         venue_state=state,
-        filled=filled,
-        child_order_id=safe_client_id(str(row.get("executeOrderId") or "")),
+        filled=volume,
+        child_order_id=safe_id(str(row.get("executeOrderId") or "")),
         place=place,
     )
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from cancelq_worker.venues.bitget.looks import PAGE, read_page
 from cancelq_worker.venues.port import Reply, Route, Stage, Target, Word
+from cancelq_worker.venues.reading import epoch_ms
 from cancelq_worker.venues.sweeping import ORDER, Manner, OpenOrder, OpenPage, kinds, progress
 
 BATCH: Final = 50
@@ -67,8 +68,5 @@ def _readable(row: dict[str, Any]) -> bool:
 
 
 def _order(row: dict[str, Any], kind: str) -> OpenOrder:
-    text = str(row.get("cTime") or "")
-    created_ms = int(text) if re.fullmatch(r"[0-9]{1,16}", text) else None
-    if created_ms is not None and len(text) <= 10:
-        created_ms *= 1000
+    created_ms = epoch_ms(str(row.get("cTime") or ""))
     return OpenOrder(row["orderId"], str(row.get("clientOid") or ""), row["symbol"].upper(), kind, created_ms)

@@ -1,0 +1,51 @@
+"""What every venue's answers have in common: objects, ids and amounts that somebody else wrote."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from cancelq_worker.venues.port import Answer
+
+_AMOUNT = re.compile(r"[0-9]{1,30}(\.[0-9]{1,30})?", re.ASCII)
+_SAFE_ID = re.compile(r"[!-+\--~]{1,64}")  # printable, without space and comma
+
+
+def payload(answer: Answer) -> dict[str, Any] | None:
+    """The body as an object, whatever the HTTP status; None if it is none. Integers are exact up to 64 bits."""
+    try:
+        data = orjson.loads(answer.body)
+    except orjson.JSONDecodeError:
+        return None
+    return data if isinstance(data, dict) else None
+
+
+def rows_of(value: Any) -> list[dict[str, Any]]:
+    """The objects of a list; nothing of what is no list."""
+    return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
+
+
+def word(row: Mapping[str, Any], name: str, most: int = 200) -> str:
+    """A field as text, "" where it is missing; never longer than `most`."""
+    value = row.get(name)
+    return "" if value is None or isinstance(value, bool | dict | list) else str(value)[:most]
+
+
+def safe_id(text: str) -> str:
+    """An id from an answer, if it can stand in a state line, else ""."""
+    return text if _SAFE_ID.fullmatch(text) else ""
+
+
+def filled(text: str) -> str:
+    """A filled quantity as decimal text; "" for none, and for what is no plain number."""
+    return text if _AMOUNT.fullmatch(text) and text.strip("0.") else ""
+
+
+def epoch_ms(text: str) -> int | None:
+    """An epoch time in ms; one of ten digits or fewer is in seconds. None for anything else."""
+    if not re.fullmatch(r"[0-9]{1,16}", text, re.ASCII):
+        return None
+    return int(text) * 1000 if len(text) <= 10 else int(text)
