@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 COMMANDS = {
     "Try it": ["demo", "simulate"],
     "Run": ["worker"],
-    "Ask": ["submit", "feed", "results"],
+    "Ask": ["submit", "feed", "results", "trace"],
     "Operate": ["status", "pause", "resume"],
 }
 # Of pydantic, typer itself makes use as soon as a command has options to read.

@@ -64,7 +64,7 @@ async def _status(redis: aioredis.Redis, lane: Lane, alive: list[str]) -> LaneSt
     if not await redis.exists(lane.inbox):
         raise UnknownLane(lane)
     clock = await cast("Awaitable[bytes | None]", redis.get(key("clock")))
-    steady_us = _steady_now(clock, await redis.time())
+    steady_us = steady_now(clock, await redis.time())
     waiting, oldest = {"c": 0, "l": 0}, []
     for stage in waiting:
         for priority in ("u", "n"):
@@ -92,7 +92,8 @@ async def _status(redis: aioredis.Redis, lane: Lane, alive: list[str]) -> LaneSt
     )
 
 
-def _steady_now(clock: bytes | None, now: tuple[int, int]) -> int:
+def steady_now(clock: bytes | None, now: tuple[int, int]) -> int:
+    """The lane's steady clock in µs, from its `clock` key and Redis' TIME."""
     wall_us = now[0] * 1_000_000 + now[1]
     if not clock:
         return wall_us

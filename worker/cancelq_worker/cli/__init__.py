@@ -29,7 +29,7 @@ app = typer.Typer(
 for panel, commands in (
     ("Try it", (start.demo, start.simulate)),
     ("Run", (start.worker,)),
-    ("Ask", (ask.submit, ask.feed, ask.results)),
+    ("Ask", (ask.submit, ask.feed, ask.results, ask.trace)),
     ("Operate", (control.status, control.pause, control.resume)),
 ):
     for command in commands:

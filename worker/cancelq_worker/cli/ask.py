@@ -114,3 +114,30 @@ def results(
 
     reading = Reading(invocation_of(ctx), lane, id=id, final=final, as_json=as_json)
     raise typer.Exit(reading.run(from_id, limit, follow=follow))
+
+
+def trace(
+    ctx: typer.Context,
+    id: Annotated[
+        str,
+        typer.Argument(help="Of an intent, an order (the venue's or your own), or an entry.", show_default=False),
+    ],
+    lane: Annotated[OptionalText, typer.Option(help="Look in this lane only, else in every lane.")] = None,
+    since: Annotated[
+        OptionalText,
+        typer.Option(help="Only entries younger than this: 90s, 30m, 2h, 7d. Left out: all there are.", metavar="AGE"),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one step a line.")] = False,
+) -> None:
+    """Everything known of one id: when it was asked, taken, sent, answered and settled, by whom, on what evidence.
+
+    With it come its repeats, revocations and redriven copies, the other intents that name the same order, and what
+    is still open, with the reason it waits. Exits with 1 if nothing is known of the id.
+
+    Streams have no index: the inbox and the results of every lane are read to their end, in small pages that hold
+    nobody up. A million entries take some 15 s; --lane and --since make it shorter. The entry of an entry id like
+    1763690000000-0 is fetched at once, also if it is older than --since.
+    """
+    from cancelq_worker.cli.tracing import Tracing
+
+    raise typer.Exit(Tracing(invocation_of(ctx), id, lane, since, as_json=as_json).run())

@@ -61,6 +61,11 @@ def as_asked(event: Event) -> bool:
     return event.status is (Status.revoked if event.scope == "revoke" else Status.cancelled)
 
 
+def colour_of(status: Status) -> str | None:
+    """The colour of a status on a terminal; None for those on the way."""
+    return _COLOURS.get(status)
+
+
 def printable(text: str) -> str:
     """`text` without what could move a terminal's cursor or forge a line."""
     return "".join(character if character.isprintable() else "�" for character in text)
