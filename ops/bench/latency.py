@@ -111,5 +111,5 @@ def _bare_post(venue: Venue, order_id: str) -> dict[str, Any]:
     bitget = Bitget(Credentials(keys["key"], keys["secret"], keys["passphrase"]))
     route = next(route for route in bitget.routes if route.name == "cancel-order")
     request = bitget.encode(route, [Target({"scope": "order", "symbol": "BTCUSDT", "order_id": order_id}, {})])
-    headers = bitget.sign(request, time.time_ns() // 1_000_000)
+    headers = bitget.sign(request, time.time_ns() // 1_000_000).headers
     return {"url": venue.url + request.path, "content": request.body, "headers": headers}

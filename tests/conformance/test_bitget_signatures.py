@@ -38,7 +38,7 @@ def check(request: Request, endpoint: str, params: Mapping[str, Any], now_ms: in
     query = f"?{request.query}" if request.query else ""
     assert HOST + request.path + query == theirs["url"]
     assert request.body.decode() == (theirs["body"] or "")
-    ours = BITGET.sign(request, now_ms)
+    ours = BITGET.sign(request, now_ms).headers
     for name in ("ACCESS-KEY", "ACCESS-SIGN", "ACCESS-TIMESTAMP", "ACCESS-PASSPHRASE"):
         assert ours[name] == theirs["headers"][name], name
 
@@ -111,7 +111,7 @@ def test_a_demo_key_is_told_by_the_same_header() -> None:
     sandbox = Ccxt({"apiKey": KEY, "secret": SECRET, "password": PASSPHRASE})
     sandbox.set_sandbox_mode(True)
     theirs = sandbox.sign("v2/spot/trade/cancel-order", ["private", "spot"], "POST", {"symbol": "BTCUSDT"})
-    ours = account(demo=True).sign(encode("cancel-order", target("1")), 1)
+    ours = account(demo=True).sign(encode("cancel-order", target("1")), 1).headers
     header = {name.lower(): value for name, value in theirs["headers"].items() if "pap" in name.lower()}
     assert (
         header == {name.lower(): value for name, value in ours.items() if "pap" in name.lower()} == {"paptrading": "1"}

@@ -130,7 +130,7 @@ def test_a_cancel_is_encoded_and_signed_byte_for_byte(
 ) -> None:
     request = encode(route, *targets)
     assert request == Request("POST", TRADE + endpoint, body=body)
-    assert BITGET.sign(request, AT_MS)["ACCESS-SIGN"] == sign
+    assert BITGET.sign(request, AT_MS).headers["ACCESS-SIGN"] == sign
 
 
 @pytest.mark.parametrize(("route", "targets", "endpoint", "query", "sign"), GETS.values(), ids=GETS)
@@ -139,7 +139,7 @@ def test_a_look_is_encoded_and_signed_byte_for_byte(
 ) -> None:
     request = encode(route, *targets)
     assert request == Request("GET", TRADE + endpoint, query)
-    assert BITGET.sign(request, AT_MS)["ACCESS-SIGN"] == sign
+    assert BITGET.sign(request, AT_MS).headers["ACCESS-SIGN"] == sign
 
 
 @pytest.mark.parametrize(("path", "body", "sign"), OTHERS.values(), ids=OTHERS)
@@ -169,7 +169,7 @@ def test_a_client_id_is_signed_as_it_is_and_sent_encoded(client_id: str) -> None
 
 
 def test_a_private_call_has_these_headers() -> None:
-    headers = BITGET.sign(encode("cancel-order", target(ORDER_ID)), AT_MS)
+    headers = BITGET.sign(encode("cancel-order", target(ORDER_ID)), AT_MS).headers
     assert headers == {
         "ACCESS-KEY": KEY,
         "ACCESS-SIGN": "j6clxiShOFMBgwPVGyfc73nIrEOwkKhs+xWPHKA1VJs=",
@@ -182,7 +182,7 @@ def test_a_private_call_has_these_headers() -> None:
 
 def test_a_demo_key_adds_one_header_and_changes_no_signature() -> None:
     request = encode("cancel-order", target(ORDER_ID))
-    live, demo = BITGET.sign(request, AT_MS), account(demo=True).sign(request, AT_MS)
+    live, demo = BITGET.sign(request, AT_MS).headers, account(demo=True).sign(request, AT_MS).headers
     extra = {name.lower(): value for name, value in demo.items() if name not in live}
     assert extra == {"paptrading": "1"}
     assert {name: demo[name] for name in live} == live

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from cancelq_worker.http import BODY_MOST, BORDER, POOL, Door, Exchange, NoAnswer, NotSent, crossed
-from cancelq_worker.venues.port import Request
+from cancelq_worker.venues.port import Request, Signed
 
 # -- the border ----------------------------------------------------------------------------------------------
 
@@ -266,7 +266,7 @@ async def at_the_door() -> AsyncIterator[tuple[Venue, Door]]:
 
 
 async def call(door: Door, kind: str = "good", *, connect_s: float = AMPLE_S, total_s: float = AMPLE_S) -> Exchange:
-    return await door.call(Request("GET", f"/{kind}"), {}, connect_s=connect_s, total_s=total_s)
+    return await door.call(Signed(Request("GET", f"/{kind}"), {}), connect_s=connect_s, total_s=total_s)
 
 
 async def in_short(door: Door, kind: str = "good") -> tuple[BaseException | None, float]:
@@ -300,7 +300,7 @@ async def test_exactly_the_bytes_that_were_signed_are_sent() -> None:
         query, body = "clientOid=a%2Bb%23c%2F%3A&limit=100", b'{"symbol":"BTCUSDT","orderId":"1"}'
         headers = {"ACCESS-SIGN": "a+/=", "Content-Type": "application/json"}
         request = Request("POST", "/api/v2/spot/trade/cancel-order", query, body)
-        await door.call(request, headers, connect_s=AMPLE_S, total_s=AMPLE_S)
+        await door.call(Signed(request, headers), connect_s=AMPLE_S, total_s=AMPLE_S)
         ((line, sent, sent_body),) = venue.requests
         assert line == f"POST /api/v2/spot/trade/cancel-order?{query} HTTP/1.1"
         assert sent_body == body
@@ -386,9 +386,10 @@ async def test_no_connection_in_time_means_not_sent() -> None:
 
 async def test_an_error_tells_its_kind_and_no_address() -> None:
     """It is logged: no URL, query or signature may be in it."""
+    signed = Signed(Request("GET", "/closes", "sign=s3cret"), {"ACCESS-SIGN": "s3cret"})
     async with at_the_door() as (_, door):
         with pytest.raises(NoAnswer) as caught:
-            await door.call(Request("GET", "/closes", "sign=s3cret"), {"ACCESS-SIGN": "s3cret"}, connect_s=1, total_s=1)
+            await door.call(signed, connect_s=1, total_s=1)
         assert "s3cret" not in str(caught.value)
         assert "127.0.0.1" not in str(caught.value)
         assert caught.value.__cause__ is not None, "the cause is kept"

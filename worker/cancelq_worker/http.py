@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from cancelq_worker.venues.port import Answer, Request
+from cancelq_worker.venues.port import Answer, Request, Signed
 
 POOL = 8  # more connections cost more CPU each and gain nothing at a venue's rates
 BODY_MOST = 4 * 1024 * 1024
@@ -93,11 +93,11 @@ class Door:
         self._retired: set[_Pool] = set()
         self._closing: set[asyncio.Task[None]] = set()
 
-    async def call(self, request: Request, headers: dict[str, str], *, connect_s: float, total_s: float) -> Exchange:
+    async def call(self, signed: Signed, *, connect_s: float, total_s: float) -> Exchange:
         """Sends exactly these bytes. `connect_s`: until a connection must be had; `total_s`: until the whole
         answer must be here. Raises NotSent or NoAnswer."""
         pool = self._pool
-        task = asyncio.ensure_future(self._call(pool.transport, request, headers, connect_s, total_s))
+        task = asyncio.ensure_future(self._call(pool.transport, signed, connect_s, total_s))
         pool.calls.add(task)
         task.add_done_callback(pool.ended)
         task.add_done_callback(lambda _: self._reap(pool))
@@ -124,17 +124,16 @@ class Door:
     async def _call(
         self,
         transport: httpx.AsyncHTTPTransport,
-        request: Request,
-        headers: dict[str, str],
+        signed: Signed,
         connect_s: float,
         total_s: float,
     ) -> Exchange:
-        url = self._url(request)
+        request, url = signed.request, self._url(signed.request)
         timeout = {"connect": connect_s, "pool": connect_s, "read": total_s, "write": total_s}
         sent_ns = time.monotonic_ns()
         try:
             wire = httpx.Request(
-                request.method, url, headers={**headers, "Accept-Encoding": "identity", "User-Agent": "cancelq"},
+                request.method, url, headers={**signed.headers, "Accept-Encoding": "identity", "User-Agent": "cancelq"},
                 content=request.body or None, extensions={"timeout": timeout},
             )  # fmt: skip
             response = await transport.handle_async_request(wire)

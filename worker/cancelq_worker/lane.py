@@ -45,7 +45,7 @@ from cancelq_worker.ledger import (
     is_memory_full,
 )
 from cancelq_worker.state import State, Work
-from cancelq_worker.venues.port import ABOUT_THE_CALL, Bucket, Reply, Request, Route, Stage, Target, Venue, Word
+from cancelq_worker.venues.port import ABOUT_THE_CALL, Bucket, Reply, Route, Signed, Stage, Target, Venue, Word
 from cancelq_worker.verdict import Finish, Judge, Moment, Silence, Verdict
 
 log = structlog.get_logger("cancelq.lane")
@@ -336,11 +336,11 @@ class LaneServer:
         left_s = SEND_BY_MS / 1000 - (time.monotonic_ns() - call.asked_ns) / 1e9
         if left_s <= 0 or self._draining:
             return self._given_back(call)
-        headers = self._p.venue.sign(request, self._p.venue_clock.now_us() // 1000)
+        signed = self._p.venue.sign(request, self._p.venue_clock.now_us() // 1000)
         door = self._p.cancel_door if batch.stage is Stage.CANCEL else self._p.look_door
         sent_ns = time.monotonic_ns()
         try:
-            exchange = await door.call(request, headers, connect_s=left_s, total_s=self._total_s)
+            exchange = await door.call(signed, connect_s=left_s, total_s=self._total_s)
         except NotSent as error:
             return self._not_sent(call, str(error))
         except NoAnswer as error:
@@ -554,7 +554,7 @@ class LaneServer:
             said = f"{reply.code} {reply.text}".strip()[:160]
             if reply.word is Word.REFUSED:
                 nth = self._count(call.route.bucket)
-                for_us = reply.retry_us or min(300_000_000, 1_000_000 * 2 ** max(0, min(nth - 1, 9)))
+                for_us = self._asked_to_wait_us(reply) or min(300_000_000, 1_000_000 * 2 ** max(0, min(nth - 1, 9)))
                 if reply.whole_address:
                     self._spawn(self._p.egress.hold(for_us // 1000, said))
                 self._log.warning("over the venue's limit", bucket=call.route.bucket, held_ms=for_us // 1000, said=said)
@@ -564,6 +564,13 @@ class LaneServer:
             if reply.word is Word.CLOCK:
                 return self._clock_fault(said, call.back_ns)
         return []
+
+    def _asked_to_wait_us(self, reply: Reply) -> int:
+        """For how long the venue wants no call, 0 if it does not say; at most a day."""
+        wait_us = reply.retry_us
+        if reply.retry_at_ms:
+            wait_us = max(wait_us, reply.retry_at_ms * 1000 - self._p.venue_clock.now_us())
+        return min(max(wait_us, 0), 86_400_000_000)
 
     def _auth_hold(self, said: str) -> Hold:
         self._log.error("the venue refuses the key or the account: the lane is held, its intents are kept", said=said)
@@ -588,7 +595,7 @@ class LaneServer:
         tell leaves what was known."""
         for door in (self._p.cancel_door, self._p.look_door):
             try:
-                exchange = await self._aside(door, self._p.venue.time_request(), {}, total_s=1.5)
+                exchange = await self._aside(door, Signed(self._p.venue.time_request(), {}), total_s=1.5)
             except (NotSent, NoAnswer) as error:
                 self._log.info("the venue's time could not be read", why=str(error))
                 return
@@ -596,14 +603,14 @@ class LaneServer:
             if told_ms is not None:
                 self._p.venue_clock.learn(exchange.sent_ns, exchange.answered_ns, told_ms * 1000)
 
-    async def _aside(self, door: Door, request: Request, headers: dict[str, str], *, total_s: float) -> Exchange:
+    async def _aside(self, door: Door, signed: Signed, *, total_s: float) -> Exchange:
         """A call that no route makes: it has no permit, but counts for our address. Raises NotSent, NoAnswer."""
         egress, address = self._p.egress, self._p.venue.other_address
         if egress.left(address) < 1:
             raise NotSent("the address has no calls left for now")
         ticket = egress.use(address)
         try:
-            exchange = await door.call(request, headers, connect_s=1.0, total_s=total_s)
+            exchange = await door.call(signed, connect_s=1.0, total_s=total_s)
         except NotSent:
             egress.unuse(ticket)
             raise
@@ -623,9 +630,9 @@ class LaneServer:
             return
         request = self._p.venue.probe_request()
         await self.read_venue_time()
-        headers = self._p.venue.sign(request, self._p.venue_clock.now_us() // 1000)
+        signed = self._p.venue.sign(request, self._p.venue_clock.now_us() // 1000)
         try:
-            exchange = await self._aside(self._p.look_door, request, headers, total_s=self._total_s)
+            exchange = await self._aside(self._p.look_door, signed, total_s=self._total_s)
         except (NotSent, NoAnswer) as error:
             self._log.error("the lane stays held: the venue did not answer", why=str(error))
             return

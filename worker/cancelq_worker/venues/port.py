@@ -123,6 +123,14 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class Signed:
+    """A request as it is sent: some venues sign in headers, some in the query itself."""
+
+    request: Request
+    headers: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """What came back, whole: an HTTP status, headers (lower-case names) and the body."""
 
@@ -173,7 +181,7 @@ class Reply:
     """What one call said about one target.
 
     `filled` is decimal text in base currency; `retry_us` an offset from now until when the venue wants no
-    call; `whole_address`: a refusal of everything from this address; `error`: the code of an answer that the venue
+    call, or `retry_at_ms` the same as epoch ms of the venue's clock; `whole_address`: a refusal of everything from this address; `error`: the code of an answer that the venue
     counts towards locking the endpoint; `place` names the list or look-up that was read; `notes` are merged into
     the target's notes.
     """
@@ -189,6 +197,7 @@ class Reply:
     child_order_id: str = ""
     place: str = ""
     retry_us: int = 0
+    retry_at_ms: int = 0
     whole_address: bool = False
     error: str = ""
     notes: dict[str, Any] = field(default_factory=dict)
@@ -305,8 +314,8 @@ class Venue(Protocol):
         """The call that carries these targets. Raises ValueError rather than send one that names no order."""
         ...
 
-    def sign(self, request: Request, now_ms: int) -> dict[str, str]:
-        """Headers for exactly this request at the venue's time `now_ms`."""
+    def sign(self, request: Request, now_ms: int) -> Signed:
+        """This request, signed at the venue's time `now_ms`."""
         ...
 
     def decode(self, route: Route, targets: Sequence[Target], answer: Answer) -> list[Reply]:

@@ -25,6 +25,7 @@ from cancelq_worker.venues.port import (
     Reply,
     Request,
     Route,
+    Signed,
     Stage,
     Target,
     Timing,
@@ -151,8 +152,8 @@ class Bitget:
         body = _cancel_body(route, targets)
         return Request("POST", self.endpoint(route.name), body=orjson.dumps(body))
 
-    def sign(self, request: Request, now_ms: int) -> dict[str, str]:
-        return signing.headers(self._credentials, request, now_ms)
+    def sign(self, request: Request, now_ms: int) -> Signed:
+        return Signed(request, signing.headers(self._credentials, request, now_ms))
 
     def time_request(self) -> Request:
         return Request("GET", "/api/v2/public/time")
