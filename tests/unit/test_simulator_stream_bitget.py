@@ -243,9 +243,7 @@ async def test_an_order_is_told_from_its_entry_to_its_cancel(
     assert "tradeId" not in row
 
 
-async def test_a_second_fill_tells_its_own_volume_and_the_total(
-    server: RunningSimulator, member: BitgetClient
-) -> None:
+async def test_a_second_fill_tells_its_own_volume_and_the_total(server: RunningSimulator, member: BitgetClient) -> None:
     await member.subscribe()
     order_id = place(server, size="8")
     server.simulator.move_order(order_id, State.partially_filled, filled="3")
