@@ -12,7 +12,7 @@ from cancelq_worker.simulator.streams.session import Frame
 
 TRANSPORT = "cancelq.transport"
 # A client that reads nothing is cut off, so that it cannot fill the memory.
-MOST_UNSENT = 100_000
+MOST_UNSENT = 10_000
 
 
 class StreamProtocol(WebSocketsSansIOProtocol):
