@@ -42,6 +42,8 @@ def test_of_two_ids_the_order_id_counts(desk: BybitDesk) -> None:
         ({"orderId": "abc"}, 170130),
         ({"orderId": str(2**63)}, 170130),
         ({"orderId": ["1"]}, 10001),
+        ({"orderId": 1}, 10001),
+        ({"symbol": 1}, 10001),
         ({"symbol": "ETHUSDT"}, 170213),
         ({"symbol": "btcusdt"}, 170121),
         ({"symbol": "BTC-USDT"}, 170121),

@@ -200,7 +200,7 @@ class Book:
         self.orders: list[Order] = []
         self.by_id: dict[str, Order] = {}
         self.by_number: dict[int, Order] = {}
-        # TP/SL orders take no client id at any of the venues.
+        # TP/SL orders share it with normal ones, where the venue lets them have a client id.
         self.by_client: dict[str, Order] = {}
         self.plan_by_client: dict[str, Order] = {}
         self.trades: list[Trade] = []

@@ -50,7 +50,7 @@ TEXTS = {
     KEY_INVALID: "API key is invalid.",
     SIGN_WRONG: "error sign! origin_string[{0}]",
     PERMISSION: "Permission denied, please check your API key permissions.",
-    TOO_MANY: "Too many visits. Exceeded the API Rate Limit.",
+    TOO_MANY: "Too many visits!",
     NO_ROUTE: "Route not found.",
     NOT_ON_DEMO: "Demo trading are not supported.",
     NO_ORDER_LINEAR: "order not exists or too late to cancel",
