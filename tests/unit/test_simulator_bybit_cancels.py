@@ -253,6 +253,16 @@ def test_a_fired_order_lives_on_under_its_own_id(desk: BybitDesk) -> None:
     assert desk.history().ids == [stop]
 
 
+def test_an_acknowledged_cancel_of_a_stop_order_may_come_too_late() -> None:
+    desk = BybitDesk(cancel_delay_ms=300, race_fill=1.0)
+    [stop] = desk.place(kind="plan")
+    assert desk.cancel(stop, orderFilter="StopOrder").code == 0
+    desk.clock.advance(ms=300)
+    # It fired: what it placed is open, under the id that was cancelled.
+    assert (desk.word(stop), desk.state(stop)) == ("New", "triggered")
+    assert desk.cancel(stop, orderFilter="StopOrder").code == 170213
+
+
 def test_in_a_classic_account_it_places_another_order() -> None:
     desk = BybitDesk(bybit_trigger_keeps_id=False)
     [stop] = desk.place(kind="tpsl")

@@ -120,6 +120,17 @@ def test_a_late_call_arrives_after_its_delay(desk: BybitDesk) -> None:
     assert answer.reply.delivery is Delivery.answer
     [_, change] = desk.truth(order_id)["history"]
     assert change["at_us"] == 1_700_000_000_700_000
+    desk.simulator.configure({"limits": {}})
+    desk.simulator.add_fault(Fault("late_ms", delay_ms=700))
+    late = desk.realtime()
+    assert (late.code, late.headers["x-bapi-limit"]) == (0, "50")
+
+
+def test_the_page_of_a_gateway_has_no_headers_of_the_venue() -> None:
+    desk = BybitDesk(limited=True)
+    desk.simulator.add_fault(Fault("html_502"))
+    assert desk.realtime().headers == {}
+    assert "x-bapi-limit" in desk.realtime().headers
 
 
 def test_a_lost_answer_of_a_batch_still_used_up_its_room() -> None:

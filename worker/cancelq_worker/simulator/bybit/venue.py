@@ -18,7 +18,7 @@ from cancelq_worker.simulator.bybit.codes import Refusal, written
 from cancelq_worker.simulator.bybit.queries import Queries
 from cancelq_worker.simulator.bybit.trading import BATCH_MOST, Trading
 from cancelq_worker.simulator.core import Call, Core, Request
-from cancelq_worker.simulator.faults import HTML, Reply, Target
+from cancelq_worker.simulator.faults import HTML, JSON, Reply, Target
 from cancelq_worker.simulator.limits import Rule, Window
 from cancelq_worker.simulator.orders import Account, Book
 from cancelq_worker.simulator.venue import SECOND_US, Endpoint, Route, Words, misbehave, routes_of
@@ -96,9 +96,7 @@ class Bybit:
             call.code = refusal.code
             reply = self._refusal(refusal)
         call.http_status = reply.status
-        if window is not None and self._core.settings.bybit_limit_headers:
-            reply.headers = (*reply.headers, *self._limit_headers(window, call))
-        return reply
+        return reply if window is None else self._headed(reply, window, call)
 
     # ---- the way in
 
@@ -201,6 +199,15 @@ class Bybit:
                 "time": self._core.venue_us() // 1000,
             }
         )
+
+    def _headed(self, reply: Reply, window: Window, call: Call) -> Reply:
+        """With the headers of the limit, unless the answer is a page of some gateway."""
+        resume = reply.resume
+        if resume is not None:
+            reply.resume = lambda: self._headed(resume(), window, call)
+        elif reply.content_type == JSON and self._core.settings.bybit_limit_headers:
+            reply.headers = (*reply.headers, *self._limit_headers(window, call))
+        return reply
 
     def _limit_headers(self, window: Window, call: Call) -> list[tuple[bytes, bytes]]:
         """The time is when the limit resets for a call that was over it, "otherwise just the current timestamp"."""
