@@ -236,6 +236,30 @@ def test_a_batch_may_name_client_ids(desk: Desk) -> None:
     assert [fail["orderId"] for fail in answer.data["fails"]] == ["nobody"]
 
 
+def test_a_batch_finds_client_ids_for_two_hours(desk: Desk) -> None:
+    [old], [young] = desk.place(client_id="old", created_ms=NOW_MS - TWO_HOURS_MS - 1), desk.place(client_id="young")
+    answer = batch(desk, ["old", "young"], name="clientOrderIDs")
+    assert ids_in(answer) == [young]
+    assert [fail["orderId"] for fail in answer.data["fails"]] == ["old"]
+    assert desk.state(old) == "live"
+
+
+@pytest.mark.parametrize(("setting", "code"), [("list", 0), ("top", 100404)])
+def test_how_a_batch_is_answered_of_which_nothing_succeeded_can_be_chosen(setting: str, code: int) -> None:
+    desk = Desk(bingx_all_failed=setting)
+    [live], [dead] = desk.place(), desk.place(state="filled")
+    assert batch(desk, [UNKNOWN, dead]).code == code
+    assert len(batch(desk, [UNKNOWN, live]).data["fails"]) == 1
+
+
+def test_ids_may_be_written_as_texts() -> None:
+    desk = Desk(bingx_order_ids="text")
+    [order_id] = desk.place()
+    assert desk.cancel(order_id).data["orderId"] == order_id
+    assert desk.get("query", symbol=PAIR, orderId=order_id).data["orderId"] == order_id
+    assert [row["orderId"] for row in desk.get("historyOrders").data["orders"]] == [order_id]
+
+
 def test_an_id_that_is_named_twice_fails_the_second_time(desk: Desk) -> None:
     [order_id] = desk.place()
     answer = batch(desk, [order_id, order_id])

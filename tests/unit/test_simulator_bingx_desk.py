@@ -143,6 +143,17 @@ def test_numbers_of_a_json_body_are_signed_as_they_are_written() -> None:
     assert transported(desk, "json", params, signature_of(canonical_of(params))).code == 0
 
 
+def test_numbers_of_a_json_body_keep_the_spelling_that_was_signed() -> None:
+    desk = Desk()
+    canonical = f"price=0.10&quantity=1.50&side=BUY&symbol={PAIR}&timestamp={NOW_MS}&type=LIMIT"
+    body = (
+        f'{{"price":0.10,"quantity":1.50,"side":"BUY","symbol":"{PAIR}","timestamp":{NOW_MS},"type":"LIMIT",'
+        f'"signature":"{signature_of(canonical)}"}}'
+    )
+    answer = desk.send("POST", f"{TRADE}/order", b"", body.encode(), kind="application/json")
+    assert (answer.code, answer.data["price"], answer.data["origQty"]) == (0, "0.10", "1.50")
+
+
 def test_the_order_of_a_query_does_not_matter_but_that_of_a_json_body_is_the_sorted_one() -> None:
     desk = Desk()
     first, second = desk.place(count=2)

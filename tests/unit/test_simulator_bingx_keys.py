@@ -42,6 +42,13 @@ def test_a_listen_key_can_be_given_up() -> None:
     assert desk.send("PUT", LISTEN_KEY).status == 204
 
 
+def test_a_reset_ends_all_listen_keys() -> None:
+    desk = Desk()
+    key = listen_key(desk)
+    desk.simulator.reset()
+    assert desk.bingx.owner_of(key) is None
+
+
 def test_a_listen_key_is_its_owners_alone() -> None:
     desk = Desk()
     desk.simulator.add_account(Account("bingx", "other", "s", "", "2000"))

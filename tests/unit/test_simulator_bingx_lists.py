@@ -93,6 +93,18 @@ def test_an_order_is_found_by_its_client_id_for_two_hours(desk: Desk) -> None:
     assert desk.get("query", symbol=PAIR).code == 100400
 
 
+def test_a_look_up_may_forget_what_has_ended() -> None:
+    desk = Desk(bingx_query_kept_ms=60_000)
+    ended, live = desk.place(count=2)
+    desk.cancel(ended)
+    desk.clock.advance(ms=60_000)
+    assert desk.get("query", symbol=PAIR, orderId=ended).code == 0
+    desk.clock.advance(ms=1)
+    assert desk.get("query", symbol=PAIR, orderId=ended).code == 100404
+    assert desk.get("query", symbol=PAIR, orderId=live).code == 0
+    assert ids_in(desk.get("historyOrders")) == [ended]
+
+
 def test_a_look_up_may_lag() -> None:
     desk = Desk(info_lag_ms=1_000)
     [order_id] = desk.place()

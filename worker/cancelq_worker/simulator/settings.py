@@ -61,7 +61,7 @@ class Settings(BaseModel):
     stuck_ids: frozenset[str] = frozenset()
     """Orders the venue will not cancel although they are open."""
     recancel_gap_ms: Millis = 1_000
-    """How soon after a cancel call a second one may name the same order."""
+    """How soon after a cancel call a second one may name the same order; of the three only Bitget minds."""
 
     open_lag_ms: Millis = 0
     """How old the lists of open orders are."""
@@ -119,11 +119,18 @@ class Settings(BaseModel):
     """Keys that BingX refuses (100004) wherever something is placed or cancelled."""
     bingx_batch_most: Annotated[int, Field(ge=1, le=10_000)] = 10
     """How many ids BingX's cancelOrders takes; no source states it."""
+    bingx_all_failed: Literal["list", "top"] = "list"
+    """How BingX answers a batch with `process` 1 of which no item succeeded: with the list, or with the first item's
+    error."""
+    bingx_order_ids: Literal["number", "text"] = "number"
+    """How BingX's rows write order ids: as numbers, as documented, or as texts, as one sample does."""
     bingx_dead_order: Literal["mixed", "100404", "100400", "100421"] = "mixed"
     """How BingX refuses to cancel an order that does not exist or has ended: always with that code, or with 100404 for
     the first and 100400 for the second. Sources show all of them."""
     bingx_unknown_order: Literal["100404", "100204"] = "100404"
     """How BingX answers a look-up of an order it does not know."""
+    bingx_query_kept_ms: Annotated[int, Field(ge=0)] | None = None
+    """How long BingX's look-up still knows an order that has ended; null: for ever. No source tells."""
     bingx_cancel_all_triggers: bool = True
     """Whether BingX's cancelOpenOrders takes trigger and TP/SL orders along; no source tells."""
     bingx_open_most: Annotated[int, Field(ge=1, le=100_000)] = 2_000

@@ -32,16 +32,23 @@ class Queries:
     # ---- orders
 
     def query(self, ask: Ask) -> Fragment:
-        """One order of any kind and age; by its client id only one of the last 2 hours."""
+        """One order of any kind; by its client id only one of the last 2 hours."""
         pair = known_pair(ask.params, self._core.settings.pairs)
         order_id, client_id = order_id_of(ask.params), text(ask.params, "clientOrderID")
         if not order_id and not client_id:
             raise invalid("orderId", "required")
         order = named(self._core, ask.book, order_id, client_id)
-        lag_us = self._core.settings.info_lag_ms * 1000
-        if order is None or order.symbol != pair or (lag_us and order.entered_us > self._core.now_us - lag_us):
+        if order is None or order.symbol != pair or not self._answers_for(order):
             raise Refusal(self._core.settings.bingx_unknown_order)
-        return self._rows.queried(order, lag_us)
+        return self._rows.queried(order, self._core.settings.info_lag_ms * 1000)
+
+    def _answers_for(self, order: Order) -> bool:
+        """Whether the look-up knows an order yet, and knows it still."""
+        settings, now_us = self._core.settings, self._core.now_us
+        if settings.info_lag_ms and order.entered_us > now_us - settings.info_lag_ms * 1000:
+            return False
+        kept_ms = settings.bingx_query_kept_ms
+        return order.is_open or kept_ms is None or now_us - order.settled_us <= kept_ms * 1000
 
     def open_orders(self, ask: Ask) -> Params:
         """Newest first; what is over the most rows is left out without a word."""
@@ -86,7 +93,7 @@ class Queries:
                 {
                     "symbol": pair,
                     "id": trade.number,
-                    "orderId": trade.order.number,
+                    "orderId": Fragment(self._rows.id_of(trade.order)),
                     "price": traded_at(trade.order),
                     "qty": trade.size,
                     "quoteQty": worth(trade.size, traded_at(trade.order)),

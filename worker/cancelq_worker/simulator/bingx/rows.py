@@ -28,14 +28,14 @@ class Rows:
         such an answer.
         """
         return Fragment(
-            f'{{"symbol":"{order.symbol}","orderId":{order.order_id},"price":"{order.price}",'
+            f'{{"symbol":"{order.symbol}","orderId":{self.id_of(order)},"price":"{order.price}",'
             f'"stopPrice":"{order.trigger_price or order.price}",{self._progress(order, 0)},'
             f'"transactTime":{order.created_us // 1000},"clientOrderID":"{order.client_id}"}}'
         )
 
     def placed(self, order: Order) -> Fragment:
         return Fragment(
-            f'{{"symbol":"{order.symbol}","orderId":{order.order_id},'
+            f'{{"symbol":"{order.symbol}","orderId":{self.id_of(order)},'
             f'"transactTime":{order.created_us // 1000},"price":"{order.price}",'
             f'"stopPrice":"{order.trigger_price or "0"}",{self._progress(order, 0)},'
             f'"clientOrderID":"{order.client_id}"}}'
@@ -56,6 +56,10 @@ class Rows:
             for order in orders
         )
         return Fragment(f"[{','.join(rows)}]")
+
+    def id_of(self, order: Order) -> str:
+        """The order's id as JSON."""
+        return order.order_id if self._core.settings.bingx_order_ids == "number" else f'"{order.order_id}"'
 
     def word(self, order: Order, state: State) -> str:
         """The order's status in BingX's words."""
@@ -79,7 +83,7 @@ class Rows:
     def _listed(self, order: Order, lag_us: int) -> str:
         _, filled, updated_us = self._core.seen(order, lag_us)
         return (
-            f'"symbol":"{order.symbol}","orderId":{order.order_id},"price":"{order.price}",'
+            f'"symbol":"{order.symbol}","orderId":{self.id_of(order)},"price":"{order.price}",'
             f'"StopPrice":"{order.trigger_price or "0"}",{self._progress(order, lag_us)},'
             f'"time":{order.created_us // 1000},"updateTime":{updated_us // 1000},"origQuoteOrderQty":"0",'
             f'"avgPrice":"{"0" if filled == "0" else traded_at(order)}"'

@@ -7,6 +7,7 @@ authentication" of BingX's documents).
 """
 
 import hmac
+import json
 from typing import NamedTuple
 from urllib.parse import parse_qsl
 
@@ -56,8 +57,9 @@ def _decoded(raw: bytes) -> list[tuple[str, str]]:
 
 def _members(body: bytes) -> list[tuple[str, object]]:
     try:
-        held = orjson.loads(body)
-    except orjson.JSONDecodeError:
+        # Numbers keep the spelling that was signed.
+        held = json.loads(body, parse_int=str, parse_float=str, parse_constant=str)
+    except ValueError:
         held = None
     if not isinstance(held, dict):
         raise Refusal(PARAMETER, "Invalid parameters, err:body is not a json object")
@@ -67,7 +69,7 @@ def _members(body: bytes) -> list[tuple[str, object]]:
 def _plain(value: object) -> object:
     if isinstance(value, bool):
         return "true" if value else "false"
-    return str(value) if isinstance(value, int | float) else value
+    return value
 
 
 def _joined(pairs: list[tuple[str, object]]) -> str:

@@ -69,6 +69,7 @@ class Trading:
             self._check_all(ask, pair, ids, by_client)
         done: list[Fragment] = []
         failed: list[Params] = []
+        refusals: list[Refusal] = []
         for one in ids:
             order = self._find(ask, pair, *(("", one) if by_client else (one, "")))
             verdict = self._core.cancel(ask.book, order, ask.call, paced=False) if order else None
@@ -77,6 +78,9 @@ class Trading:
                 done.append(self._rows.cancelled(order))
             else:
                 failed.append({"orderId": order.order_id if order else one, "error": self._why(one, pair, order)})
+                refusals.append(self._dead(order))
+        if refusals and not done and self._core.settings.bingx_all_failed == "top":
+            raise refusals[0]
         return {"orders": done, "fails": failed} if partly else {"orders": done}
 
     def cancel_open(self, ask: Ask) -> Params:
