@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
@@ -45,8 +46,22 @@ from cancelq_worker.ledger import (
     is_memory_full,
 )
 from cancelq_worker.state import State, Work
-from cancelq_worker.venues.port import ABOUT_THE_CALL, Bucket, Reply, Route, Signed, Stage, Target, Venue, Word
-from cancelq_worker.verdict import Finish, Judge, Moment, Silence, Verdict
+from cancelq_worker.streaming import LaneStream, StreamParts
+from cancelq_worker.venues.port import (
+    ABOUT_THE_CALL,
+    Answer,
+    Bucket,
+    Push,
+    Reply,
+    Request,
+    Route,
+    Signed,
+    Stage,
+    Target,
+    Venue,
+    Word,
+)
+from cancelq_worker.verdict import Finish, Judge, Moment, Silence, Verdict, ended_by_push, learn
 
 log = structlog.get_logger("cancelq.lane")
 
@@ -58,6 +73,8 @@ SLOTS = 8  # calls in flight per stage, one connection each
 INTAKE_PAUSE_NS = 500_000_000  # after Redis refused an admission
 TAKES = 4  # takes in one round under backlog
 CLOCK_MENDED_NS = 300_000_000  # calls taken sooner after a clock fault were perhaps signed by the old clock
+PUSH_KEPT_NS = 10_000_000_000  # how long a push waits for an intent's call to end
+PUSH_AGAIN_S = 0.02
 OWN_SAMPLES = 5  # round trips of one's own before the fleet's fastest may be relied on
 
 
@@ -86,6 +103,8 @@ class LaneParts:
     egress: Egress
     worker: str
     tag: str  # short and unique to this process: batch ids begin with it
+    ws_url: str | None = None
+    tls: ssl.SSLContext | None = None
 
 
 class LaneServer:
@@ -113,6 +132,8 @@ class LaneServer:
         self._refusals: dict[str, tuple[int, int]] = {}
         self._clock_fault_ns = 0
         self._streamed = False
+        self._told: dict[str, tuple[Finish, int]] = {}
+        self._telling = False
         self._draining = False
         self._closed_until_ns = 0
         self._log = log.bind(lane=str(self.lane))
@@ -131,6 +152,28 @@ class LaneServer:
         await self._p.egress.fill()
         if not self._p.venue_clock.known:
             await self.read_venue_time()
+        stream = self._open_stream()
+        listening = asyncio.ensure_future(stream.serve()) if stream else None
+        try:
+            await self._rounds()
+        finally:
+            if stream and listening:
+                stream.stop()
+                await asyncio.wait({listening}, timeout=2.0)
+                listening.cancel()
+
+    def _open_stream(self) -> LaneStream | None:
+        parts, stream = self._p, self._p.venue.stream
+        if stream is None or not parts.ws_url:
+            return None
+        return LaneStream(
+            StreamParts(
+                str(self.lane), stream, parts.ws_url, parts.worker, parts.ledger, parts.venue_clock, parts.tls,
+                self.call_aside, self.pushed,
+            )
+        )  # fmt: skip
+
+    async def _rounds(self) -> None:
         while not (self._draining and not self._calls and not self._outcomes):
             try:
                 await self._round()
@@ -519,23 +562,56 @@ class LaneServer:
     async def _end_others(self, ids: list[str], ended: dict[str, Finish]) -> None:
         """The end of an order ends every open intent that names it."""
         for at in range(0, len(ids), OTHERS):
-            await self._end_some(ids[at : at + OTHERS], ended)
+            self._end_works(await self._p.ledger.claim(ids[at : at + OTHERS]), ended)
 
-    async def _end_some(self, ids: list[str], ended: dict[str, Finish]) -> None:
-        _, works = await self._p.ledger.claim(ids)
+    def pushed(self, pushes: list[Push]) -> None:
+        """What the order stream told: an order's end ends every intent that names it, also one not yet sent."""
+        until_ns = time.monotonic_ns() + PUSH_KEPT_NS
+        for push in pushes:
+            finish = ended_by_push(push.reply)
+            if finish:
+                self._told.update(dict.fromkeys(push.keys, (finish, until_ns)))
+        if self._told and not self._telling:
+            self._telling = True
+            self._spawn(self._tell_pushes())
+
+    async def _tell_pushes(self) -> None:
+        """Ends what pushes have named. An intent that is in a call at this moment is left to its call, which knows
+        its own times, and ended right after it."""
+        try:
+            while self._told:
+                keys = list(self._told)[:OTHERS]
+                try:
+                    works, left_alone = await self._p.ledger.claim_orders(keys)
+                except (RedisError, OSError):
+                    left_alone, works = 1, []
+                self._end_works(works, {key: self._told[key][0] for key in keys})
+                now_ns = time.monotonic_ns()
+                for key in keys:
+                    if not left_alone or self._told[key][1] < now_ns or self._draining:
+                        del self._told[key]
+                if left_alone:
+                    await asyncio.sleep(PUSH_AGAIN_S)
+        finally:
+            self._telling = False
+
+    def _end_works(self, works: Sequence[Work], ended: dict[str, Finish]) -> None:
         ends: list[End | Move] = []
         for work in works:
             orders = self._orders(work, work.before)
             finish = next((ended[key] for key in orders if key in ended), None)
             if finish:
-                event = self._event(work, work.before, finish.status, finish.evidence, finish.detail, finish.reply)
-                ends.append(End(work, event, work.before.attempts > 0, True, orders))
+                state = work.before.at_rest(work.fence)
+                learn(state, finish.reply)
+                event = self._event(work, state, finish.status, finish.evidence, finish.detail, finish.reply)
+                ends.append(End(work, event, state.attempts > 0, True, orders))
             else:
                 back = work.before.at_rest(work.fence)
                 if work.before.taken == 1:  # its call may have been sent
                     back.stage = Stage.LOOK
                 ends.append(Move(work, back, None))
         if ends:
+            self._wake.set()
             self._outcomes.append(Outcome(Settlement(None, ends), time.monotonic_ns(), ended))
 
     # -- limits, keys, clocks -----------------------------------------------------------------------------------------
@@ -602,6 +678,11 @@ class LaneServer:
             told_ms = self._p.venue.read_time(exchange.answer)
             if told_ms is not None:
                 self._p.venue_clock.learn(exchange.sent_ns, exchange.answered_ns, told_ms * 1000)
+
+    async def call_aside(self, request: Request) -> Answer:
+        """One signed call for the order stream. Raises NotSent, NoAnswer."""
+        signed = self._p.venue.sign(request, self._p.venue_clock.now_us() // 1000)
+        return (await self._aside(self._p.look_door, signed, total_s=self._total_s)).answer
 
     async def _aside(self, door: Door, signed: Signed, *, total_s: float) -> Exchange:
         """A call that no route makes: it has no permit, but counts for our address. Raises NotSent, NoAnswer."""

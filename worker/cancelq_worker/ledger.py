@@ -14,7 +14,7 @@ import importlib.resources
 import math
 from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
 import hiredis
 import orjson
@@ -30,6 +30,10 @@ from cancelq_worker.state import LOCAL, State, Work
 from cancelq_worker.venues.port import Bucket, Route, Stage
 
 RawEntry = tuple[str, list[bytes]]
+
+#: What a worker does with the lane's order stream; `live`: it is subscribed and tells of every order.
+StreamStep = Literal["hold", "live", "leave"]
+STREAM_LEASE_MS = 4_000
 
 #: Equal errors at one endpoint that are never passed, calls under way included, where a venue locks it after some.
 ERRORS_MOST = 15
@@ -241,7 +245,9 @@ class Ledger(Protocol):
         takes: Sequence[TakeRequest],
         read_after: str | None,
     ) -> Round: ...
-    async def claim(self, ids: Sequence[str]) -> tuple[int, list[Work]]: ...
+    async def claim(self, ids: Sequence[str]) -> list[Work]: ...
+    async def claim_orders(self, orders: Sequence[str]) -> tuple[list[Work], int]: ...
+    async def stream(self, worker: str, what: StreamStep) -> bool: ...
     async def cursor(self) -> str: ...
     async def trim(self, keep_ms: int, dedup_hours: int, now_ms: int) -> None: ...
     async def take_probe(self) -> bool: ...
@@ -292,7 +298,7 @@ class Scripts:
         folder = importlib.resources.files("cancelq_worker") / "lua"
         prelude = (folder / "prelude.lua").read_text()
         self.source: dict[str, str] = {}
-        for name in ("admit", "take", "settle", "claim", "trim", "roster", "egress"):
+        for name in ("admit", "take", "settle", "claim", "trim", "stream", "roster", "egress"):
             self.source[name] = (folder / f"{name}.lua").read_text().replace("--include", prelude)
         self.sha = {n: hashlib.sha1(s.encode(), usedforsecurity=False).hexdigest() for n, s in self.source.items()}
 
@@ -470,11 +476,22 @@ class RedisLedger:
             out.entries = read_entries(reply).get(self._inbox, [])
         return out
 
-    async def claim(self, ids: Sequence[str]) -> tuple[int, list[Work]]:
-        """Takes open intents for a step without a call; Redis' wall time and what could be claimed."""
-        reply = await SCRIPTS.run(self._client, "claim", [self._clock], [self._plan.lease_us, *ids])
-        flat = reply[1]
-        return int(reply[0]), [Work.read(*flat[i : i + 3]) for i in range(0, len(flat), 3)]
+    async def claim(self, ids: Sequence[str]) -> list[Work]:
+        """Takes open intents for a step without a call, those in a call too; what could be claimed."""
+        return (await self._claim(False, ids, ()))[0]
+
+    async def claim_orders(self, orders: Sequence[str]) -> tuple[list[Work], int]:
+        """The same for the intents that name these orders, if they are in no call now; how many are."""
+        return await self._claim(True, (), orders)
+
+    async def _claim(self, at_rest: bool, ids: Sequence[str], orders: Sequence[str]) -> tuple[list[Work], int]:
+        args = [self._plan.lease_us, int(at_rest), len(ids), *ids, *orders]
+        _, flat, left_alone = await SCRIPTS.run(self._client, "claim", [self._clock], args)
+        return [Work.read(*flat[i : i + 3]) for i in range(0, len(flat), 3)], int(left_alone)
+
+    async def stream(self, worker: str, what: StreamStep) -> bool:
+        """Holds the lane's order stream for this worker a little longer, or leaves it; whether it is this worker's."""
+        return bool(await SCRIPTS.run(self._client, "stream", [self._clock], [worker, STREAM_LEASE_MS, what]))
 
     async def trim(self, keep_ms: int, dedup_hours: int, now_ms: int) -> None:
         """Drops what is older than `keep_ms` from the streams and old hours from the memory. `now_ms`: the

@@ -27,7 +27,7 @@ _SECRET_IN_TEXT = (
     (
         re.compile(
             r"((?:signature|sign|api_?key|api_?secret|passphrase|password|access-key|access-sign|"
-            r"access-passphrase|x-bapi-api-key|x-bapi-sign|x-bx-apikey)[\"']?\s*[=:]\s*[b\"']*)[^\s&\"',}]+",
+            r"access-passphrase|x-bapi-api-key|x-bapi-sign|x-bx-apikey|listen_?key)[\"']?\s*[=:]\s*[b\"']*)[^\s&\"',}]+",
             re.IGNORECASE,
         ),
         rf"\1{BLANK}",

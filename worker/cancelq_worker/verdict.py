@@ -104,7 +104,7 @@ class Judge:
         if fields["scope"] in ("symbol", "account"):
             return self._sweep_cancelled(before, state, fields, reply, at)
         if reply.word in ENDED:
-            _learn(state, reply)
+            learn(state, reply)
             return Finish(_ENDS[reply.word], "reply", _END_DETAIL[reply.word], state, reply, known=True)
         match reply.word:
             case Word.SPLIT if taken.size > 1:
@@ -136,7 +136,7 @@ class Judge:
         state.notes.setdefault("t0", at.steady_us)
         if fields["scope"] in ("symbol", "account"):
             return self._sweep_looked(state, fields, reply, at)
-        _learn(state, reply)
+        learn(state, reply)
         if reply.word in ENDED:
             detail = _END_DETAIL[reply.word]
             return Finish(_ENDS[reply.word], "query", detail, state, reply, known=True)
@@ -183,7 +183,7 @@ class Judge:
         tell: Status | None = None,
         detail: str = "",
     ) -> Go:
-        _learn(state, reply)
+        learn(state, reply)
         state.stage = Stage.LOOK
         state.look_class = self.venue.next_look(_target(fields, state)).look_class
         return Go(state, delay_us, reply, tell, detail)
@@ -372,6 +372,13 @@ class Judge:
         return int(min(most_us, base_us * 2 ** min(max(nth - 1, 0), 20)) * self.rng.uniform(0.9, 1.1))
 
 
+def ended_by_push(reply: Reply) -> Finish | None:
+    """What a push of the order stream ends; None if it tells of no end."""
+    if reply.word not in ENDED:
+        return None
+    return Finish(_ENDS[reply.word], "stream", _END_DETAIL[reply.word], State(), reply, known=True)
+
+
 _ACKNOWLEDGED = "acknowledged by the venue; to be confirmed"
 _END_DETAIL = {
     Word.CANCELLED: "the venue states that the order is cancelled",
@@ -409,7 +416,7 @@ def _with_call(taken: State, reply: Reply, at: Moment) -> State:
     return taken
 
 
-def _learn(state: State, reply: Reply) -> None:
+def learn(state: State, reply: Reply) -> None:
     """Keeps what an answer taught: the order's other id, and the venue's scratch notes."""
     state.notes.update(reply.notes)
     if reply.order_id:

@@ -109,6 +109,8 @@ class Wiring:
             egress=host.egress,
             worker=self.worker,
             tag=self.tag,
+            ws_url=account.ws_url,
+            tls=self._tls,
         )
 
     def _host(self, base_url: str, venue: Venue) -> _Host:

@@ -180,10 +180,10 @@ ABOUT_THE_CALL = frozenset({Word.REFUSED, Word.ACCOUNT, Word.CLOCK})
 class Reply:
     """What one call said about one target.
 
-    `filled` is decimal text in base currency; `retry_us` an offset from now until when the venue wants no
-    call, or `retry_at_ms` the same as epoch ms of the venue's clock; `whole_address`: a refusal of everything from this address; `error`: the code of an answer that the venue
-    counts towards locking the endpoint; `place` names the list or look-up that was read; `notes` are merged into
-    the target's notes.
+    `filled` is decimal text in base currency; `retry_us` an offset from now until when the venue wants no call, or
+    `retry_at_ms` the same as epoch ms of the venue's clock; `whole_address`: a refusal of everything from this address;
+    `error`: the code of an answer that the venue counts towards locking the endpoint; `place` names the list or look-up
+    that was read; `notes` are merged into the target's notes.
     """
 
     word: Word

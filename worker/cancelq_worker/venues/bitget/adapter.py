@@ -16,6 +16,7 @@ import orjson
 
 from cancelq_worker.venues.bitget import looks, signing, sweeps
 from cancelq_worker.venues.bitget.codes import CODES, OK, REMEDIES, word_of
+from cancelq_worker.venues.bitget.stream import BitgetStream
 from cancelq_worker.venues.port import (
     Answer,
     Bucket,
@@ -79,13 +80,13 @@ class Bitget:
     routes: tuple[Route, ...] = ROUTES
     other_address: tuple[str, ...] = (ADDRESS.name,)
     errors_us = 0
-    stream: OrderStream | None = None
     timing = Timing(gap_us=1_250_000, look_after_us=30_000, patience_us=3_000_000)
 
     def __init__(
         self, credentials: signing.Credentials, limits: Mapping[str, int] | None = None, batch_size: int | None = None
     ) -> None:
         self._credentials = credentials
+        self.stream: OrderStream | None = BitgetStream(credentials)
         if batch_size:
             self.routes = tuple(replace(r, most=min(r.most, batch_size)) if r.name == BATCH else r for r in ROUTES)
         limits = limits or {}

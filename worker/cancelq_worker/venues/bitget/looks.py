@@ -50,7 +50,8 @@ _UNDER_A_NAME: Final = ("stop-history", "stop-open")
 #: The place a route reads, where it is not the route's own name.
 _PLACES: Final = {"history-page": "history", "order-info": "info"}
 
-_STATES: Final = {
+#: The venue's words for an order's state, in every list and in its stream.
+STATES: Final = {
     "live": Word.OPEN,
     "new": Word.OPEN,
     "init": Word.OPEN,
@@ -256,7 +257,7 @@ def _wrong_scope(place: str) -> Reply:
 
 def _sighting(target: Target, row: Mapping[str, Any], place: str) -> Reply:
     state = str(row.get("status") or "")[:40]
-    word = _STATES.get(state.lower(), Word.UNCLEAR)
+    word = STATES.get(state.lower(), Word.UNCLEAR)
     volume = filled(str(row.get("baseVolume") or ""))
     if target.scope == "tpsl" and word is Word.FILLED and not volume:
         word = Word.TRIGGERED  # the trigger fired; what it placed is another order

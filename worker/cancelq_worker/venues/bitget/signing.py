@@ -39,6 +39,16 @@ def signature(secret: str, request: Request, timestamp_ms: int) -> str:
     return base64.b64encode(digest).decode()
 
 
+def login(credentials: Credentials, timestamp_s: int) -> dict[str, str]:
+    """The arguments of the private stream's login."""
+    return {
+        "apiKey": credentials.key.get_secret_value(),
+        "passphrase": credentials.passphrase.get_secret_value(),
+        "timestamp": str(timestamp_s),
+        "sign": signature(credentials.secret.get_secret_value(), Request("GET", "/user/verify"), timestamp_s),
+    }
+
+
 def headers(credentials: Credentials, request: Request, timestamp_ms: int) -> dict[str, str]:
     """Every header of a private call. `locale` keeps the venue's texts in English."""
     out = {

@@ -1,0 +1,188 @@
+"""A lane's private order stream: one connection, held by whichever worker has the lane's small lease.
+
+A push tells an order's end at once and spares its look-up. It is never needed: pushes can be lost, so an
+acknowledged order is looked up all the same when no push came. Here is the I/O; what to say and what a frame means
+is the venue's (`OrderStream`), what a push means for intents is the lane's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import ssl
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import structlog
+from redis.exceptions import RedisError
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import WebSocketException
+
+from cancelq_worker.clocks import RemoteClock
+from cancelq_worker.http import NoAnswer, NotSent
+from cancelq_worker.ledger import STREAM_LEASE_MS, Ledger, StreamStep
+from cancelq_worker.venues.port import Answer, OrderStream, Push, Request
+
+log = structlog.get_logger("cancelq.stream")
+
+KEEP_S = STREAM_LEASE_MS / 4000  # the lease is renewed that often
+IDLE_S = STREAM_LEASE_MS / 2000  # and asked for that often by a worker that does not hold it
+OPEN_S = 5.0
+LIVE_S = 10.0  # until the subscription must stand
+FRAME_MOST = 1024 * 1024
+BACKOFF_S, BACKOFF_MOST_S = 0.25, 30.0
+REFUSED_S = 15.0  # before a refused login is tried again
+
+
+class StreamRefused(Exception):
+    """The venue will not let us listen; the message is the venue's own, short and without a key."""
+
+
+class StreamSilent(Exception):
+    """Nothing was heard for longer than the venue may be silent, or the subscription never came to stand."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamParts:
+    """What the stream of a lane is made of. `call` makes a signed call aside; `told` is given the pushes."""
+
+    lane: str
+    stream: OrderStream
+    ws_url: str
+    worker: str
+    ledger: Ledger
+    venue_clock: RemoteClock
+    tls: ssl.SSLContext | None
+    call: Callable[[Request], Awaitable[Answer]]
+    told: Callable[[list[Push]], None]
+
+
+class LaneStream:
+    """Keeps the lane's stream if no other worker does, until stopped."""
+
+    def __init__(self, parts: StreamParts) -> None:
+        self._p = parts
+        self._stopping = asyncio.Event()
+        self._held = False
+        self._log = log.bind(lane=parts.lane)
+
+    def stop(self) -> None:
+        """Ends the connection and gives the lease back."""
+        self._stopping.set()
+
+    async def serve(self) -> None:
+        """Until stopped. A venue or a Redis that is away is waited for."""
+        fails = 0
+        while not self._stopping.is_set():
+            wait_s = IDLE_S
+            if await self._lease("hold"):
+                try:
+                    await self._listen()
+                    fails = 0
+                except StreamRefused as refused:
+                    self._log.error("the venue refuses the order stream; look-ups confirm instead", said=str(refused))
+                    wait_s = REFUSED_S
+                except (StreamSilent, WebSocketException, OSError, TimeoutError, NotSent, NoAnswer) as error:
+                    fails += 1
+                    wait_s = random.uniform(0.1, min(BACKOFF_MOST_S, BACKOFF_S * 2 ** min(fails, 8)))
+                    # Only its kind: an address may hold the key.
+                    self._log.warning("the order stream ended; it is opened again", why=type(error).__name__)
+                finally:
+                    await self._lease("leave")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s * random.uniform(0.8, 1.2)):
+                    await self._stopping.wait()
+
+    async def _lease(self, what: StreamStep) -> bool:
+        try:
+            self._held = await self._p.ledger.stream(self._p.worker, what)
+        except (RedisError, OSError):
+            self._held = False
+        return self._held
+
+    async def _listen(self) -> None:
+        """One connection, from its key to its end. Returns when stopped or when the lease went to another worker."""
+        stream, key = self._p.stream, ""
+        request = stream.key_request()
+        if request is not None:
+            try:
+                key = stream.read_key(await self._p.call(request))
+            except ValueError as error:
+                raise StreamRefused(str(error)[:200]) from None
+        address = stream.address(self._p.ws_url, key)
+        async with connect(
+            address,
+            ssl=self._p.tls if address.startswith("wss:") else None,
+            proxy=None,
+            compression=None,
+            open_timeout=OPEN_S,
+            close_timeout=1.0,
+            ping_interval=None,
+            max_size=FRAME_MOST,
+            user_agent_header="cancelq",
+        ) as socket:
+            for text in stream.hello(self._p.venue_clock.now_us() // 1000):
+                await socket.send(text)
+            await self._converse(socket, key)
+
+    async def _converse(self, socket: ClientConnection, key: str) -> None:
+        duties = _Duties(self._p.stream, time.monotonic())
+        live = False
+        while not self._stopping.is_set():
+            now_s = time.monotonic()
+            if now_s >= duties.lease_s:
+                duties.lease_s = now_s + KEEP_S
+                if not await self._lease("live" if live else "hold"):
+                    return
+            if now_s >= duties.ping_s:
+                duties.ping_s = now_s + self._p.stream.ping_every_s
+                if text := self._p.stream.ping(self._p.venue_clock.now_us() // 1000):
+                    await socket.send(text)
+            if now_s >= duties.renew_s:
+                duties.renew_s = now_s + self._p.stream.renew_every_s
+                await self._renew(key)
+            if now_s >= duties.heard_s + self._p.stream.silent_most_s or (not live and now_s >= duties.live_by_s):
+                raise StreamSilent
+            try:
+                async with asyncio.timeout(max(0.01, duties.next_s() - now_s)):
+                    frame = await socket.recv()
+            except TimeoutError:
+                continue
+            duties.heard_s = time.monotonic()
+            live = await self._heard(socket, frame, live)
+
+    async def _heard(self, socket: ClientConnection, frame: str | bytes, live: bool) -> bool:
+        """Obeys one frame; whether the subscription stands now."""
+        said = self._p.stream.read(frame)
+        if said.refused:
+            raise StreamRefused(said.refused[:200])
+        for text in said.send:
+            await socket.send(text)
+        if said.live and not live:
+            live = True
+            self._log.info("the order stream is alive")
+            await self._lease("live")
+        if said.pushes:
+            self._p.told(said.pushes)
+        return live
+
+    async def _renew(self, key: str) -> None:
+        request = self._p.stream.renew_request(key)
+        if request is not None:
+            await self._p.call(request)
+
+
+class _Duties:
+    """When each of the connection's duties is due, by the monotonic clock."""
+
+    def __init__(self, stream: OrderStream, now_s: float) -> None:
+        self.heard_s = now_s
+        self.live_by_s = now_s + LIVE_S
+        self.lease_s = now_s + KEEP_S
+        self.ping_s = now_s + stream.ping_every_s if stream.ping_every_s else float("inf")
+        self.renew_s = now_s + stream.renew_every_s if stream.renew_every_s else float("inf")
+
+    def next_s(self) -> float:
+        return min(self.lease_s, self.ping_s, self.renew_s)
