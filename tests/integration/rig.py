@@ -35,6 +35,7 @@ class Rig:
         self.engines: list[tuple[asyncio.Event, asyncio.Task[None]]] = []
         self.suspended = False
         self.overrides: dict[str, str] = {}
+        self.stream_path = ""  # of the venue's private order stream; "": off
         self._events: list[Event] = []
         self._at = "0-0"
 
@@ -65,6 +66,7 @@ class Rig:
             f"{account}API_KEY": DEMO_KEY,
             f"{account}API_SECRET": DEMO_SECRET,
             f"{account}PASSPHRASE": DEMO_PASSPHRASE,
+            f"{account}WS_URL": self.base_url.replace("http", "ws", 1) + self.stream_path if self.stream_path else "",
             **env,
         }
 
@@ -147,7 +149,7 @@ class Rig:
 
 @asynccontextmanager
 async def desk(
-    redis_url: str, *, workers: int = 1, env: Mapping[str, str] | None = None, **sim: Any
+    redis_url: str, *, workers: int = 1, env: Mapping[str, str] | None = None, stream_path: str = "", **sim: Any
 ) -> AsyncIterator[Rig]:
     """A running desk. Keyword arguments are the simulator's settings."""
     simulator = Simulator(rng=random.Random(7))
@@ -159,6 +161,7 @@ async def desk(
     async with serve_simulator(simulator) as served:
         rig = Rig(redis_url, served.base_url, simulator, client)
         rig.overrides = dict(env or {})
+        rig.stream_path = stream_path
         for n in range(workers):
             rig.start(f"w{n + 1}")
         try:
