@@ -36,8 +36,8 @@ class Answer(NamedTuple):
 
 @dataclass(slots=True)
 class Ask:
-    """`book` is the caller's; at a public endpoint an empty one. `room` tells, at the endpoints that count orders, for
-    each item of the batch whether there was room for it.
+    """`book` and `key` are the caller's; at a public endpoint they are empty. `room` tells, at the endpoints that count
+    orders, for each item of the batch whether there was room for it.
     """
 
     book: Book

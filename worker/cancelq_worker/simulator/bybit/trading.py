@@ -4,8 +4,6 @@ Every answer here is an acknowledgement: "this request is asynchronous" (pages o
 """
 
 from decimal import Decimal
-from typing import Any
-
 from cancelq_worker.simulator.bybit import codes
 from cancelq_worker.simulator.bybit.ask import (
     LINK_ID,
@@ -44,8 +42,9 @@ class Trading:
 
     def cancel(self, ask: Ask) -> Answer:
         check_category(ask.params)
-        [kind, *_] = (*kinds_of(ask.params, (Kind.order,)), None)
-        return Answer(self._rows.ids(self._cancelled(ask, ask.params, kind), ask.book))
+        kinds = kinds_of(ask.params, (Kind.order,))
+        order = self._cancelled(ask, ask.params, kinds[0] if kinds else None)
+        return Answer(self._rows.ids(order, ask.book))
 
     def cancel_batch(self, ask: Ask) -> Answer:
         """Each item stands for itself, in the order they came. Only normal orders: it has no `orderFilter`."""
@@ -87,7 +86,7 @@ class Trading:
         return Answer({"list": listed, "success": "1"} if core.settings.bybit_cancel_all_list else {"success": "1"})
 
     def _cancelled(self, ask: Ask, params: Params, kind: Kind | None) -> Order:
-        """The order whose cancel was acknowledged. Raises `Refusal`."""
+        """The order whose cancel was acknowledged. Raises `Refusal`, always if there is nothing of that kind."""
         core, call = self._core, ask.call
         try:
             symbol = needed_symbol(params, core.settings.pairs)
@@ -205,11 +204,11 @@ def _size(params: Params, side: str, order_type: str) -> str:
 
 
 def _new_link_id(book: Book, params: Params) -> str:
-    link_id: Any = text(params, "orderLinkId")
+    link_id = text(params, "orderLinkId")
     if not link_id:
         return ""
     if not LINK_ID.fullmatch(link_id):
         raise Refusal(codes.DATA_INVALID, "orderLinkId")
     if link_id in book.by_client or link_id in book.plan_by_client:
         raise Refusal(codes.LINK_ID_TAKEN)
-    return str(link_id)
+    return link_id
