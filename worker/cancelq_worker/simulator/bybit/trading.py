@@ -4,6 +4,7 @@ Every answer here is an acknowledgement: "this request is asynchronous" (pages o
 """
 
 from decimal import Decimal
+
 from cancelq_worker.simulator.bybit import codes
 from cancelq_worker.simulator.bybit.ask import (
     LINK_ID,
