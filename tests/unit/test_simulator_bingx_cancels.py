@@ -101,6 +101,8 @@ def test_trigger_orders_share_ids_and_endpoint_with_normal_ones(desk: Desk, kind
         ({"symbol": PAIR, "clientOrderId": "mine"}, 100400, "Field validation for 'OrderID' failed"),
         ({"symbol": PAIR, "orderId": "abc"}, 100400, "orderId: mismatch type"),
         ({"symbol": PAIR, "orderId": "9223372036854775808"}, 100400, "orderId: mismatch type"),
+        ({"symbol": PAIR, "orderId": "9" * 5_000}, 100400, "orderId: mismatch type"),
+        ({"symbol": PAIR, "orderId": "0"}, 100400, "orderId: mismatch type"),
         ({"symbol": PAIR, "orderId": "1.7e18"}, 100400, "orderId: mismatch type"),
         ({"symbol": PAIR, "orderId": "1", "cancelRestrictions": "x"}, 100400, "'CancelRestrictions' failed"),
     ],
@@ -117,6 +119,9 @@ def test_an_order_is_looked_for_in_the_pair_that_is_named(desk: Desk) -> None:
     [order_id] = desk.place(symbol="ETH-USDT")
     assert desk.cancel(order_id).code == 100404
     assert desk.truth(order_id)["cancels"][0]["verdict"] == "not_here"
+    [named] = desk.place(symbol="ETH-USDT", client_id="c")
+    assert desk.post("cancel", symbol=PAIR, clientOrderID="c").code == 100404
+    assert desk.truth(named)["cancels"][0]["verdict"] == "not_here"
     assert desk.cancel(order_id, symbol="ETH-USDT").code == 0
 
 
@@ -157,6 +162,7 @@ def test_a_cancel_can_be_restricted_to_a_status(desk: Desk, kind: str, filled: s
         refused = desk.cancel(order_id, cancelRestrictions=wanted)
         assert (refused.code, desk.truth(order_id)["open"]) == (100400, True)
         assert "cancelRestrictions" in refused.msg
+        assert desk.truth(order_id)["cancels"][-1]["verdict"] == "unmet"
     assert desk.cancel(order_id, cancelRestrictions=met).code == 0
 
 

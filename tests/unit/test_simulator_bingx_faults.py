@@ -103,6 +103,19 @@ async def test_an_answer_that_does_not_arrive(
     assert (await cancel(client, place(server))).json()["code"] == 0
 
 
+def test_late_answers_and_the_venues_own_words_carry_its_limit_headers_but_the_pages_of_gateways_do_not() -> None:
+    desk = Desk(limited=True)
+
+    def headers(kind: str) -> tuple[int, int] | None:
+        desk.simulator.add_fault(Fault(kind, delay_ms=300))
+        return desk.get("openOrders").limit_headers
+
+    assert headers("late_ms") == (9, 700)
+    assert headers("code:100500") == (8, 700)
+    assert headers("http_429") == (7, 700)
+    assert headers("html_502") is headers("http:503") is None
+
+
 def test_a_late_call_is_executed_late() -> None:
     desk = Desk()
     [order_id] = desk.place()

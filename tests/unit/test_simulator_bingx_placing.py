@@ -77,6 +77,7 @@ def test_a_size_may_be_given_in_the_quote(desk: Desk) -> None:
         ({"quantity": None}, 100400),
         ({"quantity": "0.0"}, 100400),
         ({"quantity": None, "quoteOrderQty": "0.00000000000000001"}, 100400),
+        ({"price": "0.000000000000000001", "quantity": None, "quoteOrderQty": "9" * 24}, 100400),
         ({"type": "TRIGGER_LIMIT"}, 100400),
         ({"timeInForce": "GTX"}, 100400),
         ({"newClientOrderId": "a-b"}, 100400),

@@ -48,6 +48,7 @@ class Verdict(StrEnum):
     pending = "pending"
     stuck = "stuck"
     not_here = "not_here"
+    unmet = "unmet"
 
 
 @dataclass(slots=True, frozen=True)

@@ -9,6 +9,7 @@ from cancelq_worker.simulator.core import Call
 from cancelq_worker.simulator.orders import Account, Book
 
 LARGEST_LONG = 2**63 - 1
+LONGEST_NUMBER = 40
 PAIR = re.compile(r"[A-Z0-9]{1,20}-[A-Z0-9]{1,20}")
 AMOUNT = re.compile(r"[0-9]{1,24}(\.[0-9]{1,18})?")
 # "Only letters, numbers and _", "a limit of characters from 1 to 40" (Place order).
@@ -52,7 +53,7 @@ def needed(params: Params, name: str) -> str:
 
 def number_id(value: str, name: str) -> str:
     """An order id in its shortest spelling. What is no positive 64-bit number is refused with 100400."""
-    if not (value.isascii() and value.isdecimal() and 0 < int(value) <= LARGEST_LONG):
+    if not (_is_number(value) and 0 < int(value) <= LARGEST_LONG):
         raise mismatched(name)
     return str(int(value))
 
@@ -84,9 +85,13 @@ def whole(params: Params, name: str) -> int | None:
     value = text(params, name)
     if not value:
         return None
-    if not (value.isascii() and value.isdecimal() and int(value) <= LARGEST_LONG):
+    if not (_is_number(value) and int(value) <= LARGEST_LONG):
         raise mismatched(name)
     return int(value)
+
+
+def _is_number(value: str) -> bool:
+    return value.isascii() and value.isdecimal() and len(value) <= LONGEST_NUMBER
 
 
 def known_pair(params: Params, pairs: tuple[str, ...]) -> str:

@@ -1,6 +1,6 @@
 """BingX's endpoints that place orders: enough of them to have something to cancel."""
 
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any, NamedTuple
 
 import orjson
@@ -81,9 +81,9 @@ class Placing:
         order = self._core.enter(ask.book, entry)
         if entry.kind is Kind.order:
             if entry.order_type == "market":
-                self._core.fill(ask.book, order, order.size, ask.call.steady_us, "market")
+                self._core.fill(ask.book, order, order.size, self._core.now_us, "market")
             elif force in ("IOC", "FOK"):
-                self._core.close(ask.book, order, State.cancelled, ask.call.steady_us, force)
+                self._core.close(ask.book, order, State.cancelled, self._core.now_us, force)
         return order
 
 
@@ -112,7 +112,11 @@ def _size(params: Params, price: str) -> str:
     """ "If quantity and quoteOrderQty are input at the same time, quantity will be used first"."""
     if text(params, "quantity"):
         return amount(params, "quantity")
-    size = plain((Decimal(amount(params, "quoteOrderQty")) / Decimal(price)).quantize(Decimal("1e-18")))
+    try:
+        size = plain((Decimal(amount(params, "quoteOrderQty")) / Decimal(price)).quantize(Decimal("1e-18")))
+    except InvalidOperation:
+        # More digits than can be reckoned with.
+        raise invalid("quoteOrderQty", "max") from None
     if not AMOUNT.fullmatch(size) or size == "0":
         raise invalid("quoteOrderQty", "gt")
     return size

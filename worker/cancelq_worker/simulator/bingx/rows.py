@@ -29,7 +29,7 @@ class Rows:
         """
         return Fragment(
             f'{{"symbol":"{order.symbol}","orderId":{self.id_of(order)},"price":"{order.price}",'
-            f'"stopPrice":"{order.trigger_price or order.price}",{self._progress(order, 0)},'
+            f'"stopPrice":"{order.trigger_price or order.price}",{self._progress(order, order.state, order.filled)},'
             f'"transactTime":{order.created_us // 1000},"clientOrderID":"{order.client_id}"}}'
         )
 
@@ -37,7 +37,7 @@ class Rows:
         return Fragment(
             f'{{"symbol":"{order.symbol}","orderId":{self.id_of(order)},'
             f'"transactTime":{order.created_us // 1000},"price":"{order.price}",'
-            f'"stopPrice":"{order.trigger_price or "0"}",{self._progress(order, 0)},'
+            f'"stopPrice":"{order.trigger_price or "0"}",{self._progress(order, order.state, order.filled)},'
             f'"clientOrderID":"{order.client_id}"}}'
         )
 
@@ -81,16 +81,15 @@ class Rows:
                 return "FAILED"
 
     def _listed(self, order: Order, lag_us: int) -> str:
-        _, filled, updated_us = self._core.seen(order, lag_us)
+        state, filled, updated_us = self._core.seen(order, lag_us)
         return (
             f'"symbol":"{order.symbol}","orderId":{self.id_of(order)},"price":"{order.price}",'
-            f'"StopPrice":"{order.trigger_price or "0"}",{self._progress(order, lag_us)},'
+            f'"StopPrice":"{order.trigger_price or "0"}",{self._progress(order, state, filled)},'
             f'"time":{order.created_us // 1000},"updateTime":{updated_us // 1000},"origQuoteOrderQty":"0",'
             f'"avgPrice":"{"0" if filled == "0" else traded_at(order)}"'
         )
 
-    def _progress(self, order: Order, lag_us: int) -> str:
-        state, filled, _ = self._core.seen(order, lag_us)
+    def _progress(self, order: Order, state: State, filled: str) -> str:
         return (
             f'"origQty":"{order.size}","executedQty":"{filled}",'
             f'"cummulativeQuoteQty":"{worth(filled, traded_at(order))}","status":"{self.word(order, state)}",'

@@ -45,7 +45,7 @@ class Trading:
         if order is None:
             raise self._dead(None)
         if order.is_open and wanted and _restriction(order) != wanted:
-            self._core.note(order, ask.call, Verdict.not_here)
+            self._core.note(order, ask.call, Verdict.unmet)
             raise Refusal(codes.PARAMETER, codes.NOT_RESTRICTED_TO)
         match self._core.cancel(ask.book, order, ask.call, paced=False):
             case Verdict.accepted:
@@ -110,30 +110,29 @@ class Trading:
 
     def _check_all(self, ask: Ask, pair: str, ids: list[str], by_client: bool) -> None:
         for one in ids:
-            order = self._known(ask.book, pair, *(("", one) if by_client else (one, "")))
-            if order is None or not order.is_open:
-                ask.call.failed_items += len(ids)
-                raise self._dead(order)
-            if {order.order_id, order.client_id} & self._core.settings.stuck_ids:
-                ask.call.failed_items += len(ids)
-                raise Refusal(codes.SYSTEM_BUSY)
+            order = named(self._core, ask.book, *(("", one) if by_client else (one, "")))
+            if order is None or order.symbol != pair:
+                refusal = self._dead(None)
+            elif not order.is_open:
+                refusal = self._dead(order)
+            elif {order.order_id, order.client_id} & self._core.settings.stuck_ids:
+                refusal = Refusal(codes.SYSTEM_BUSY)
+            else:
+                continue
+            ask.call.failed_items += len(ids)
+            raise refusal
 
     # ---- finding
 
     def _find(self, ask: Ask, pair: str, order_id: str, client_id: str) -> Order | None:
         """The order that is named, or None; what the call missed is noted."""
-        order = self._known(ask.book, pair, order_id, client_id)
+        order = named(self._core, ask.book, order_id, client_id)
         if order is None:
-            missed = ask.book.by_id.get(order_id)
-            if missed is None:
-                ask.call.failed_items += 1
-            else:
-                self._core.note(missed, ask.call, Verdict.not_here)
+            ask.call.failed_items += 1
+        elif order.symbol != pair:
+            self._core.note(order, ask.call, Verdict.not_here)
+            return None
         return order
-
-    def _known(self, book: Book, pair: str, order_id: str, client_id: str) -> Order | None:
-        order = named(self._core, book, order_id, client_id)
-        return order if order is not None and order.symbol == pair else None
 
     # ---- refusing
 

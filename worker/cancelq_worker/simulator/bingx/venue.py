@@ -112,38 +112,36 @@ class Bingx:
         route = self._routes[request.method, request.path]
         call.endpoint = route.name
         try:
-            reply, window = self._admitted(route, request, call)
+            reply = self._admitted(route, request, call)
         except Refusal as refusal:
             call.code = refusal.code
-            reply, window = Reply(self._core.settings.bingx_error_status, self._at_the_door(refusal)), None
+            reply = Reply(self._core.settings.bingx_error_status, self._at_the_door(refusal))
         call.http_status = reply.status
-        if window is not None and self._core.settings.bingx_limit_headers:
-            reply.headers = (*reply.headers, *self._limit_headers(window))
         return reply
 
-    def _admitted(self, route: Route[Ask], request: Request, call: Call) -> tuple[Reply, Window | None]:
+    def _admitted(self, route: Route[Ask], request: Request, call: Call) -> Reply:
         core = self._core
         if not self._address_admitted(route, call):
-            return self._over_limit(call, codes.RATE_LIMITED, 429), None
+            return self._over_limit(call, codes.RATE_LIMITED, 429)
         account, params = self._caller(route, request)
         call.uid = account.uid
         window = None
         if route.endpoint.private:
             why = self._doors.why_closed(account.uid, route.name)
             if why:
-                return self._over_limit(call, why), None
+                return self._over_limit(call, why)
             window = core.limiter.window(route.bucket, account.uid)
             if not window.admit(call.steady_us):
                 why = self._doors.over_limit(account.uid, route.name)
-                return self._over_limit(call, why or codes.RATE_LIMITED), window
+                return self._headed(self._over_limit(call, why or codes.RATE_LIMITED), window)
         call.ids, call.symbol = _named(params)
         book = core.book(NAME, account.uid) if route.endpoint.private else _NO_BOOK
         ask = Ask(book, account, params, call)
         if core.faults:
             fault = core.faults.pick(Target(NAME, route.name, route.text_path, call.uid, call.ids))
             if fault is not None:
-                return misbehave(core, fault, call, lambda: self._execute(route, ask), self._words()), window
-        return self._execute(route, ask), window
+                return misbehave(core, fault, call, lambda: self._execute(route, ask, window), self._words(window))
+        return self._execute(route, ask, window)
 
     def _address_admitted(self, route: Route[Ask], call: Call) -> bool:
         if route.endpoint.private:
@@ -152,7 +150,7 @@ class Bingx:
             buckets = [*PUBLIC_RULES]
         return all(self._core.limiter.window(bucket, call.ip).admit(call.steady_us) for bucket in buckets)
 
-    def _execute(self, route: Route[Ask], ask: Ask) -> Reply:
+    def _execute(self, route: Route[Ask], ask: Ask, window: Window | None) -> Reply:
         ask.call.executed = True
         try:
             data = route.endpoint.run(ask)
@@ -160,18 +158,20 @@ class Bingx:
             ask.call.code = refusal.code
             if route.endpoint.private:
                 self._doors.count_error(ask.call.uid, route.name, refusal.code)
-            return self._refused(refusal)
+            return self._headed(self._refused(refusal), window)
         ask.call.code = codes.OK
         if isinstance(data, Reply):
-            return data
-        return Reply(200, orjson.dumps({"code": 0, "msg": "", "debugMsg": "", "data": data}))
+            return self._headed(data, window)
+        return self._headed(Reply(200, orjson.dumps({"code": 0, "msg": "", "debugMsg": "", "data": data})), window)
 
-    def _words(self) -> Words:
+    def _words(self, window: Window | None) -> Words:
         def say(said: str) -> Reply:
             code, _, text = said.partition(":")
             if code == codes.TOO_MANY:
-                return self._too_many(text or codes.RATE_LIMITED, 429 if said == HTTP_429 else None)
-            return self._refused(Refusal(code, text))
+                reply = self._too_many(text or codes.RATE_LIMITED, 429 if said == HTTP_429 else None)
+            else:
+                reply = self._refused(Refusal(code, text))
+            return self._headed(reply, window)
 
         return Words(HTTP_429, codes.INVENTED, say)
 
@@ -228,17 +228,20 @@ class Bingx:
         refusal = Refusal(codes.TOO_MANY, why)
         return Reply(status or self._core.settings.bingx_limit_status, self._at_the_door(refusal))
 
-    def _limit_headers(self, window: Window) -> list[tuple[bytes, bytes]]:
-        remaining, frees_us = window.remaining(), window.frees_us()
-        if remaining is None:
-            return []
-        left_ms = 0 if frees_us is None else -(-(frees_us - self._core.now_us) // 1000)
+    def _headed(self, reply: Reply, window: Window | None) -> Reply:
+        """The reply with what is left of the UID's limit, where it has one."""
+        remaining = None if window is None else window.remaining()
+        if window is None or remaining is None or not self._core.settings.bingx_limit_headers:
+            return reply
+        frees_us = window.frees_us()
+        left_ms = 0 if frees_us is None else max(0, -(-(frees_us - self._core.now_us) // 1000))
         epoch = self._core.settings.bingx_limit_expiry == "epoch"
         expire_ms = self._core.venue_us() // 1000 + left_ms if epoch else left_ms
-        return [
+        reply.headers = (
             (b"x-ratelimit-requests-remain", b"%d" % remaining),
             (b"x-ratelimit-requests-expire", b"%d" % expire_ms),
-        ]
+        )
+        return reply
 
 
 # Public endpoints know no account.
