@@ -106,7 +106,9 @@ class Bingx:
         return self._listen_keys.owner_of(listen_key)
 
     def lost(self, request: Request) -> Reply:
-        return Reply(404, self._at_the_door(Refusal(codes.NOT_FOUND, codes.NO_SUCH_PATH)))
+        """Captured with this code and text; one of BingX's own lists says 100404 instead."""
+        refusal = Refusal(codes.PARAMETER, codes.NO_SUCH_PATH)
+        return Reply(self._core.settings.bingx_error_status, self._at_the_door(refusal))
 
     def answer(self, request: Request, call: Call) -> Reply:
         route = self._routes[request.method, request.path]
