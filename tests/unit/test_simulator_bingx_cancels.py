@@ -72,7 +72,7 @@ def test_an_order_can_be_named_by_its_client_id_for_two_hours(desk: Desk) -> Non
     )
     assert desk.post("cancel", symbol=PAIR, clientOrderID="young").data["orderId"] == int(young)
     answer = desk.post("cancel", symbol=PAIR, clientOrderID="old")
-    assert (answer.code, answer.msg) == (100404, "order not exist")
+    assert (answer.code, answer.msg) == (100404, " order not exist")
     assert (desk.state(young), desk.state(old)) == ("cancelled", "live")
     assert desk.cancel(old).code == 0
 
@@ -91,8 +91,8 @@ def test_trigger_orders_share_ids_and_endpoint_with_normal_ones(desk: Desk, kind
 @pytest.mark.parametrize(
     ("params", "code", "told"),
     [
-        ({"symbol": PAIR, "orderId": UNKNOWN}, 100404, "order not exist"),
-        ({"symbol": PAIR, "clientOrderID": "nobody"}, 100404, "order not exist"),
+        ({"symbol": PAIR, "orderId": UNKNOWN}, 100404, " order not exist"),
+        ({"symbol": PAIR, "clientOrderID": "nobody"}, 100404, " order not exist"),
         ({"symbol": "BTCUSDT", "orderId": UNKNOWN}, 100400, "Field validation for 'Symbol' failed"),
         ({"symbol": "btc-usdt", "orderId": UNKNOWN}, 100400, "Field validation for 'Symbol' failed"),
         ({"symbol": "NOPE-USDT", "orderId": UNKNOWN}, 100421, "contract not exist"),
@@ -128,8 +128,8 @@ def test_an_order_is_looked_for_in_the_pair_that_is_named(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("setting", "unknown", "closed"),
     [
-        ("mixed", (100404, "order not exist"), (100400, DEAD)),
-        ("100404", (100404, "order not exist"), (100404, DEAD)),
+        ("mixed", (100404, " order not exist"), (100400, DEAD)),
+        ("100404", (100404, " order not exist"), (100404, DEAD)),
         ("100400", (100400, DEAD), (100400, DEAD)),
         ("100421", (100421, "cancel fail, order not exist"), (100421, "cancel fail, order not exist")),
     ],

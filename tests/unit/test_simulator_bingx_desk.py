@@ -105,7 +105,7 @@ def test_neither_path_nor_method_is_signed(desk: Desk) -> None:
     assert cancel[2] == query[2]
     # So a look-up that somebody logged can be replayed as a cancel.
     answer = send_vector(desk, "POST", cancel[1], query[2])
-    assert (answer.code, answer.msg) == (100404, "order not exist")
+    assert (answer.code, answer.msg) == (100404, " order not exist")
 
 
 def transported(desk: Desk, way: str, params: dict[str, Any], signature: str) -> Answer:

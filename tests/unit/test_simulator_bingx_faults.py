@@ -49,7 +49,7 @@ async def cancel(client: httpx.AsyncClient, order_id: str, **more: Any) -> httpx
         ("http_429", 429, b'{"code":100410,"msg":"rate limited"', "100410", False),
         ("code:100410", 200, b'{"code":100410,"msg":"rate limited"', "100410", False),
         ("code:100410:The current system is busy", 200, b'{"code":100410,"msg":"The current', "100410", False),
-        ("code:100404", 200, b'{"code":100404,"msg":"order not exist","debugMsg":""}', "100404", False),
+        ("code:100404", 200, b'{"code":100404,"msg":" order not exist","debugMsg":""}', "100404", False),
         ("code:100421:cancel fail, order not exist", 200, b'{"code":100421,"msg":"cancel fail, ', "100421", False),
         ("code:109429:can retry after time: 1700000000000", 200, b'{"code":109429,"msg":"can retry', "109429", False),
         ("code:100421", 200, b'{"code":100421,"msg":"Null timestamp', "100421", False),

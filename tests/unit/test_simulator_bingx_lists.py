@@ -73,7 +73,7 @@ def test_words_that_no_source_settles_can_be_chosen() -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "code", "told"), [("100404", 100404, "order not exist"), ("100204", 100204, "no data")]
+    ("setting", "code", "told"), [("100404", 100404, " order not exist"), ("100204", 100204, "no data")]
 )
 def test_an_unknown_order_is_an_error_of_either_code(setting: str, code: int, told: str) -> None:
     desk = Desk(bingx_unknown_order=setting)

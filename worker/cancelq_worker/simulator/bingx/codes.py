@@ -27,7 +27,8 @@ SYSTEM_BUSY = "100500"
 # Of no table; a client must not take it for anything.
 INVENTED = "199987"
 
-NO_ORDER = "order not exist"
+# With the blank in front, as captured.
+NO_ORDER = " order not exist"
 NO_ORDER_TO_CANCEL = "cancel fail, order not exist"
 DEAD_ORDER = "the order you want to cancel is FILLED or CANCELLED already, or is not a valid order id ,please verify"
 NO_SUCH_PATH = (
