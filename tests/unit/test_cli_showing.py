@@ -87,3 +87,9 @@ def test_as_asked(status: Status, scope: str, asked: bool) -> None:
 )
 def test_durations(ms: float, shown: str) -> None:
     assert showing.duration(ms) == shown
+
+
+def test_numbers_that_are_no_times_of_ours_are_shown_as_they_are() -> None:
+    absurd = EVENT.model_copy(update={"settled_us": 10**30})
+    assert json.loads(showing.as_json(absurd))["settled_us"] == 10**30
+    assert showing.as_line(absurd, colour=False).startswith(f"{10**30} µs  ")

@@ -75,10 +75,11 @@ async def trace(
     *,
     younger_than_ms: int | None = None,
     progress: Progress | None = None,
+    page: int = PAGE,
 ) -> Trace:
-    """Looks for `word` in one lane; `redis` is a `reader`. Entries older than `younger_than_ms` are only looked at
-    if the word is their id. Raises RedisError."""
-    search = _Search(redis, lane, word, progress or (lambda stream, read, most: None))
+    """Looks for `word` in one lane; `redis` is a `reader`, `page` how many entries are read at once. Entries older
+    than `younger_than_ms` are only looked at where their entry id is known. Raises RedisError."""
+    search = _Search(redis, lane, word, progress or (lambda stream, read, most: None), page)
     return await search.run(younger_than_ms)
 
 
@@ -112,8 +113,6 @@ class Names:
         fields = entry.fields
         if entry.id in self.ids:
             return "id"
-        if entry.entry_id in self.ids:
-            return "entry_id"
         for name in ("origin", "target"):
             if fields.get(name) in self.ids:
                 return name
@@ -177,11 +176,12 @@ class _Stream:
 
 
 class _Search:
-    def __init__(self, redis: aioredis.Redis, lane: Lane, word: str, progress: Progress) -> None:
+    def __init__(self, redis: aioredis.Redis, lane: Lane, word: str, progress: Progress, page: int) -> None:
         self._redis = redis
         self._lane = lane
         self._word = word
         self._progress = progress
+        self._page = page
         self._names = Names(word)
         self._found_by: dict[str, str] = {}
         self._inbox = _Stream(lane.inbox, f"{lane} inbox", read_asked)
@@ -195,11 +195,12 @@ class _Search:
         for stream in streams:
             await self._measure(stream, younger_than_ms)
         await self._find_open()
-        while await self._fetch() or any(stream.searched != len(self._names) for stream in streams):
-            for stream in streams:
-                if stream.end and stream.searched != len(self._names):
-                    await self._search(stream)
-                stream.searched = len(self._names)
+        await self._find_told()
+        entry_id = canonical(self._word)
+        if entry_id and not self._found_by:
+            # Only now: entries of both streams often have the same id, and an intent's comes first.
+            await self._fetch_one(self._results, entry_id, anyway=True)
+            await self._find_told()
         still_open = await self._still_open()
         now_us = _micros(await self._redis.time())
         return Trace(
@@ -220,6 +221,15 @@ class _Search:
             stream.start = str(max(0, now_ms - younger_than_ms))
 
     # -- what the streams tell
+
+    async def _find_told(self) -> None:
+        """Searches both streams until every name was looked for in both."""
+        streams = (self._inbox, self._results)
+        while await self._fetch() or any(stream.searched != len(self._names) for stream in streams):
+            for stream in streams:
+                if stream.end and stream.searched != len(self._names):
+                    await self._search(stream)
+                stream.searched = len(self._names)
 
     async def _search(self, stream: _Stream) -> None:
         """Reads a stream until every name was looked for in all of it: forth, then back over what came before the
@@ -249,9 +259,9 @@ class _Search:
     async def _pages(self, stream: _Stream, low: str, high: str, *, back: bool) -> AsyncIterator[list[RawEntry]]:
         start, end = (high, low) if back else (low, high)
         while True:
-            page = await self._range(stream, start, end, PAGE, back=back)
+            page = await self._range(stream, start, end, self._page, back=back)
             yield page
-            if len(page) < PAGE:
+            if len(page) < self._page:
                 return
             start = f"({page[-1][0]}"
 
@@ -260,23 +270,27 @@ class _Search:
         return [(entry_id.decode(), flat) for entry_id, flat in reply]
 
     async def _fetch(self) -> bool:
-        """Fetches the entries whose own id is a name; True if there was one."""
-        got = False
+        """Fetches the inbox entries whose own id is a name; True if one taught a new name."""
+        taught = False
         for name in self._names.entry_ids():
-            if name in self._fetched:
-                continue
-            self._fetched.add(name)
-            for stream in (self._inbox, self._results):
-                for entry_id, flat in await self._range(stream, name, name, 1):
-                    got = self._take(stream, entry_id, flat) or got
-        return got
+            if name not in self._fetched:
+                self._fetched.add(name)
+                # Another intent's entry may have the id that is only a name here: it counts if it was asked for.
+                asked_for = name == canonical(self._word)
+                taught = await self._fetch_one(self._inbox, name, anyway=asked_for) or taught
+        return taught
 
-    def _take(self, stream: _Stream, entry_id: str, flat: Sequence[bytes]) -> bool:
-        """Keeps an entry if it belongs here; True if it taught a new name."""
+    async def _fetch_one(self, stream: _Stream, name: str, *, anyway: bool) -> bool:
+        for entry_id, flat in await self._range(stream, name, name, 1):
+            return self._take(stream, entry_id, flat, otherwise="entry_id" if anyway else None)
+        return False
+
+    def _take(self, stream: _Stream, entry_id: str, flat: Sequence[bytes], otherwise: str | None = None) -> bool:
+        """Keeps an entry if it belongs here, by a name or else for the reason given; True if it taught a new name."""
         if entry_id in stream.found:
             return False
         entry = stream.read(entry_id, flat)
-        by = self._names.match(entry)
+        by = self._names.match(entry) or otherwise
         if by is None:
             return False
         if len(stream.found) >= ENTRIES_MOST and not (entry.final and len(stream.found) < 2 * ENTRIES_MOST):
@@ -353,7 +367,8 @@ class _Search:
         return {*self._found_by} - {entry.id for entry in told if entry.final or entry.is_act} - {""}
 
     async def _read_tail(self) -> bool:
-        """Reads what results got since; False if that is nothing."""
+        """Reads what results got since; False if that is nothing. A name that is learnt here is not looked for
+        further back: what came after the trace began is not its matter."""
         low = f"({self._results.end}" if self._results.end else "-"
         last = await self._range(self._results, "+", "-", 1, back=True)
         if not last or last[0][0] == self._results.end:

@@ -135,8 +135,8 @@ def trace(
     is still open, with the reason it waits. Exits with 1 if nothing is known of the id.
 
     Streams have no index: the inbox and the results of every lane are read to their end, in small pages that hold
-    nobody up. A million entries take some 15 s; --lane and --since make it shorter. The entry of an entry id like
-    1763690000000-0 is fetched at once, also if it is older than --since.
+    nobody up. A million intents take some 20 s; --lane and --since make it shorter. The entry of an entry id like
+    1763690000000-0 is fetched directly, also if it is older than --since.
     """
     from cancelq_worker.cli.tracing import Tracing
 

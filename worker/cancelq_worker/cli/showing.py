@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -36,9 +38,22 @@ _COLOURS = {
 
 def as_json(event: Event) -> str:
     """One line: the fields of the entry that are there, and `entry_id`."""
+    return dumps(as_object(event))
+
+
+def as_object(event: Event) -> dict[str, Any]:
+    """What `as_json` writes."""
     fields: dict[str, Any] = event.model_dump(mode="json", exclude_none=True)
     extras = fields.pop("extras")
-    return orjson.dumps({**extras, **fields}).decode()
+    return {**extras, **fields}
+
+
+def dumps(fields: Mapping[str, Any]) -> str:
+    """JSON on one line; numbers of any size, which orjson alone would refuse."""
+    try:
+        return orjson.dumps(fields).decode()
+    except orjson.JSONEncodeError:
+        return json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
 
 
 def header() -> str:
@@ -80,15 +95,22 @@ def duration(ms: float) -> str:
     return f"{ms / 60_000:.0f} min" if ms < 7_200_000 else f"{ms / 3_600_000:.1f} h"
 
 
+def moment(us: int) -> str | None:
+    """`2025-11-21 01:53:20.123456` in UTC, or None for a number that is no time of ours."""
+    try:
+        return f"{datetime.fromtimestamp(us // 1_000_000, UTC):%Y-%m-%d %H:%M:%S}.{us % 1_000_000:06d}"
+    except (OverflowError, OSError, ValueError):
+        return None
+
+
 def _row(cells: list[str], rest: str) -> str:
     padded = [cell.ljust(width) for cell, (_, width) in zip(cells, _COLUMNS, strict=True)]
     return "  ".join([*padded, rest]).rstrip()
 
 
 def _time(event: Event) -> str:
-    ms = event.settled_us // 1000 if event.settled_us else int(event.entry_id.partition("-")[0])
-    moment = datetime.fromtimestamp(ms // 1000, UTC)
-    return f"{moment:%Y-%m-%d %H:%M:%S}.{ms % 1000:03d}"
+    us = event.settled_us or 1000 * int(event.entry_id.partition("-")[0])
+    return (moment(us) or f"{us} µs   ")[:-3]
 
 
 def _took(event: Event) -> str:

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any
 
-import orjson
 from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -31,12 +29,12 @@ _COLOUR_OPEN = "cyan"
 
 
 def as_json(step: Step) -> str:
-    """One line. Always: `step`, `at_us`, `at`, `lane`, `id`, `found_by`; where known: `elapsed_us`, `entry_id`; and
+    """One line. Always: `step`, `at_us`, `lane`, `id`, `found_by`; where known: `at`, `elapsed_us`, `entry_id`; and
     one of `intent` (with `refused`), `call`, `event`, `open`, `unreadable`."""
     told: dict[str, Any] = {
         "step": step.kind.value,
         "at_us": step.at_us,
-        "at": moment(step.at_us).replace(" ", "T") + "Z",
+        "at": f"{utc[:10]}T{utc[11:]}Z" if (utc := showing.moment(step.at_us)) else None,
         "elapsed_us": _elapsed_us(step),
         "lane": str(step.lane),
         "id": step.id,
@@ -49,14 +47,14 @@ def as_json(step: Step) -> str:
         case Call() as call:
             told["call"] = _known(asdict(call))
         case Event() as event:
-            told["event"] = orjson.Fragment(showing.as_json(event))
+            told["event"] = showing.as_object(event)
         case Waiting() as waiting:
             told["open"] = _known(asdict(waiting))
         case Unreadable(detail, fields):
             told["unreadable"] = {"detail": detail, "fields": _object(fields)}
         case None:
             pass
-    return orjson.dumps(_known(told)).decode()
+    return showing.dumps(_known(told))
 
 
 def timeline(steps: Sequence[Step], console: Console) -> Iterator[RenderableType]:
@@ -78,6 +76,7 @@ class _Life:
     found_by: str
     fields: dict[str, str] = field(default_factory=dict)
     became: str = "no outcome"
+    ended: bool = False
     colour: str | None = None
 
     def add(self, step: Step) -> None:
@@ -90,9 +89,11 @@ class _Life:
                 if event.status is Status.operator:
                     self.became = ""
                 elif event.final:
-                    elapsed = _elapsed_us(step)
+                    elapsed, self.ended = _elapsed_us(step), True
                     self.became = event.status + (f" after {_span(elapsed)}" if elapsed is not None else "")
                     self.colour = showing.colour_of(event.status)
+            case Waiting("not admitted") if self.ended:
+                self.became += "; asked again, not admitted yet"
             case Waiting(where) as waiting:
                 stage = f", to be {_STAGES[waiting.stage]}" if waiting.stage and where == "queued" else ""
                 self.became = f"open: {where}{stage}" if where != "gone" else "no outcome among the results left"
@@ -260,11 +261,8 @@ def _plain(text: str, style: str = "") -> Text:
 
 
 def moment(us: int) -> str:
-    """`2025-11-21 01:53:20.123456`; a number that is no time of ours stays one."""
-    try:
-        return f"{datetime.fromtimestamp(us // 1_000_000, UTC):%Y-%m-%d %H:%M:%S}.{us % 1_000_000:06d}"
-    except (OverflowError, OSError, ValueError):
-        return f"{us} µs"
+    """A time in UTC; a number that is no time of ours stays one."""
+    return showing.moment(us) or f"{us} µs"
 
 
 def _elapsed_us(step: Step) -> int | None:
