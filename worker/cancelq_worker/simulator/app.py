@@ -23,6 +23,7 @@ from cancelq_worker.simulator.control import control_app
 from cancelq_worker.simulator.core import Core, Request
 from cancelq_worker.simulator.faults import JSON, Delivery, Reply
 from cancelq_worker.simulator.simulator import DEMO_KEY, DEMO_PASSPHRASE, DEMO_SECRET, DEMO_UID, Simulator
+from cancelq_worker.simulator.streams.session import Session
 from cancelq_worker.simulator.streams.wire import TRANSPORT, StreamProtocol, converse
 
 LOOPBACK = "127.0.0.1"
@@ -253,6 +254,21 @@ class RunningSimulator:
     def ws_url(self) -> str:
         """Where the streams are: append a venue's own path, as `/v2/ws/private`."""
         return f"ws{self.base_url.removeprefix('http')}"
+
+    async def subscribed(self, venue: str) -> None:
+        """Returns once a client is subscribed at the venue's private stream; at once if one is."""
+        hub, done = self.simulator.streams, asyncio.Event()
+
+        def look(session: Session) -> None:
+            if session.venue == venue:
+                done.set()
+
+        hub.joined.append(look)
+        try:
+            if not hub.has_subscribers(venue):
+                await done.wait()
+        finally:
+            hub.joined.remove(look)
 
 
 @asynccontextmanager

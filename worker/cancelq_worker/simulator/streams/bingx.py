@@ -134,7 +134,7 @@ class BingxSession(Session):
         elif self.account is None:
             self._answer(message, KEY_WRONG, "Incorrect listenKey")
         elif wanted == "sub":
-            self.topics.setdefault(TOPIC, self.core.now_us)
+            self.join(TOPIC)
             self._answer(message, OK, "SUCCESS")
         else:
             self.topics.pop(TOPIC, None)

@@ -145,7 +145,7 @@ class BitgetSession(Session):
             if topic is None:
                 self._error(NO_CHANNEL, _absent(arg))
             else:
-                self.topics.setdefault(topic, self.core.now_us)
+                self.join(topic)
                 self.say({"event": "subscribe", "arg": arg})
 
     def _unsubscribe(self, args: list[dict[str, Any]]) -> None:

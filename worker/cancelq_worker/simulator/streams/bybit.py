@@ -112,7 +112,7 @@ class BybitSession(Session):
             self._answer(message, success=False, ret_msg=refusal, op="subscribe")
             return
         for topic in topics:
-            self.topics.setdefault(topic, self.core.now_us)
+            self.join(topic)
         self._answer(message, success=True, ret_msg="", op="subscribe")
 
     # ---- pushes

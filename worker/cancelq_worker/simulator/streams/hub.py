@@ -3,7 +3,7 @@
 The hub watches the core only while somebody is connected, so streams that nobody uses cost nothing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -45,6 +45,8 @@ class Hub:
         self._venues = venues
         self._sessions: dict[int, Session] = {}
         self._numbered = 0
+        # Told of every subscription of every session.
+        self.joined: list[Callable[[Session], None]] = []
         self._totals = {"opened": 0, "dropped": 0, "logins_refused": 0, "pushed": 0, "lost": 0}
 
     @staticmethod
@@ -76,6 +78,7 @@ class Hub:
                 raise NoStreamError(f"no venue has a stream at {path.decode('latin-1')}")
         if not self._sessions:
             core.observers.append(self._told)
+        session.joined = self._joined
         self._sessions[session.number] = session
         self._totals["opened"] += 1
         session.start_timers()
@@ -126,6 +129,13 @@ class Hub:
     def _listen_keys(self) -> ListenKeys | None:
         venue = self._venues.get(bingx.NAME)
         return venue if isinstance(venue, ListenKeys) else None
+
+    def _joined(self, session: Session) -> None:
+        for watcher in list(self.joined):
+            watcher(session)
+
+    def has_subscribers(self, venue: str) -> bool:
+        return any(one.venue == venue and one.topics for one in self._sessions.values())
 
     # ---- pushes
 

@@ -6,7 +6,7 @@ is due later is left to it.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import orjson
@@ -54,6 +54,8 @@ class Session(ABC):
         self.logins_refused = 0
         # Topic, as the venue names it in its pushes, to the steady time of its subscription.
         self.topics: dict[str, int] = {}
+        # Told of every subscription, before its answer leaves.
+        self.joined: Callable[[Session], None] | None = None
         self.pushed = 0
         self.lost = 0
         self.is_open = True
@@ -69,6 +71,12 @@ class Session(ABC):
     @abstractmethod
     def _heard(self, text: str) -> None:
         """One message, at the time of the core's last tick."""
+
+    def join(self, topic: str) -> None:
+        """The topic is subscribed; from now on, unless it was before."""
+        self.topics.setdefault(topic, self.core.now_us)
+        if self.joined is not None:
+            self.joined(self)
 
     # ---- what goes out
 
