@@ -86,7 +86,6 @@ class _Stock:
         self._ended: list[tuple[int, int, bool]] = []
         self._asked_ns = 0
         self._filling: asyncio.Task[None] | None = None
-        self._busy = False
         self.held_ms = 0
 
     def left(self) -> int:
@@ -112,16 +111,18 @@ class _Stock:
     def ended(self, unit: int, at_ns: int, answered: bool) -> None:
         self._ended.append((unit, at_ns, answered))
 
-    def _refill(self) -> None:
+    def _refill(self) -> asyncio.Task[None]:
         if self._filling is None or self._filling.done():
-            self._filling = asyncio.ensure_future(self.fill())
+            self._filling = asyncio.ensure_future(self._fill())
+        return self._filling
 
     async def fill(self) -> None:
+        """Until the stock was filled once more."""
+        await asyncio.shield(self._refill())
+
+    async def _fill(self) -> None:
         """Reports what became of units and asks for as many as are missing or old. The old ones are of use until the
         new ones are here."""
-        if self._busy:
-            return
-        self._busy = True
         unused, self._unused = self._unused[:REPORT_MOST], self._unused[REPORT_MOST:]
         ended, self._ended = self._ended[:REPORT_MOST], self._ended[REPORT_MOST:]
         self._asked_ns = asked_ns = time.monotonic_ns()
@@ -136,8 +137,6 @@ class _Stock:
             if granted:
                 self._discard(old_ns)
             self._fresh += [(unit, asked_ns) for unit in range(first, first + granted)]
-        finally:
-            self._busy = False
 
     async def _ask(
         self,

@@ -21,7 +21,8 @@ from cancelq_worker.clocks import RemoteClock
 from cancelq_worker.egress import Egress
 from cancelq_worker.engine import Engine
 from cancelq_worker.http import Door
-from cancelq_worker.lane import LaneParts, LaneServer
+from cancelq_worker.lane import LaneServer
+from cancelq_worker.lane_parts import LaneParts
 from cancelq_worker.ledger import LanePlan, RedisLedger, connect
 from cancelq_worker.preflight import check_server
 from cancelq_worker.settings import Account, Settings

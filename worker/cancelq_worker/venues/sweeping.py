@@ -7,7 +7,7 @@ intent: an empty list or a missing symbol, which would cancel everything, cannot
 A sweep's progress stands in its notes under `sweep`:
   k      index of the list being read           at     that list's cursor
   open   orders that matched in this pass       todo   [{id, symbol, kind}] to be cancelled next (kind: if no `order`)
-  unsure orders of this pass whose age nobody can tell
+  unsure orders of this pass of which nobody can tell whether they are meant
   bulk   the class of the bulk call that comes next
   end    every list was read in this pass
 """
@@ -27,10 +27,10 @@ TODO_MOST: Final = 300  # orders of one list that are cancelled before it is rea
 @dataclass(frozen=True, slots=True)
 class OpenOrder:
     """An order as an open list shows it. `kind`: order, tpsl or stop, "" for one no intent can mean; `created_ms`:
-    the venue's own creation time, None if the row does not tell."""
+    the venue's own creation time; that and the client id are None where the row does not tell."""
 
     order_id: str
-    client_order_id: str
+    client_order_id: str | None
     symbol: str
     kind: str
     created_ms: int | None
@@ -165,12 +165,13 @@ def _meant(target: Target, row: OpenOrder) -> bool:
         return False
     if row.kind not in kinds(target):
         return False
-    return row.client_order_id.startswith(target.fields.get("client_prefix", ""))
+    return row.client_order_id is None or row.client_order_id.startswith(target.fields.get("client_prefix", ""))
 
 
 def _age(target: Target, row: OpenOrder) -> str:
-    """older, newer or unsure, by the venue's own creation time."""
-    if row.created_ms is None:
+    """older, newer or unsure, by the venue's own creation time. Unsure, too, where nobody can tell whether the order
+    is one of those meant."""
+    if row.created_ms is None or (row.client_order_id is None and "client_prefix" in target.fields):
         return "unsure"
     bound = target.fields.get("older_than_ms")
     if bound is not None and row.created_ms >= int(bound):

@@ -1,0 +1,225 @@
+"""CANCEL, JUDGE and CONFIRM of one call: from a batch with its permit to what is to be settled.
+
+What an answer means is the venue's to read and the judge's to decide; here they are put together, and the events
+are written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import structlog
+
+from cancelq.contract import Status
+from cancelq_worker import events
+from cancelq_worker.gate import Gate
+from cancelq_worker.http import Exchange, NoAnswer, NotSent
+from cancelq_worker.lane_parts import SEND_BY_MS, Call, LaneParts, Outcome
+from cancelq_worker.ledger import End, Move, PermitUse, Settlement
+from cancelq_worker.state import State, Work
+from cancelq_worker.venues.port import ABOUT_THE_CALL, Bucket, Reply, Stage, Target, Word
+from cancelq_worker.verdict import Finish, Moment, Silence, Verdict
+
+log = structlog.get_logger("cancelq.lane")
+
+OWN_SAMPLES = 5  # round trips of one's own before the fleet's fastest may be relied on
+
+
+class Carrier:
+    """Carries one lane's calls. `draining`: nothing is sent any more; `streamed`: the order stream is alive."""
+
+    def __init__(self, parts: LaneParts, gate: Gate) -> None:
+        self._p = parts
+        self._gate = gate
+        self._buckets: dict[str, Bucket] = {b.name: b for b in parts.venue.buckets}
+        self._paged = {kind for r in parts.venue.routes if r.downwards for kind in r.kinds}
+        self._samples: dict[str, int] = {}
+        self._log = log.bind(lane=str(parts.plan.lane))
+        self.draining = False
+        self.streamed = False
+
+    async def carry(self, call: Call) -> Outcome:
+        """One call, from its permit to what is to be settled of it."""
+        batch, route = call.batch, call.route
+        targets = [self._target(group[0], call) for group in call.groups]
+        request = self._p.venue.encode(route, targets)
+        if batch.fastest_us and self._samples.get(route.bucket, 0) < OWN_SAMPLES:
+            await asyncio.sleep(batch.fastest_us / 1e6)
+        left_s = SEND_BY_MS / 1000 - (time.monotonic_ns() - call.asked_ns) / 1e9
+        if left_s <= 0 or self.draining:
+            return self.given_back(call)
+        signed = self._p.venue.sign(request, self._p.venue_clock.now_us() // 1000)
+        door = self._p.cancel_door if batch.stage is Stage.CANCEL else self._p.look_door
+        sent_ns = time.monotonic_ns()
+        try:
+            exchange = await door.call(signed, connect_s=left_s, total_s=self._p.total_s)
+        except NotSent as error:
+            return self._not_sent(call, str(error))
+        except NoAnswer as error:
+            self._p.egress.ended(call.ticket, time.monotonic_ns(), answered=False)
+            return self._no_answer(call, sent_ns, str(error))
+        self._p.egress.ended(call.ticket, exchange.answered_ns, answered=True)
+        return self._answered(call, targets, exchange)
+
+    def _target(self, work: Work, call: Call) -> Target:
+        target = work.target
+        if target.scope in ("symbol", "account"):
+            clock = self._p.venue_clock
+            asked_us = clock.at_us(self._p.redis_clock.when_ns(int(work.record["queued_us"])))
+            # Entry ids and creation times are both whole milliseconds, rounded down.
+            doubt_us = clock.uncertainty_us + self._p.redis_clock.uncertainty_us
+            target.age_band_ms = ((asked_us - doubt_us) // 1000, (asked_us + 1_000 + doubt_us) // 1000 + 1)
+            target.may_cancel = bool(work.before.notes.get("may", 1))
+            target.may_bulk = work.before.attempts == 0
+        return target
+
+    def _answered(self, call: Call, targets: list[Target], exchange: Exchange) -> Outcome:
+        rtt_us = (exchange.answered_ns - exchange.sent_ns) // 1000
+        replies = self._p.venue.decode(call.route, targets, exchange.answer)
+        refused = any(r.word is Word.REFUSED for r in replies)
+        self._samples[call.route.bucket] = self._samples.get(call.route.bucket, 0) + 1
+        moment = self._moment(call, exchange.sent_ns, exchange.answered_ns)
+        verdicts = [
+            (work, self._judge(call, work, reply, moment))
+            for group, reply in zip(call.groups, replies, strict=True)
+            for work in group
+        ]
+        executed = not all(r.word in _NOT_EXECUTED for r in replies)
+        how, error = "r" if refused else "a", next((r.error for r in replies if r.error), "")
+        outcome = self._outcome(call, verdicts, how, rtt_us, exchange.answered_ns, executed, error)
+        outcome.settlement.holds = self._gate.holds(call, replies)
+        self._report(call, replies, rtt_us, exchange.answer.status)
+        return outcome
+
+    def _judge(self, call: Call, work: Work, reply: Reply, moment: Moment) -> Verdict:
+        taken = self._taken_state(call, work)
+        judge = self._p.judge.cancel if call.batch.stage is Stage.CANCEL else self._p.judge.look
+        return judge(work.before, taken, work.record, reply, moment)
+
+    def _taken_state(self, call: Call, work: Work) -> State:
+        batch = call.batch
+        return work.taken(
+            stage=batch.stage, batch_id=batch.id, route=batch.route, size=len(call.groups), taken_us=batch.taken_us
+        )
+
+    def _moment(self, call: Call, sent_ns: int, answered_ns: int | None) -> Moment:
+        steady_us = call.batch.steady_us + (time.monotonic_ns() - call.back_ns) // 1000
+        clock = self._p.redis_clock
+        answered_us = None if answered_ns is None else clock.at_us(answered_ns)
+        return Moment(steady_us, clock.at_us(sent_ns), answered_us, self.streamed)
+
+    def given_back(self, call: Call) -> Outcome:
+        """Too late to send, or draining: as if it had never been taken."""
+        self._p.egress.unuse(call.ticket)
+        moment = self._moment(call, call.back_ns, None)
+        verdicts = [(w, self._silent(call, w, Silence.NOT_SENT, moment)) for w in call.batch.works]
+        return self._outcome(call, verdicts, "u", 0, time.monotonic_ns(), False)
+
+    def _not_sent(self, call: Call, why: str) -> Outcome:
+        outcome = self.given_back(call)
+        outcome.settlement.holds = self._gate.unreachable(why)
+        return outcome
+
+    def _no_answer(self, call: Call, sent_ns: int, why: str) -> Outcome:
+        moment = self._moment(call, sent_ns, None)
+        verdicts = [(w, self._silent(call, w, Silence.NO_ANSWER, moment)) for w in call.batch.works]
+        self._log.warning("no readable answer", route=call.batch.route, orders=len(call.groups), why=why)
+        return self._outcome(call, verdicts, "n", 0, time.monotonic_ns(), True)
+
+    def _silent(self, call: Call, work: Work, why: Silence, moment: Moment) -> Verdict:
+        taken = self._taken_state(call, work)
+        return self._p.judge.silent(work.before, taken, work.record, call.batch.stage, why, moment)
+
+    # -- settle -----------------------------------------------------------------------------------------------------
+
+    def _outcome(
+        self,
+        call: Call,
+        verdicts: list[tuple[Work, Verdict]],
+        how: str,
+        rtt_us: int,
+        at_ns: int,
+        executed: bool,
+        error: str = "",
+    ) -> Outcome:
+        route = call.route
+        permit = PermitUse(
+            self._buckets[route.bucket],
+            call.units,
+            call.batch.id,
+            how,
+            rtt_us=rtt_us,
+            error=error if route.errors else None,
+        )
+        ended: dict[str, Finish] = {}
+        works = [self._settle(work, verdict, ended) for work, verdict in verdicts]
+        keys: tuple[str, ...] = ()
+        if call.batch.stage is Stage.CANCEL:
+            keys = tuple({k for w in call.batch.works for k in w.before.orders})
+        gap_us = self._p.venue.timing.gap_us
+        return Outcome(Settlement(permit, works, keys, executed, gap_us), at_ns, ended)
+
+    def _settle(self, work: Work, verdict: Verdict, ended: dict[str, Finish]) -> End | Move:
+        state = verdict.state
+        if isinstance(verdict, Finish):
+            event = self.event(
+                work, state, verdict.status, verdict.evidence, verdict.detail, verdict.reply, verdict.open_orders
+            )
+            orders = self.orders(work, state)
+            if verdict.known:
+                ended.update(dict.fromkeys(orders, verdict))
+            if verdict.status is Status.unresolved:
+                self._log.error("unresolved: a person must look", id=work.id, detail=verdict.detail)
+            return End(work, event, state.attempts > 0, verdict.known, orders)
+        tell = None
+        if verdict.tell:
+            tell = self.event(work, state, verdict.tell, "reply", verdict.detail, verdict.reply)
+        orders = self.orders(work, state)
+        new = orders[len(state.orders) :]
+        state.orders = orders
+        return Move(work, state, verdict.delay_us, tell, new, self._sort(work, state))
+
+    def _sort(self, work: Work, state: State) -> str:
+        """The order id a page of looks would reach it by."""
+        order_id = work.record.get("order_id") or state.notes.get("oid", "")
+        paged = state.stage is Stage.LOOK and state.look_class in self._paged
+        return str(order_id) if paged and str(order_id).isdigit() else ""
+
+    def orders(self, work: Work, state: State) -> tuple[str, ...]:
+        known = self._p.venue.order_keys(Target(work.record, state.notes))
+        new = [key for key in known if key not in state.orders]
+        return (*state.orders, *new) if new else state.orders
+
+    def event(
+        self,
+        work: Work,
+        state: State,
+        status: Status,
+        evidence: str,
+        detail: str,
+        reply: Reply | None = None,
+        open_orders: int | None = None,
+    ) -> dict[str, str]:
+        return events.event(
+            self._p.plan.lane, work.id, work.record, state, status, evidence, detail,
+            worker=self._p.worker, endpoint=self._p.venue.endpoint(state.route), reply=reply, open_orders=open_orders,
+        )  # fmt: skip
+
+    def _report(self, call: Call, replies: list[Reply], rtt_us: int, status: int) -> None:
+        words: dict[str, int] = {}
+        for reply in replies:
+            words[reply.word.value] = words.get(reply.word.value, 0) + 1
+        self._log.debug(
+            "call",
+            route=call.batch.route,
+            batch=call.batch.id,
+            orders=len(call.groups),
+            rtt_us=rtt_us,
+            http=status,
+            **words,
+        )
+
+
+#: Words after which the venue has surely not touched the order: no gap is owed to it.
+_NOT_EXECUTED = ABOUT_THE_CALL | {Word.SPLIT}

@@ -1,0 +1,144 @@
+"""What closes a lane for the whole fleet, and what opens it again: limits, keys, clocks, a venue out of reach."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Coroutine
+
+import structlog
+
+from cancelq_worker.http import Door, Exchange, NoAnswer, NotSent
+from cancelq_worker.lane_parts import Call, LaneParts
+from cancelq_worker.ledger import Hold
+from cancelq_worker.venues.port import Answer, Reply, Request, Signed, Word
+
+log = structlog.get_logger("cancelq.lane")
+
+CLOCK_MENDED_NS = 300_000_000  # calls taken sooner after a clock fault were perhaps signed by the old clock
+Spawn = Callable[[Coroutine[object, object, None]], None]
+
+
+class Gate:
+    """One lane's holds, and the calls that no route makes."""
+
+    def __init__(self, parts: LaneParts, spawn: Spawn) -> None:
+        self._p = parts
+        self._spawn = spawn
+        self._refusals: dict[str, tuple[int, int]] = {}
+        self._clock_fault_ns = 0
+        self._log = log.bind(lane=str(parts.plan.lane))
+
+    def holds(self, call: Call, replies: list[Reply]) -> list[Hold]:
+        """What the answer closes, for the whole fleet."""
+        for reply in replies:
+            said = f"{reply.code} {reply.text}".strip()[:160]
+            if reply.word is Word.REFUSED:
+                nth = self._count(call.route.bucket)
+                for_us = self._asked_to_wait_us(reply) or min(300_000_000, 1_000_000 * 2 ** max(0, min(nth - 1, 9)))
+                if reply.whole_address:
+                    self._spawn(self._p.egress.hold(for_us // 1000, said))
+                self._log.warning("over the venue's limit", bucket=call.route.bucket, held_ms=for_us // 1000, said=said)
+                return [Hold("*" if reply.whole_address else call.route.bucket, "rate", for_us, said)]
+            if reply.word is Word.ACCOUNT:
+                return [self._auth_hold(said)]
+            if reply.word is Word.CLOCK:
+                return self._clock_fault(said, call.back_ns)
+        return []
+
+    def unreachable(self, why: str) -> list[Hold]:
+        """The venue could not be reached: nobody learns it twice."""
+        if why == "PoolTimeout":  # this process was too slow for its own connections; the venue is not at fault
+            return []
+        for_us = min(5_000_000, 250_000 * 2 ** min(self._count("unreachable"), 6))
+        self._log.warning("the venue could not be reached", why=why, held_ms=for_us // 1000)
+        return [Hold("*", "unreachable", for_us, "the venue could not be reached")]
+
+    def _count(self, what: str) -> int:
+        """How often in a row something went wrong within ten seconds of the last time."""
+        now_ns = time.monotonic_ns()
+        count, last_ns = self._refusals.get(what, (0, 0))
+        count = count + 1 if now_ns - last_ns < 10_000_000_000 else 0
+        self._refusals[what] = (count, now_ns)
+        return count
+
+    def _asked_to_wait_us(self, reply: Reply) -> int:
+        """For how long the venue wants no call, 0 if it does not say; at most a day."""
+        wait_us = reply.retry_us
+        if reply.retry_at_ms:
+            wait_us = max(wait_us, reply.retry_at_ms * 1000 - self._p.venue_clock.now_us())
+        return min(max(wait_us, 0), 86_400_000_000)
+
+    def _auth_hold(self, said: str) -> Hold:
+        self._log.error("the venue refuses the key or the account: the lane is held, its intents are kept", said=said)
+        return Hold("*", "auth", -1, f"{said}; mend it, then: cancelq resume {self._p.plan.lane}")
+
+    def _clock_fault(self, said: str, taken_ns: int) -> list[Hold]:
+        """Once: correct the clock and try again. Again within a minute, signed after the correction: it is not the
+        clock."""
+        now_ns = time.monotonic_ns()
+        if taken_ns < self._clock_fault_ns + CLOCK_MENDED_NS:
+            return [Hold("*", "clock", 300_000, said)]
+        if self._clock_fault_ns and now_ns - self._clock_fault_ns < 60_000_000_000:
+            return [self._auth_hold(said)]
+        self._clock_fault_ns = now_ns
+        self._p.venue_clock.forget()
+        self._log.warning("the venue refused our time stamp: correcting the clock", said=said)
+        self._spawn(self.read_venue_time())
+        return [Hold("*", "clock", 300_000, said)]
+
+    async def read_venue_time(self) -> None:
+        """Learns the venue's clock, and keeps a connection of each door warm by the way. A venue that does not
+        tell leaves what was known."""
+        for door in (self._p.cancel_door, self._p.look_door):
+            try:
+                exchange = await self._aside(door, Signed(self._p.venue.time_request(), {}), total_s=1.5)
+            except (NotSent, NoAnswer) as error:
+                self._log.info("the venue's time could not be read", why=str(error))
+                return
+            told_ms = self._p.venue.read_time(exchange.answer)
+            if told_ms is not None:
+                self._p.venue_clock.learn(exchange.sent_ns, exchange.answered_ns, told_ms * 1000)
+
+    async def call_aside(self, request: Request) -> Answer:
+        """One signed call for the order stream. Raises NotSent, NoAnswer."""
+        signed = self._p.venue.sign(request, self._p.venue_clock.now_us() // 1000)
+        return (await self._aside(self._p.look_door, signed, total_s=self._p.total_s)).answer
+
+    async def _aside(self, door: Door, signed: Signed, *, total_s: float) -> Exchange:
+        """A call that no route makes: it has no permit, but counts for our address. Raises NotSent, NoAnswer."""
+        egress, address = self._p.egress, self._p.venue.other_address
+        if egress.left(address) < 1:
+            await egress.fill()
+        if egress.left(address) < 1:
+            raise NotSent("the address has no calls left for now")
+        ticket = egress.use(address)
+        try:
+            exchange = await door.call(signed, connect_s=1.0, total_s=total_s)
+        except NotSent:
+            egress.unuse(ticket)
+            raise
+        except NoAnswer:
+            egress.ended(ticket, time.monotonic_ns(), answered=False)
+            raise
+        egress.ended(ticket, exchange.answered_ns, answered=True)
+        return exchange
+
+    async def probe(self) -> None:
+        """An operator wants the lane resumed: one harmless signed read shows whether the key works again."""
+        if not await self._p.ledger.take_probe():
+            return
+        request = self._p.venue.probe_request()
+        await self.read_venue_time()
+        signed = self._p.venue.sign(request, self._p.venue_clock.now_us() // 1000)
+        try:
+            exchange = await self._aside(self._p.look_door, signed, total_s=self._p.total_s)
+        except (NotSent, NoAnswer) as error:
+            self._log.error("the lane stays held: the venue did not answer", why=str(error))
+            return
+        reply = self._p.venue.read_probe(exchange.answer)
+        if reply.word is Word.OPEN:
+            self._clock_fault_ns = 0
+            await self._p.ledger.lift("auth")
+            self._log.info("the key works: the lane is open")
+        else:
+            self._log.error("the lane stays held: the key was refused again", code=reply.code, said=reply.text)

@@ -1,0 +1,95 @@
+"""What a lane is made of, and what its calls leave behind."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass, field
+
+from cancelq_worker.clocks import RemoteClock
+from cancelq_worker.egress import Egress, Ticket
+from cancelq_worker.http import Door
+from cancelq_worker.ledger import Batch, LanePlan, Ledger, Settlement
+from cancelq_worker.state import Work
+from cancelq_worker.venues.port import Route, Venue
+from cancelq_worker.verdict import Finish, Judge
+
+SEND_BY_MS = 500  # a call that has not left by then gives its permit back
+MARGIN_MS = 2_000  # between the longest call and the end of its lease
+
+
+@dataclass(frozen=True, slots=True)
+class LaneParts:
+    """What a lane is made of."""
+
+    plan: LanePlan
+    ledger: Ledger
+    venue: Venue
+    judge: Judge
+    cancel_door: Door
+    look_door: Door
+    venue_clock: RemoteClock
+    redis_clock: RemoteClock
+    egress: Egress
+    worker: str
+    tag: str  # short and unique to this process: batch ids begin with it
+    ws_url: str | None = None
+    tls: ssl.SSLContext | None = None
+
+    @property
+    def total_s(self) -> float:
+        """The longest a call may take, so that its lease outlives it."""
+        return (self.plan.lease_us // 1000 - SEND_BY_MS - MARGIN_MS) / 1000
+
+
+@dataclass(slots=True)
+class Outcome:
+    """A call's settlement, waiting for its round. `answered_ns`: when the venue answered or was given up."""
+
+    settlement: Settlement
+    answered_ns: int
+    ended: dict[str, Finish] = field(default_factory=dict)
+    tries: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A batch on its way: its intents by order, when it was asked for and when it was granted."""
+
+    batch: Batch
+    route: Route
+    groups: list[list[Work]]
+    ticket: Ticket
+    asked_ns: int
+    back_ns: int
+
+    @property
+    def units(self) -> int:
+        """What the call costs in its bucket, as take.lua reckoned it."""
+        route = self.route
+        if route.by_class:
+            counted = self.batch.works[0].before.cancel_class.rpartition(":")[2]
+            return int(counted) if counted.isdigit() else 1
+        return route.per_call + route.per_order * len(self.groups)
+
+    @classmethod
+    def of(cls, batch: Batch, route: Route, ticket: Ticket, asked_ns: int, back_ns: int) -> Call:
+        """The call that carries a batch. Intents that name one order travel as one item."""
+        return cls(batch, route, _by_order(batch.works), ticket, asked_ns, back_ns)
+
+
+def _by_order(works: list[Work]) -> list[list[Work]]:
+    """Intents that name one order travel as one item."""
+    groups: list[list[Work]] = []
+    at: dict[str, list[Work]] = {}
+    for work in works:
+        orders = work.before.orders
+        group: list[Work] | None = None
+        for key in orders:
+            group = group or at.get(key)
+        if group is None:
+            group = []
+            groups.append(group)
+        group.append(work)
+        for key in orders:
+            at[key] = group
+    return groups
