@@ -287,6 +287,21 @@ async def test_orders_with_a_trigger_have_a_channel_of_their_own(
     assert [(await member.hears())["data"][0]["status"] for _ in range(2)] == ["live", "cancelled"]
 
 
+async def test_a_cancel_that_a_fill_beats_is_told_as_the_fill_alone(
+    server: RunningSimulator, clock: ManualClock, member: BitgetClient
+) -> None:
+    server.simulator.configure({"cancel_delay_ms": 100, "race_fill": 1.0})
+    await member.subscribe()
+    order_id = place(server)
+    core = server.simulator.core
+    book = core.book("bitget", "1000")
+    core.cancel(book, book.by_id[order_id], core.log("bitget", "cancel-order", "POST", "127.0.0.1"))
+    clock.advance(ms=100)
+    server.simulator.tick()
+    assert [(await member.hears())["data"][0]["status"] for _ in range(2)] == ["live", "filled"]
+    await member.quiet()
+
+
 # ---- the connection
 
 

@@ -1,6 +1,7 @@
 """What can go wrong on the simulated order streams, and that they run on a clock of either kind, in either loop."""
 
 import asyncio
+import json
 import random
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -10,6 +11,8 @@ import httpx
 import orjson
 import pytest
 import uvloop
+from hypothesis import given
+from hypothesis import strategies as st
 from websockets.exceptions import ConnectionClosed
 
 from cancelq_worker.simulator import (
@@ -210,6 +213,7 @@ async def test_the_report_lists_who_is_connected(
                 "ip": "127.0.0.1",
                 "opened_us": NOW_MS * 1000,
                 "topics": ["orders/default"],
+                "logins": 1,
                 "logins_refused": 0,
                 "pushed": 1,
                 "lost": 0,
@@ -221,6 +225,7 @@ async def test_the_report_lists_who_is_connected(
                 "ip": "127.0.0.1",
                 "opened_us": NOW_MS * 1000,
                 "topics": [],
+                "logins": 0,
                 "logins_refused": 1,
                 "pushed": 0,
                 "lost": 0,
@@ -228,6 +233,7 @@ async def test_the_report_lists_who_is_connected(
         ],
         "opened": 2,
         "dropped": 0,
+        "logins": 1,
         "logins_refused": 1,
         "pushed": 1,
         "lost": 0,
@@ -272,6 +278,13 @@ async def test_a_server_that_stops_breaks_its_streams() -> None:
             client = await outlasting.enter_async_context(bitget_client(server))
             await client.quiet()
         assert await client.closed() is None
+
+
+async def test_a_handshake_that_is_none_is_refused(server: RunningSimulator, control: httpx.AsyncClient) -> None:
+    upgrade = {"Connection": "Upgrade", "Upgrade": "websocket"}
+    refused = await control.get(f"{server.base_url}/v2/ws/private", headers=upgrade)
+    assert refused.status_code == 400
+    assert server.simulator.streams.report()["opened"] == 0
 
 
 # ---- clocks and loops
@@ -372,3 +385,40 @@ def test_without_any_loop_a_session_lives_on_virtual_time(clock: ManualClock) ->
     assert line.ended == "no ping"
     simulator.streams.leave(session)
     assert simulator.streams.report()["streams"] == []
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+OPS = ("login", "auth", "subscribe", "unsubscribe", "ping", "sub")
+NAMES = ("op", "args", "req_id", "reqType", "dataType", "id", "ping", "pong")
+REQUESTS = st.dictionaries(st.sampled_from(NAMES), JSON | st.sampled_from(OPS), max_size=5)
+CLAIMS = st.dictionaries(st.sampled_from(("apiKey", "passphrase", "timestamp", "sign")), JSON | st.just("sim-key"))
+LOGINS = st.builds(lambda args: {"op": "login", "args": [args]}, CLAIMS)
+SUBSCRIPTIONS = st.builds(
+    lambda args: {"op": "subscribe", "args": args},
+    st.lists(
+        st.dictionaries(st.sampled_from(("instType", "channel", "instId")), JSON | st.sampled_from(("SPOT", "orders"))),
+        max_size=2,
+    ),
+)
+MESSAGES = st.text() | st.binary() | st.builds(json.dumps, JSON | REQUESTS | LOGINS | SUBSCRIPTIONS)
+
+
+@pytest.mark.parametrize("path", [b"/v2/ws/private", b"/v5/private", b"/market"])
+@given(query=st.text(), messages=st.lists(MESSAGES, max_size=8), logged_in=st.booleans())
+def test_nothing_a_client_says_upsets_a_session(
+    path: bytes, query: str, messages: list[Frame], logged_in: bool
+) -> None:
+    simulator = Simulator()
+    line = Memory()
+    session = simulator.streams.open(path, query, "127.0.0.1", line)
+    if logged_in:
+        session.admit(Account(session.venue, "sim-key", "s", "p", uid="1000"))
+    for message in messages:
+        told = len(line.sent)
+        session.received(message)
+        assert len(line.sent) <= told + 3
+    assert session.logins <= int(logged_in)

@@ -233,8 +233,10 @@ class _Alarm:
             self._timer = self._loop.call_later(max(SHORTEST_ALARM_S, left_us / 1e6), self._ring)
 
     def _ring(self) -> None:
-        self._core.tick()
-        self._set()
+        try:
+            self._core.tick()
+        finally:
+            self._set()
 
 
 class RunningSimulator:
@@ -352,6 +354,7 @@ def _greeting(running: RunningSimulator) -> str:
             f"  orders    curl -s {url}/sim/orders -d '{{\"count\": 100}}'",
             f'  trouble   curl -s {url}/sim/faults -d \'{{"kind": "execute_and_drop"}}\'',
             f"  slowness  curl -s {url}/sim/settings -d '{{\"latency_before_ms\": [20, 60]}}'",
+            f"  streams   {running.ws_url}/v2/ws/private   {running.ws_url}/v5/private   {running.ws_url}/market",
             f"  truth     curl -s {url}/sim/truth     calls  curl -s {url}/sim/calls",
             f"  rates     curl -s {url}/sim/rates",
             "",

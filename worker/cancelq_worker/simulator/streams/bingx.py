@@ -6,7 +6,7 @@ listen key is none, and for how long it puts up with a silent client, is not doc
 
 import gzip
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any, Protocol, runtime_checkable
 from urllib.parse import parse_qs
@@ -67,8 +67,8 @@ class BingxSession(Session):
         self._rows = Rows(core)
         self._keys = keys
         self._listen_key = parse_qs(query).get("listenKey", [""])[0]
-        self._owner()
-        self.logins_refused = int(bool(self._listen_key) and self.account is None)
+        if self._listen_key:
+            self.admit(None if core.settings.stream_refuse_logins else self._owner())
 
     def start_timers(self) -> None:
         super().start_timers()
@@ -77,7 +77,7 @@ class BingxSession(Session):
 
     def _ping(self, at_us: int) -> None:
         def ring(now_us: int) -> None:
-            if self.is_open and self._owner():
+            if self.is_open and not self._expired():
                 self._beat()
                 self._ping(now_us)
 
@@ -87,23 +87,22 @@ class BingxSession(Session):
         if self.core.settings.bingx_stream_ping == "text":
             self.say("Ping")
             return
-        now = datetime.fromtimestamp(self.core.venue_us() / 1e6, UTC).astimezone(VENUE_ZONE)
-        stamp = f"{now:%Y-%m-%dT%H:%M:%S}.{now.microsecond // 1000:03d}+0800"
+        seconds, millis = divmod(self.core.venue_us() // 1000, 1000)
+        stamp = f"{datetime.fromtimestamp(seconds, VENUE_ZONE):%Y-%m-%dT%H:%M:%S}.{millis:03d}+0800"
         self.say({"ping": f"{self.core.rng.getrandbits(128):032x}", "time": stamp})
 
-    def _owner(self) -> bool:
-        """Whether the listen key still opens the stream; if it did and no longer does, the client is told and the
-        connection ends.
+    def _owner(self) -> Account | None:
+        return None if self._keys is None else self._keys.owner_of(self._listen_key)
+
+    def _expired(self) -> bool:
+        """Whether the listen key opened the stream and no longer does: then the client is told, and the connection
+        ends.
         """
-        before = self.account
-        if self._keys is not None and self._listen_key:
-            refuse_new = before is None and self.core.settings.stream_refuse_logins
-            self.account = None if refuse_new else self._keys.owner_of(self._listen_key)
-        if before is not None and self.account is None:
-            now_ms = self.core.venue_us() // 1000
-            self.say({"e": "listenKeyExpired", "E": now_ms, "listenKey": self._listen_key})
-            self.close(NORMAL, "listen key expired")
-        return before is None or self.account is not None
+        if self.account is None or self._owner() is not None:
+            return False
+        self.say({"e": "listenKeyExpired", "E": self.core.venue_us() // 1000, "listenKey": self._listen_key})
+        self.close(NORMAL, "listen key expired")
+        return True
 
     def framed(self, message: Any) -> Frame:
         raw = message.encode() if isinstance(message, str) else orjson.dumps(message)
@@ -123,7 +122,7 @@ class BingxSession(Session):
             self.heard_us = self.core.now_us
         elif "ping" in message:
             self.say({"pong": message["ping"], "time": message.get("time", "")})
-        elif self._owner():
+        elif not self._expired():
             self._subscription(message)
 
     def _subscription(self, message: dict[str, Any]) -> None:

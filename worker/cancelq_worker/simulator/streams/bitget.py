@@ -99,10 +99,10 @@ class BitgetSession(Session):
     def _login(self, args: list[dict[str, Any]]) -> None:
         found = self._proven(args[0]) if args else PARAMETER_WRONG
         if isinstance(found, Account):
-            self.account = found
+            self.admit(found)
             self.say({"event": "login", "code": 0})
             return
-        self.logins_refused += 1
+        self.admit(None)
         self._error(found)
         if self.core.settings.bitget_stream_hangs_up:
             self.close(POLICY, TEXTS[found])

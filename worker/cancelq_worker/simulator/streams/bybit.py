@@ -83,12 +83,8 @@ class BybitSession(Session):
     # ---- login
 
     def _login(self, message: dict[str, Any]) -> None:
-        self.account = self._proven(message.get("args"))
-        if self.account is None:
-            self.logins_refused += 1
-            self._answer(message, success=False, ret_msg=LOGIN_REFUSED, op="auth")
-        else:
-            self._answer(message, success=True, ret_msg="", op="auth")
+        proven = self.admit(self._proven(message.get("args")))
+        self._answer(message, success=proven, ret_msg="" if proven else LOGIN_REFUSED, op="auth")
 
     def _proven(self, args: Any) -> Account | None:
         """`expires` has to be later than the venue's clock; it may be a number or its digits."""

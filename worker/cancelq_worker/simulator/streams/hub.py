@@ -25,6 +25,8 @@ GARBAGE: tuple[Frame, ...] = (
     "<html><body><h1>502 Bad Gateway</h1></body></html>",
     "",
 )
+# What each session counts for itself.
+COUNTS = ("logins", "logins_refused", "pushed", "lost")
 # Of no account: it has the digits of a real id.
 NOBODYS_ORDER = 999_999_999_999_999_999
 
@@ -47,7 +49,7 @@ class Hub:
         self._numbered = 0
         # Told of every subscription of every session.
         self.joined: list[Callable[[Session], None]] = []
-        self._totals = {"opened": 0, "dropped": 0, "logins_refused": 0, "pushed": 0, "lost": 0}
+        self._totals = {"opened": 0, "dropped": 0, "logins": 0, "logins_refused": 0, "pushed": 0, "lost": 0}
 
     @staticmethod
     def rules() -> dict[str, Rule]:
@@ -89,7 +91,7 @@ class Hub:
         session.ended()
         if self._sessions.pop(session.number, None) is None:
             return
-        for name in ("logins_refused", "pushed", "lost"):
+        for name in COUNTS:
             self._totals[name] += getattr(session, name)
         if not self._sessions:
             self._core.observers.remove(self._told)
@@ -109,13 +111,16 @@ class Hub:
         """
         self._totals = dict.fromkeys(self._totals, 0)
         for session in self._sessions.values():
-            session.pushed = session.lost = session.logins_refused = 0
+            session.pushed = session.lost = session.logins = session.logins_refused = 0
             session.start_timers()
 
     def report(self) -> dict[str, Any]:
         """The connections that are open, oldest first, and counts over all there were."""
         sessions = self._sessions.values()
-        totals = {name: count + sum(getattr(one, name, 0) for one in sessions) for name, count in self._totals.items()}
+        totals = {
+            name: count + (sum(getattr(one, name) for one in sessions) if name in COUNTS else 0)
+            for name, count in self._totals.items()
+        }
         return {"streams": [_entry(one) for one in sessions], **totals}
 
     def _admit(self, bucket: str, ip: str) -> None:
@@ -199,6 +204,7 @@ def _entry(session: Session) -> dict[str, Any]:
         "ip": session.ip,
         "opened_us": session.opened_us,
         "topics": list(session.topics),
+        "logins": session.logins,
         "logins_refused": session.logins_refused,
         "pushed": session.pushed,
         "lost": session.lost,

@@ -51,6 +51,7 @@ class Session(ABC):
         self.query = query
         self.opened_us = core.wall_us
         self.account: Account | None = None
+        self.logins = 0
         self.logins_refused = 0
         # Topic, as the venue names it in its pushes, to the steady time of its subscription.
         self.topics: dict[str, int] = {}
@@ -71,6 +72,15 @@ class Session(ABC):
     @abstractmethod
     def _heard(self, text: str) -> None:
         """One message, at the time of the core's last tick."""
+
+    def admit(self, account: Account | None) -> bool:
+        """The outcome of a login: the account whose it is, or None if it proved nothing."""
+        self.account = account
+        if account is None:
+            self.logins_refused += 1
+        else:
+            self.logins += 1
+        return account is not None
 
     def join(self, topic: str) -> None:
         """The topic is subscribed; from now on, unless it was before."""
