@@ -105,6 +105,12 @@ class TestWhatBelongsTogether:
         assert (await trace(redis, MAIN, "9-0")).steps == []
         assert (await trace(redis, MAIN, f"{2**64}-0")).steps == []
 
+    async def test_a_target_is_an_id_and_not_an_entry_of_another_id(self, redis: aioredis.Redis) -> None:
+        await fill(
+            redis, [{"id": "b", "symbol": "X", "order_id": "1"}, {"id": "r", "scope": "revoke", "target": "1-0"}]
+        )
+        assert ids(await trace(redis, MAIN, "r")) == {"r"}
+
     async def test_a_limit_of_age_spares_what_is_older_but_not_a_known_entry(self, redis: aioredis.Redis) -> None:
         await fill(redis, [{"symbol": "X", "order_id": "7"}], [ended("1-0", order_id="7")])
         assert ids(await trace(redis, MAIN, "7")) == {"1-0"}
@@ -129,6 +135,10 @@ class TestReading:
             passes = sum(1 for entries in read if entries <= 100)
             assert passes <= 3
             assert not found.cut
+
+    async def test_what_is_learnt_on_the_way_back_is_looked_for_on_the_way_forth(self, redis: aioredis.Redis) -> None:
+        await fill(redis, [], [ended("y", order_id="7"), ended("m", order_id="7"), ended("x", origin="y")])
+        assert ids(await trace(redis, MAIN, "x", page=1)) == {"x", "y", "m"}
 
     async def test_what_is_learnt_in_results_is_looked_for_in_the_whole_inbox(self, redis: aioredis.Redis) -> None:
         asked = [{"id": "early", "symbol": "X", "order_id": "7"}, *[{"symbol": "X", "order_id": "1"}] * 40]

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from cancelq import Event, Lane, Status
 from cancelq_worker.cli import story
+from cancelq_worker.cli.tracing import ProgressLine
 from cancelq_worker.steps import Asked, Call, Kind, Step, Unreadable, Waiting
 
 MAIN = Lane("bitget", "main")
@@ -104,7 +105,7 @@ def test_what_is_open_says_why_it_waits(waiting: Waiting, line: str) -> None:
     [
         ([a_step(Kind.queued, ASKED), a_step(Kind.open, Waiting("queued", "cancel"))], "open: queued, to be sent"),
         ([a_step(Kind.queued, ASKED), a_step(Kind.open, Waiting("queued", "look"))], "open: queued, to be confirmed"),
-        ([a_step(Kind.queued, ASKED), a_step(Kind.open, Waiting("gone"))], "no outcome among the results left"),
+        ([a_step(Kind.queued, ASKED), a_step(Kind.open, Waiting("gone"))], "no outcome among the results read"),
         (
             [*LIFE, a_step(Kind.open, Waiting("not admitted"))],
             "cancelled after 412.0 ms; asked again, not admitted yet",
@@ -147,6 +148,18 @@ def test_no_text_breaks_the_table_or_the_terminal(width: int, text: str, name: s
         told = json.loads(story.as_json(step))
         assert told["at_us"] == step.at_us
         assert told["step"] == step.kind
+
+
+@pytest.mark.parametrize(
+    ("terminal", "patience_s", "told"), [(True, 0.0, True), (True, 3600.0, False), (False, 0.0, False)]
+)
+def test_how_far_it_is_is_told_on_a_terminal_if_it_takes_long(terminal: bool, patience_s: float, told: bool) -> None:
+    stream = io.StringIO()
+    with ProgressLine(Console(file=stream, force_terminal=terminal, width=80), patience_s) as line:
+        for read in (1000, 2000):
+            line.tell("bitget:main results", read, 5000)
+    assert ("reading bitget:main results" in stream.getvalue()) is told
+    assert bool(stream.getvalue()) is told
 
 
 def test_a_long_value_is_cut_for_people_and_whole_for_programs() -> None:

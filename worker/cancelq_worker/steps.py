@@ -67,7 +67,7 @@ class Waiting:
 
     where         `not admitted`: no worker has read it yet; `timed`: until `not_before_ms`; `queued`; `in hand`: a
                   worker holds it; `revocation`: waits to withdraw another; `unreadable`: its state cannot be read;
-                  `gone`: neither open nor among the results that are left
+                  `gone`: neither open nor ended by the results that were read
     stage         `cancel` or `look`
     position      its place in `queue`, from 1, of `queue_length`
     due_in_us     until it may be taken; 0 if it may be

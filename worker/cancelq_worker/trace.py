@@ -33,7 +33,7 @@ PASSES_MOST = 40
 TAIL_READS = 5
 # Longer than any id that is accepted.
 _NAME_MOST = 64
-GONE = "not open any more, and its outcome is not among the results that are left"
+GONE = "not open any more, and its outcome is not among the results that were read"
 _ENTRY_ID = re.compile(r"([0-9]{1,20})-([0-9]{1,20})")
 _MOST_64_BITS = 2**64 - 1
 
@@ -353,7 +353,7 @@ class _Search:
         }
         for id_ in ahead - states.keys():
             still_open[id_] = Open(await place.of_unread())
-        for id_ in gone - still_open.keys():
+        for id_ in gone & self._unended() - still_open.keys():
             still_open[id_] = Open(Waiting("gone", detail=GONE))
         return still_open
 

@@ -96,7 +96,7 @@ class _Life:
                 self.became += "; asked again, not admitted yet"
             case Waiting(where) as waiting:
                 stage = f", to be {_STAGES[waiting.stage]}" if waiting.stage and where == "queued" else ""
-                self.became = f"open: {where}{stage}" if where != "gone" else "no outcome among the results left"
+                self.became = f"open: {where}{stage}" if where != "gone" else "no outcome among the results read"
                 self.colour = _COLOUR_OPEN
             case Unreadable(_, fields) if dict(fields).get("final") == "1":
                 self.became = "ended, in words this version cannot read"

@@ -59,7 +59,7 @@ class Tracing:
     async def _traces(self, url: str, younger_than_ms: int | None) -> list[Trace]:
         redis = reader(url)
         try:
-            with _ProgressLine() as line:
+            with ProgressLine(Console(stderr=True)) as line:
                 return [
                     await trace(redis, lane, self._word, younger_than_ms=younger_than_ms, progress=line.tell)
                     for lane in await self._lanes(redis)
@@ -100,12 +100,12 @@ class Tracing:
         )
 
 
-class _ProgressLine:
-    """A line on stderr that tells how far the reading is; only on a terminal, and only if it takes long."""
+class ProgressLine:
+    """A line that tells how far the reading is; only on a terminal, and only if it takes longer than `patience_s`."""
 
-    def __init__(self) -> None:
-        console = Console(stderr=True)
+    def __init__(self, console: Console, patience_s: float = PATIENCE_S) -> None:
         self._wanted = console.is_terminal
+        self._patience_s = patience_s
         self._begun_s = time.monotonic()
         self._task: TaskID | None = None
         self._bar = Progress(
@@ -117,7 +117,7 @@ class _ProgressLine:
             transient=True,
         )
 
-    def __enter__(self) -> _ProgressLine:
+    def __enter__(self) -> ProgressLine:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -125,8 +125,9 @@ class _ProgressLine:
             self._bar.stop()
 
     def tell(self, stream: str, read: int, most: int) -> None:
+        """As `trace` calls it."""
         if self._task is None:
-            if not self._wanted or time.monotonic() - self._begun_s < PATIENCE_S:
+            if not self._wanted or time.monotonic() - self._begun_s < self._patience_s:
                 return
             self._task = self._bar.add_task(stream)
             self._bar.start()
