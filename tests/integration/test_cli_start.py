@@ -12,9 +12,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from cancelq import VENUES
 from cancelq_worker.embedded import free_port
-from cancelq_worker.venues.registry import VENUES as SERVED
 
 pytestmark = pytest.mark.one_server
 
@@ -119,18 +117,6 @@ def test_a_worker_starts_without_rq_s_server_if_that_is_another(started: list[St
     worker.expect('"watching lane"')
     assert worker.end(signal.SIGTERM) == 0
     assert "canary" not in worker.seen
-
-
-def test_a_venue_this_version_does_not_serve_exits_78(started: list[Started], redis_url: str) -> None:
-    unserved = sorted(set(VENUES) - set(SERVED))
-    if not unserved:
-        pytest.skip("every venue of the contract is served")
-    account = f"CANCELQ_ACCOUNTS__{unserved[0].upper()}__A__"
-    keys = {f"{account}API_KEY": "k", f"{account}API_SECRET": "s", f"{account}PASSPHRASE": "p"}
-    worker = Started("worker", env={**keys, "CANCELQ_REDIS_URL": redis_url})
-    started.append(worker)
-    worker.expect(f"error: this version does not serve {unserved[0]}")
-    assert worker.process.wait(PATIENCE_S) == 78
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -33,6 +33,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from cancelq.contract import VENUES, Lane
 from cancelq.errors import LaneError
 from cancelq_worker.settings_origin import PREFIX, Origin, SettingsError
+from cancelq_worker.venues.kind import Place
+from cancelq_worker.venues.registry import KINDS
 
 __all__ = ["Account", "Settings", "SettingsError", "without_credentials"]
 
@@ -45,50 +47,6 @@ REDIS_SCHEMES = (
     "redis+cluster",
     "rediss+cluster",
 )
-
-
-class Place(BaseModel):
-    """Where a venue is reached when an account does not say otherwise."""
-
-    model_config = ConfigDict(frozen=True)
-
-    base_url: str
-    ws_url: str | None
-    demo_base_url: str | None
-    demo_ws_url: str | None
-    testnet_base_url: str | None = None
-    testnet_ws_url: str | None = None
-    batch_most: int
-    needs_passphrase: bool = False
-
-
-# Bitget's demo is the same host with demo keys and a header; BingX has no spot demo that its papers describe.
-PLACES: Mapping[str, Place] = {
-    "bitget": Place(
-        base_url="https://api.bitget.com",
-        ws_url="wss://ws.bitget.com/v2/ws/private",
-        demo_base_url="https://api.bitget.com",
-        demo_ws_url="wss://wspap.bitget.com/v2/ws/private",
-        batch_most=50,
-        needs_passphrase=True,
-    ),
-    "bybit": Place(
-        base_url="https://api.bybit.com",
-        ws_url="wss://stream.bybit.com/v5/private",
-        demo_base_url="https://api-demo.bybit.com",
-        demo_ws_url="wss://stream-demo.bybit.com/v5/private",
-        testnet_base_url="https://api-testnet.bybit.com",
-        testnet_ws_url="wss://stream-testnet.bybit.com/v5/private",
-        batch_most=10,
-    ),
-    "bingx": Place(
-        base_url="https://open-api.bingx.com",
-        ws_url="wss://open-api-ws.bingx.com/market",
-        demo_base_url=None,
-        demo_ws_url=None,
-        batch_most=50,  # not documented; the usual size is smaller, see `Account.batch_size`
-    ),
-}
 
 
 def _known_venue(name: str) -> str:
@@ -276,7 +234,7 @@ def without_credentials(url: str) -> str:
 
 def _placed(venue: str, name: str, account: Account) -> Account:
     """`account` with the venue's own addresses where it names none; a stream address of its own is kept."""
-    place, setting = PLACES[venue], f"accounts.{venue}.{name}"
+    place, setting = KINDS[venue].place, f"accounts.{venue}.{name}"
     if account.demo and account.testnet:
         raise ValueError(f"{setting}.testnet: an account is of the demo or of the testnet, not of both; remove one")
     default_base, default_ws = _addresses(place, account)
@@ -322,7 +280,7 @@ def _missing_keys(settings: Settings) -> Iterator[str]:
     for lane in settings.lanes:
         account = settings.account(lane)
         wanted = {"api_key": account.api_key, "api_secret": account.api_secret}
-        if PLACES[lane.venue].needs_passphrase:
+        if KINDS[lane.venue].place.needs_passphrase:
             wanted["passphrase"] = account.passphrase or SecretStr("")
         for name, secret in wanted.items():
             if not secret.get_secret_value():

@@ -337,7 +337,9 @@ class Judge:
         stalled_us = at.steady_us - int(state.notes["moved"])
         if stalled_us >= self.policy.sweep_budget_us:
             unsure = int(sweep.get("unsure", 0))
-            detail = f"{still} orders are still open" + (f", of {unsure} nobody can tell whether they are meant" if unsure else "")
+            detail = f"{still} orders are still open" + (
+                f", of {unsure} nobody can tell whether they are meant" if unsure else ""
+            )
             return Finish(Status.unresolved, "query", detail, state, reply, open_orders=still)
         return self._next_pass(state, fields, reply, at, min(2_000 * MS, max(100 * MS, stalled_us // 3)))
 

@@ -16,15 +16,8 @@ def worker(ctx: typer.Context) -> None:
     """Serve every configured lane. TERM drains and exits; HUP starts again with the settings read anew."""
     from cancelq_worker import logs
     from cancelq_worker.rq_worker import run
-    from cancelq_worker.venues.registry import VENUES
 
     settings = invocation_of(ctx).settings(need_keys=True)
-    if strange := sorted({lane.venue for lane in settings.lanes} - set(VENUES)):
-        raise CommandFailed(
-            f"this version does not serve {', '.join(strange)}, but the settings have accounts there",
-            f"configure accounts of {', '.join(VENUES)} only",
-            Exit.CONFIGURATION,
-        )
     plain_url(settings)
     logs.configure(sys.stderr)
     if run(settings):

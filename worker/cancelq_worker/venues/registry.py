@@ -1,28 +1,23 @@
-"""The venues this build knows, by name. A new venue is one line here and a folder beside it."""
+"""The venues this build serves, by name: a folder here and a line below for each."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Final
 
-from pydantic import SecretStr
-
-from cancelq_worker.settings import Account
-from cancelq_worker.venues.bitget.adapter import Bitget
-from cancelq_worker.venues.bitget.signing import Credentials
+from cancelq_worker.venues.bingx.kind import KIND as BINGX
+from cancelq_worker.venues.bitget.kind import KIND as BITGET
+from cancelq_worker.venues.bybit.kind import KIND as BYBIT
+from cancelq_worker.venues.kind import AccountView, VenueKind
 from cancelq_worker.venues.port import Venue
 
-
-def _bitget(account: Account) -> Venue:
-    passphrase = account.passphrase or SecretStr("")
-    credentials = Credentials(account.api_key, account.api_secret, passphrase, account.demo)
-    return Bitget(credentials, account.limits, account.batch_size)
-
-
-VENUES: dict[str, Callable[[Account], Venue]] = {"bitget": _bitget}
+KINDS: Final[Mapping[str, VenueKind]] = {
+    "bitget": BITGET,
+    "bybit": BYBIT,
+    "bingx": BINGX,
+}
 
 
-def open_venue(name: str, account: Account) -> Venue:
-    """The venue's adapter for one account. Raises LookupError for a venue this build does not serve."""
-    if name not in VENUES:
-        raise LookupError(f"venue {name!r} is not served by this version; it serves: {', '.join(VENUES)}")
-    return VENUES[name](account)
+def open_venue(name: str, account: AccountView) -> Venue:
+    """The venue's adapter for one account. Raises KeyError for a name that no settings would let through."""
+    return KINDS[name].open(account)

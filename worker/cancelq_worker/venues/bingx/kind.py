@@ -1,0 +1,23 @@
+"""BingX, as the registry knows it. It has no spot demo that its papers describe, and documents no largest batch: 10
+orders are named in a call unless the account says otherwise."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cancelq_worker.venues.kind import AccountView, Place, VenueKind
+from cancelq_worker.venues.port import Venue
+
+
+def _open(account: AccountView) -> Venue:
+    raise LookupError("BingX's adapter is not wired in yet")
+
+
+KIND: Final = VenueKind(
+    Place(
+        base_url="https://open-api.bingx.com",
+        ws_url="wss://open-api-ws.bingx.com/market",
+        batch_most=50,
+    ),
+    _open,
+)
