@@ -131,12 +131,14 @@ def trace(
 ) -> None:
     """Everything known of one id: when it was asked, taken, sent, answered and settled, by whom, on what evidence.
 
-    With it come its repeats, revocations and redriven copies, the other intents that name the same order, and what
-    is still open, with the reason it waits. Exits with 1 if nothing is known of the id.
+    With it come its repeats, revocations and redriven copies, other intents of
+    the same order, and what is still open, with the reason it waits.
+    Exits with 1 if nothing is known of the id.
 
-    Streams have no index: the inbox and the results of every lane are read to their end, in small pages that hold
-    nobody up. A million intents take some 20 s; --lane and --since make it shorter. The entry of an entry id like
-    1763690000000-0 is fetched directly, also if it is older than --since.
+    What it costs: streams have no index, so the inbox and the results of every
+    lane are read to their end, in small pages that hold nobody up. A million
+    intents take some 20 s; --lane and --since make it shorter. An entry id
+    like 1763690000000-0 is fetched directly, also if it is older than --since.
     """
     from cancelq_worker.cli.tracing import Tracing
 
