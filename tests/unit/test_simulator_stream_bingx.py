@@ -158,6 +158,11 @@ async def test_another_accounts_orders_are_not_told(server: RunningSimulator, cl
     await client.quiet()
 
 
+async def test_what_was_before_the_subscription_is_not_told(server: RunningSimulator, client: BingxClient) -> None:
+    place(server, created_ms=NOW_MS - 60_000)
+    await client.quiet()
+
+
 # ---- subscribing
 
 

@@ -120,7 +120,8 @@ async def test_nothing_is_subscribed_before_a_login(client: BitgetClient) -> Non
         {"instType": "SPOT", "channel": "nonsense", "instId": "default"},
         {"instType": "USDT-FUTURES", "channel": "orders", "instId": "default"},
         {"instType": "SPOT", "channel": "orders", "instId": "NOSUCHPAIR"},
-        {"instType": "SPOT", "channel": ["orders"], "instId": {}},
+        {"instType": "SPOT", "channel": ["orders"], "instId": "default"},
+        {"instType": "SPOT", "channel": "orders", "instId": ["BTCUSDT"]},
     ],
 )
 async def test_a_channel_that_does_not_exist_is_named(member: BitgetClient, arg: dict[str, Any]) -> None:

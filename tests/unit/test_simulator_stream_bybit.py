@@ -138,6 +138,11 @@ async def test_another_accounts_orders_are_not_told(server: RunningSimulator, me
     await member.quiet()
 
 
+async def test_what_was_before_the_subscription_is_not_told(server: RunningSimulator, member: BybitClient) -> None:
+    place(server, created_ms=NOW_MS - 60_000)
+    await member.quiet()
+
+
 @pytest.mark.parametrize("sent", ["{", "[]", '"ping"', '{"op":"dance"}'])
 async def test_what_is_no_request_is_refused(member: BybitClient, sent: str) -> None:
     assert not (await member.asks(sent))["success"]

@@ -205,7 +205,9 @@ class Simulator:
         return self.core.faults.add(fault)
 
     def reset(self) -> None:
-        """Drops orders, calls, faults and counts, and puts the settings back. Accounts stay."""
+        """Drops orders, calls, faults and counts, and puts the settings back. Accounts stay, and so do the
+        connections of order streams.
+        """
         self.core.forget()
         self.core.configure(self._initial)
         self.core.limiter.override(self._initial.limits)

@@ -15,7 +15,7 @@ from cancelq_worker.simulator.bitget.ask import symbols_of
 from cancelq_worker.simulator.bitget.rows import ORDER_WORDS, PLAN_WORDS, traded_at, worth
 from cancelq_worker.simulator.happenings import Happening, What
 from cancelq_worker.simulator.limits import Rule, Window
-from cancelq_worker.simulator.orders import Account, Kind, Order, Trade
+from cancelq_worker.simulator.orders import Account, Kind, Order, State, Trade
 from cancelq_worker.simulator.streams.session import POLICY, Session, read_object
 
 NAME = "bitget"
@@ -179,7 +179,7 @@ class BitgetSession(Session):
             yield {
                 "action": "snapshot",
                 "arg": {"instType": "SPOT", "channel": channel, "instId": topic.partition("/")[2]},
-                "data": [self._order(order, happening.trade) if normal else _algo(order)],
+                "data": [self._order(order, happening.trade) if normal else self._algo(order)],
                 "ts": self.core.venue_us() // 1000,
             }
 
@@ -212,6 +212,10 @@ class BitgetSession(Session):
             "enterPointSource": "API",
         }
 
+    def _algo(self, order: Order) -> dict[str, str]:
+        fired = order.kind is Kind.tpsl and order.state is State.triggered
+        return _algo(order, self.core.settings.bitget_tpsl_triggered if fired else PLAN_WORDS[order.state])
+
 
 def _fill(trade: Trade, price: str, coin: str) -> dict[str, str]:
     return {
@@ -225,7 +229,7 @@ def _fill(trade: Trade, price: str, coin: str) -> dict[str, str]:
     }
 
 
-def _algo(order: Order) -> dict[str, str]:
+def _algo(order: Order, status: str) -> dict[str, str]:
     return {
         "instId": order.symbol,
         "orderId": order.order_id,
@@ -238,7 +242,7 @@ def _algo(order: Order) -> dict[str, str]:
         "actualSize": _scaled("0"),
         "orderType": order.order_type,
         "side": order.side,
-        "status": PLAN_WORDS[order.state],
+        "status": status,
         "executePrice": _scaled(order.price),
         "enterPointSource": "API",
         "cTime": str(order.created_us // 1000),

@@ -115,13 +115,19 @@ class Hub:
             session.start_timers()
 
     def report(self) -> dict[str, Any]:
-        """The connections that are open, oldest first, and counts over all there were."""
+        """The connections that are open, oldest first, and counts over all there were. `pushed` counts every frame
+        that left unasked, repeated, foreign and unreadable ones too; `lost` those that were to leave and did not.
+        """
         sessions = self._sessions.values()
         totals = {
             name: count + (sum(getattr(one, name) for one in sessions) if name in COUNTS else 0)
             for name, count in self._totals.items()
         }
         return {"streams": [_entry(one) for one in sessions], **totals}
+
+    def has_subscribers(self, venue: str) -> bool:
+        """Whether some client is subscribed at the venue; `joined` tells of the next one."""
+        return any(one.venue == venue and one.topics for one in self._sessions.values())
 
     def _admit(self, bucket: str, ip: str) -> None:
         if not self._core.limiter.window(bucket, ip).admit(self._core.now_us):
@@ -138,9 +144,6 @@ class Hub:
     def _joined(self, session: Session) -> None:
         for watcher in list(self.joined):
             watcher(session)
-
-    def has_subscribers(self, venue: str) -> bool:
-        return any(one.venue == venue and one.topics for one in self._sessions.values())
 
     # ---- pushes
 
