@@ -5,6 +5,7 @@ Every act is an event of its own in the lane's results (`status=operator`), writ
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets
@@ -16,6 +17,7 @@ from typing import Any, cast
 import redis.asyncio as aioredis
 
 from cancelq.contract import Lane, Status
+from cancelq.errors import LaneError
 from cancelq_worker import events
 from cancelq_worker.engine import FRESH_MS, ROSTER, rank
 from cancelq_worker.ledger import SCRIPTS, command
@@ -156,9 +158,10 @@ async def find_lanes(redis: aioredis.Redis) -> list[Lane]:
     """Every lane that has an inbox on this server."""
     found = []
     async for key in redis.scan_iter(match="cancelq:{*}:inbox", count=1000, _type="stream"):
-        match = re.fullmatch(r"cancelq:\{([a-z0-9_:]+)\}:inbox", key.decode())
-        if match:
-            found.append(Lane.parse(match.group(1)))
+        match = re.fullmatch(r"cancelq:\{([a-z0-9_:]+)\}:inbox", key.decode(errors="replace"))
+        with contextlib.suppress(LaneError):  # a key that only looks like a lane's
+            if match:
+                found.append(Lane.parse(match.group(1)))
     return sorted(found, key=str)
 
 
