@@ -27,11 +27,14 @@ LANE = Lane("bitget", "main")
 class Rig:
     """`send` asks for a cancel, `final` waits for its one outcome, `truth` is the venue's own."""
 
-    def __init__(self, redis_url: str, base_url: str, simulator: Simulator, client: aioredis.Redis) -> None:
+    def __init__(
+        self, redis_url: str, base_url: str, simulator: Simulator, client: aioredis.Redis, lane: Lane = LANE
+    ) -> None:
         self.redis_url = redis_url
         self.base_url = base_url
         self.simulator = simulator
         self.client = client
+        self.lane = lane
         self.engines: list[tuple[asyncio.Event, asyncio.Task[None]]] = []
         self.suspended = False
         self.overrides: dict[str, str] = {}
@@ -42,9 +45,13 @@ class Rig:
     def order(self, kind: str = "order", state: str = "live", **more: Any) -> str:
         """A new order at the venue; its id."""
         more.setdefault("created_ms", time.time_ns() // 1_000_000 - 1000)
-        filled, symbol = more.pop("filled", None), more.pop("symbol", "BTCUSDT")
+        filled, symbol = more.pop("filled", None), more.pop("symbol", self.spelt("BTC", "USDT"))
         entry = Entry(symbol, Kind(kind), trigger_price="" if kind == "order" else "90", **more)
-        return str(self.simulator.add_order(entry, state=State(state), filled=filled).order_id)
+        return str(self.simulator.add_order(entry, state=State(state), filled=filled, venue=self.lane.venue).order_id)
+
+    def spelt(self, base: str, quote: str) -> str:
+        """A pair as the lane's venue spells it."""
+        return self.simulator.venues[self.lane.venue].spell(base, quote)
 
     def fault(self, kind: str, **more: Any) -> None:
         self.simulator.add_fault(Fault(kind, **more))
@@ -59,13 +66,14 @@ class Rig:
         self.engines.append((stop, task))
 
     def environment(self, **env: str) -> Mapping[str, str]:
-        account = "CANCELQ_ACCOUNTS__BITGET__MAIN__"
+        account = f"CANCELQ_ACCOUNTS__{self.lane.venue.upper()}__MAIN__"
+        passphrase = {f"{account}PASSPHRASE": DEMO_PASSPHRASE} if self.lane.venue == "bitget" else {}
         return {
             "CANCELQ_REDIS_URL": self.redis_url,
             f"{account}BASE_URL": self.base_url,
             f"{account}API_KEY": DEMO_KEY,
             f"{account}API_SECRET": DEMO_SECRET,
-            f"{account}PASSPHRASE": DEMO_PASSPHRASE,
+            **passphrase,
             f"{account}WS_URL": self.base_url.replace("http", "ws", 1) + self.stream_path if self.stream_path else "",
             **env,
         }
@@ -81,8 +89,8 @@ class Rig:
     async def ready(self) -> None:
         """Until the lane can be written to."""
         async with asyncio.timeout(10):
-            while not await self.client.exists(LANE.inbox):
-                await command(self.client, "XREAD", "BLOCK", 10, "STREAMS", LANE.inbox, "$")
+            while not await self.client.exists(self.lane.inbox):
+                await command(self.client, "XREAD", "BLOCK", 10, "STREAMS", self.lane.inbox, "$")
 
     async def calls(self, named: str, least: int = 1) -> list[dict[str, Any]]:
         """Calls whose endpoint has `named` in it, once there are `least` at the venue's door."""
@@ -92,26 +100,26 @@ class Rig:
                 if len(found) >= least:
                     return found
                 # The venue is no stream one could block on: Redis keeps the time.
-                await command(self.client, "XREAD", "BLOCK", 10, "STREAMS", LANE.inbox, "$")
+                await command(self.client, "XREAD", "BLOCK", 10, "STREAMS", self.lane.inbox, "$")
 
     async def send_all(self, entries: Sequence[Mapping[Any, Any]]) -> list[str]:
         """Queues several intents at once, in one transaction; their ids."""
         await self.ready()
         async with self.client.pipeline(transaction=True) as pipe:
             for entry in entries:
-                pipe.xadd(LANE.inbox, dict(entry))
+                pipe.xadd(self.lane.inbox, dict(entry))
             return [i.decode() for i in await pipe.execute()]
 
     async def send(self, **fields: str) -> str:
         """Queues an intent as any client would: one XADD. The intent's id."""
         await self.ready()
         flat = [word for pair in fields.items() for word in pair]
-        entry_id = await command(self.client, "XADD", LANE.inbox, "NOMKSTREAM", "*", *flat)
+        entry_id = await command(self.client, "XADD", self.lane.inbox, "NOMKSTREAM", "*", *flat)
         return fields.get("id") or str(entry_id.decode())
 
     async def events(self) -> list[Event]:
         """Everything told so far."""
-        for entry_id, flat in await command(self.client, "XRANGE", LANE.results, f"({self._at}", "+"):
+        for entry_id, flat in await command(self.client, "XRANGE", self.lane.results, f"({self._at}", "+"):
             self._at = entry_id.decode()
             self._events.append(Event.read(self._at, dict(zip(flat[::2], flat[1::2], strict=True))))
         return self._events
@@ -135,11 +143,11 @@ class Rig:
                 if len(found) == len(set(ids)):
                     assert all(len(events) == 1 for events in found.values()), "an intent with two outcomes"
                     return {id_: events[0] for id_, events in found.items()}
-                await command(self.client, "XREAD", "BLOCK", 200, "STREAMS", LANE.results, self._at)
+                await command(self.client, "XREAD", "BLOCK", 200, "STREAMS", self.lane.results, self._at)
 
     def truth(self, order_id: str) -> dict[str, Any]:
         """What the venue did with one order."""
-        (row,) = self.simulator.truth_of([order_id]).entries
+        (row,) = self.simulator.truth_of([order_id], venue=self.lane.venue).entries
         return dict(row)
 
     def refused(self) -> int:
@@ -149,9 +157,15 @@ class Rig:
 
 @asynccontextmanager
 async def desk(
-    redis_url: str, *, workers: int = 1, env: Mapping[str, str] | None = None, stream_path: str = "", **sim: Any
+    redis_url: str,
+    *,
+    venue: str = "bitget",
+    workers: int = 1,
+    env: Mapping[str, str] | None = None,
+    stream_path: str = "",
+    **sim: Any,
 ) -> AsyncIterator[Rig]:
-    """A running desk. Keyword arguments are the simulator's settings."""
+    """A running desk with the lane `main` of a venue. Keyword arguments are the simulator's settings."""
     simulator = Simulator(rng=random.Random(7))
     if sim:
         simulator.configure(sim)
@@ -159,7 +173,7 @@ async def desk(
     for parsed in ("XREAD", "XRANGE"):
         client.response_callbacks.pop(parsed, None)
     async with serve_simulator(simulator) as served:
-        rig = Rig(redis_url, served.base_url, simulator, client)
+        rig = Rig(redis_url, served.base_url, simulator, client, Lane(venue, "main"))
         rig.overrides = dict(env or {})
         rig.stream_path = stream_path
         for n in range(workers):

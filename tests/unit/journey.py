@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cancelq_worker.state import State, Work
-from cancelq_worker.venues.port import Answer, Plan, Reply, Request, Route, Stage, Target, Word
+from cancelq_worker.venues.port import Answer, Plan, Reply, Request, Route, Stage, Target, Venue, Word
 from cancelq_worker.verdict import Finish, Judge, Moment, Policy, Silence, Verdict
-from tests.unit.bitget_account import BITGET, ROUTES, target
+from tests.unit.bitget_account import BITGET, target
 
 UTC_US = 1_700_000_000_000_000
 POLICY = Policy()
@@ -45,9 +45,16 @@ class Journey:
     """Carries one intent from its admission until `end` is there."""
 
     def __init__(
-        self, intent: Target, *, policy: Policy = POLICY, seed: int = 0, rtt_us: int = 20_000, wait_us: int = 0
+        self,
+        intent: Target,
+        *,
+        venue: Venue = BITGET,
+        policy: Policy = POLICY,
+        seed: int = 0,
+        rtt_us: int = 20_000,
+        wait_us: int = 0,
     ) -> None:
-        plan = BITGET.admit(intent.fields)
+        plan = venue.admit(intent.fields)
         assert isinstance(plan, Plan)
         self.fields = {**intent.fields, "queued_us": str(UTC_US)}
         self.state = State(
@@ -57,7 +64,8 @@ class Journey:
             orders=plan.orders,
             notes=plan.notes,
         )
-        self.judge = Judge(BITGET, policy, random.Random(seed))
+        self.venue = venue
+        self.judge = Judge(venue, policy, random.Random(seed))
         self.rtt_us = rtt_us
         self.wait_us = wait_us
         self.now_us = 1_000_000_000
@@ -70,7 +78,7 @@ class Journey:
         self.now_us += self.wait_us
         before = self.state
         as_it_was = before.pack()
-        route = lone_route(before)
+        route = lone_route(before, self.venue)
         work = Work("i1", self.fields, before, before.fence + 1)
         taken = work.taken(
             stage=before.stage,
@@ -123,18 +131,18 @@ class Journey:
         return made
 
 
-def lone_route(state: State) -> Route:
+def lone_route(state: State, venue: Venue = BITGET) -> Route:
     """The route a single intent travels by."""
     waits = state.cancel_class if state.stage is Stage.CANCEL else state.look_class
     kind = waits.partition(":")[0]
-    return next(r for r in ROUTES.values() if r.stage is state.stage and kind in r.kinds and r.least == 1)
+    return next(r for r in venue.routes if r.stage is state.stage and kind in r.kinds and r.least == 1)
 
 
-def by_venue(venue: Callable[[Request], Answer]) -> Say:
+def by_venue(venue: Callable[[Request], Answer], adapter: Venue = BITGET) -> Say:
     """Says what a venue answers to the encoded call."""
 
     def say(route: Route, one: Target) -> Reply:
-        (reply,) = BITGET.decode(route, [one], venue(BITGET.encode(route, [one])))
+        (reply,) = adapter.decode(route, [one], venue(adapter.encode(route, [one])))
         return reply
 
     return say
