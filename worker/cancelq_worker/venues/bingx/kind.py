@@ -5,12 +5,14 @@ from __future__ import annotations
 
 from typing import Final
 
+from cancelq_worker.venues.bingx.adapter import Bingx
+from cancelq_worker.venues.bingx.signing import Credentials
 from cancelq_worker.venues.kind import AccountView, Place, VenueKind
 from cancelq_worker.venues.port import Venue
 
 
 def _open(account: AccountView) -> Venue:
-    raise LookupError("BingX's adapter is not wired in yet")
+    return Bingx(Credentials(account.api_key, account.api_secret), account.limits, account.batch_size)
 
 
 KIND: Final = VenueKind(
