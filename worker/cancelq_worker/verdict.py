@@ -235,7 +235,7 @@ class Judge:
                 state.lookups = before.lookups  # the page served another; each page settles or passes at least one
             return Go(state, 0, reply)
         base = 50 * MS if state.notes.get("ack") else 150 * MS
-        delay = self._backoff(base, 2_500 * MS, int(state.notes["n"]))
+        delay = self._backoff(base, 2_500 * MS, int(state.notes.get("n", 0)))
         return Go(state, min(delay, max(50 * MS, self.policy.lookup_budget_us - elapsed)), reply)
 
     def _never_seen(self, state: State, reply: Reply, gap: str) -> Finish:

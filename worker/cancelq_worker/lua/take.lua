@@ -290,17 +290,21 @@ local function closed_by_errors(r)
 end
 
 -- The routes that may carry a class now, apart from permits, and when there may be more. Where errors have closed a
--- route of the cancel queue, nothing of that class is sent unseen: only the route that looks first remains.
+-- route of the cancel queue, nothing of that class is sent unseen: only the route that looks first remains. A class
+-- without such a route was seen already: its other routes go on.
 local function usable_routes(queue, class)
   local routes, usable, at, unseen = plan_routes(queue, class), {}, math.huge, true
+  local any_closed, looks_first = false, false
   for _, r in ipairs(routes) do
     local closed, free = closed_by_errors(r)
     if closed then
       at = math.min(at, math.max(free, steady + 100000))
-      if queue == 'c' then unseen = false end
+      any_closed = true
     end
     r.closed = closed
+    looks_first = looks_first or (queue == 'c' and r[10] == 'l')
   end
+  if looks_first and any_closed then unseen = false end
   for _, r in ipairs(routes) do
     if string.find(ARGV[5], ' ' .. r[1] .. ' ', 1, true) then
       at = math.min(at, steady + 20000)
