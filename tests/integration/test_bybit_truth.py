@@ -108,9 +108,7 @@ async def test_a_cancelled_order_that_the_venue_has_forgotten_is_not_called_unkn
     ("state", "expected"),
     [("live", Status.cancelled), ("cancelled", Status.cancelled), ("triggered", Status.triggered)],
 )
-async def test_orders_of_other_kinds(
-    redis_url: str, scope: str, state: str, expected: Status, keeps_id: bool
-) -> None:
+async def test_orders_of_other_kinds(redis_url: str, scope: str, state: str, expected: Status, keeps_id: bool) -> None:
     async with desk(redis_url, venue="bybit", bybit_trigger_keeps_id=keeps_id) as rig:
         order_id = rig.order(kind="tpsl" if scope == "tpsl" else "plan", state=state)
         event = await rig.final(await rig.send(scope=scope, symbol="BTCUSDT", order_id=order_id))
@@ -267,7 +265,8 @@ async def test_an_account_is_swept_by_prefix_age_and_kind(redis_url: str) -> Non
         sent = await rig.send(scope="symbol", symbol="BTCUSDT", older_than_ms=str(now_ms - 60_000))
         assert (await rig.final(sent)).status == Status.cancelled
         assert (rig.truth(old)["state"], rig.truth(new)["state"]) == ("cancelled", "live")
-        tpsl, plan = rig.order(kind="tpsl"), rig.order(kind="plan", symbol="ETHUSDT")
+        tpsl = rig.order(kind="tpsl", created_ms=now_ms - 5_000)
+        plan = rig.order(kind="plan", symbol="ETHUSDT", created_ms=now_ms - 5_000)
         sent = await rig.send(scope="account", kinds="tpsl,stop", older_than_ms=str(now_ms))
         assert (await rig.final(sent)).status == Status.cancelled
         assert rig.truth(tpsl)["state"] == rig.truth(plan)["state"] == "cancelled"
