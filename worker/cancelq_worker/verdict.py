@@ -133,6 +133,7 @@ class Judge:
         if reply.word in ABOUT_THE_CALL:
             return Go(_restored(before, taken), None, reply)
         state = taken
+        state.stage = Stage.LOOK  # also of an order that was looked for instead of being sent
         state.notes.setdefault("t0", at.steady_us)
         if fields["scope"] in ("symbol", "account"):
             return self._sweep_looked(state, fields, reply, at)

@@ -38,6 +38,7 @@ API: Final = "/openApi/spot/v1/trade/"
 TIME: Final = "/openApi/spot/v1/server/time"
 BATCH: Final = 10  # how many ids cancelOrders takes is documented nowhere; its neighbours take five and ten
 SCOPES: Final = ("order", "tpsl", "stop")
+RESTRICTIONS: Final = (None, "NEW", "PENDING", "PARTIALLY_FILLED")  # of cancelRestrictions
 
 #: One for each endpoint, by its name.
 BUCKETS: Final = (
@@ -219,7 +220,7 @@ class Bingx:
         data = (body or {}).get("data")
         if route.stage is Stage.LOOK:
             if failure:
-                return [looks.failed(route, failure)] * len(targets)
+                return looks.failed(route, targets, failure)
             if route.name == sweeps.LIST:
                 return [sweeps.read(self._manner, targets[0], data)]
             return looks.read(route, targets, data)
@@ -270,6 +271,8 @@ def _params(route: Route, targets: Sequence[Target]) -> dict[str, str]:
     refs = [looks.order_ref(target) for target in targets]
     if route.name not in _MANY:
         wanted = targets[0].fields.get("only_if")
+        if wanted not in RESTRICTIONS:
+            raise ValueError("a cancel must name a condition the venue knows, or none")
         return params | refs[0] | ({"cancelRestrictions": wanted} if wanted else {})
     if any("only_if" in target.fields or target.scope != "order" for target in targets):
         raise ValueError("a batch must name plain cancels of normal orders")

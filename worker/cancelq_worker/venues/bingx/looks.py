@@ -23,10 +23,13 @@ PAGES_MOST: Final = 100  # pageIndex * pageSize <= 10000
 OPEN_MOST: Final = 2000
 ERRORS: Final = 8  # of the twenty equal errors that lock an endpoint; the rest is for orders known to be open
 
-QUERY, OPEN, HISTORY = "query", "open", "history"
+COURTESY_FAILS: Final = 6
 
-# Classes have the pair behind the colon. `any`, `one`, `open`, `history` and `walk` go by order id, the others by
-# client id: `named`, `mute` where the lists do not tell client ids, `pages` with its page behind the pair.
+QUERY, OPEN, HISTORY, ABROAD = "query", "open", "history", "abroad"
+
+# Classes have the pair behind the colon. `any`, `one`, `history` and `walk` go by order id; `named`, `mute` (where the
+# lists do not tell client ids) and `pages` (its page stands behind the pair) by client id; `open` by both. `abroad` is
+# the open list of all pairs: an order cannot stand there, it only helps whoever named the wrong pair.
 ROUTES: Final = (
     Route("query", Stage.LOOK, ("any", "one", "named", "mute"), "query", errors=ERRORS),
     # From the smallest id upwards, for several orders at once.
@@ -35,6 +38,7 @@ ROUTES: Final = (
     Route("history-one", Stage.LOOK, ("one", "history", "walk"), "historyOrders"),
     Route("history-walk", Stage.LOOK, ("pages",), "historyOrders", most=PAGE),
     Route("open", Stage.LOOK, ("open",), "openOrders", most=PAGE),
+    Route("open-abroad", Stage.LOOK, ("abroad",), "openOrders", most=PAGE),
     Route("open-named", Stage.LOOK, ("named",), "openOrders", most=PAGE, least=2),
     Route("open-mute", Stage.LOOK, ("mute",), "openOrders"),
     # Last of the routes of these classes: what equal errors have closed is looked for before it is sent.
@@ -47,45 +51,60 @@ _PLACES: Final = {
     "history-one": HISTORY,
     "history-walk": HISTORY,
     "open": OPEN,
+    "open-abroad": ABROAD,
     "open-named": OPEN,
     "open-mute": OPEN,
     "open-first": OPEN,
 }
 
 _TOO_LONG: Final = f"the pair's history is longer than the {PAGES_MOST * PAGE} orders BingX shows of it"
-_CUT: Final = f"the pair's open list is longer than the {OPEN_MOST} orders BingX shows of it"
+_CUT: Final = f"the open list is longer than the {OPEN_MOST} orders BingX shows"
 _MUTE: Final = "BingX' lists do not tell client ids, and a query finds one for two hours only"
 
 
 # -- where to look next --------------------------------------------------------------------------------------
-# notes: `n` looks that found nothing, `f` looks that failed, `abs` {place: times found absent}, `walk` {"by": "i" or
-# "c", "at": next page}, `paged` a shared page did not reach it, `cut` the open list is too long, `mute` no client ids
+# notes: `f` looks that failed, `abs` and `bad` {place: times found absent, times not to be read}, `walk` {"by": "i" or
+# "c", "at": next page}, `paged` a shared page did not reach it, `cut` the pair's open list is too long, `wide` that of
+# all pairs is, `mute` the lists tell no client ids
 
 
 def next_look(target: Target) -> NextLook:
     """The look that follows those already noted."""
     by, pair = ("i" if target.order_id else "c"), target.symbol or ""
-    page, turn = _page_of(target, by), int(target.notes.get("n", 0)) + int(target.notes.get("f", 0))
     if by == "c" and target.notes.get("mute"):
         return NextLook(f"mute:{pair}", _absent(target, QUERY) >= 2, _MUTE)
-    walk = f"walk:{pair}" if by == "i" else f"pages:{pair}:{min(page, PAGES_MOST)}"
-    if page > PAGES_MOST:
-        return NextLook(walk, True, _TOO_LONG)
+    page = _page_of(target, by)
     if page > 1:
-        return NextLook(walk)
-    read = {OPEN: _absent(target, OPEN) >= 2, HISTORY: _absent(target, HISTORY) >= 2}
-    gap = _CUT if target.notes.get("cut") and not read[OPEN] else ""
-    done = read[HISTORY] and (read[OPEN] or bool(gap))
-    return NextLook(_turns_of(target, by, pair)[turn % 3], done, gap)
+        walk = f"walk:{pair}" if by == "i" else f"pages:{pair}:{min(page, PAGES_MOST)}"
+        return NextLook(walk, page > PAGES_MOST, _TOO_LONG if page > PAGES_MOST else "")
+    open_read, history_read = _absent(target, OPEN) >= 2, _absent(target, HISTORY) >= 2
+    gap = _CUT if target.notes.get("cut") and not open_read else ""
+    done = history_read and (open_read or bool(gap))
+    if done and not gap and _may_stand_abroad(target):
+        return NextLook("abroad")
+    return NextLook(_turn(target, by, pair), done, gap)
 
 
-def _turns_of(target: Target, by: str, pair: str) -> tuple[str, str, str]:
-    """The fast way, the open list, the history; then from the first again."""
+def _turn(target: Target, by: str, pair: str) -> str:
+    """The fast way, the open list or the history: whichever was read least; after a failure the next of them."""
+    fast = max(_tried(target, QUERY), _tried(target, HISTORY))
+    tried = (fast, _tried(target, OPEN), _tried(target, HISTORY))
+    fails = int(target.notes.get("f", 0))
+    turn = min(range(3), key=lambda nth: (tried[nth], (nth - fails) % 3))
     if by == "c":
-        return f"named:{pair}", f"open:{pair}", f"pages:{pair}:1"
+        return (f"named:{pair}", f"open:{pair}", f"pages:{pair}:1")[turn]
     if target.notes.get("paged"):
-        return f"one:{pair}", f"open:{pair}", f"walk:{pair}"
-    return f"one:{pair}" if target.notes.get("n") else f"any:{pair}", f"open:{pair}", f"history:{pair}"
+        return (f"one:{pair}", f"open:{pair}", f"walk:{pair}")[turn]
+    return (f"one:{pair}" if fast else f"any:{pair}", f"open:{pair}", f"history:{pair}")[turn]
+
+
+def _tried(target: Target, place: str) -> int:
+    return _absent(target, place) + int(target.notes.get("bad", {}).get(place, 0))
+
+
+def _may_stand_abroad(target: Target) -> bool:
+    notes = target.notes
+    return not (_absent(target, ABROAD) or notes.get("wide") or int(notes.get("f", 0)) >= COURTESY_FAILS)
 
 
 def _absent(target: Target, place: str) -> int:
@@ -104,6 +123,8 @@ def _page_of(target: Target, by: str) -> int:
 def query(route: Route, targets: Sequence[Target]) -> dict[str, str]:
     """Parameters of a look. Raises ValueError for a pair or an id that cannot be sent."""
     first = targets[0]
+    if route.name == "open-abroad":
+        return {}
     params = {"symbol": one_pair(targets)}
     match route.name:
         case "query":
@@ -154,13 +175,23 @@ def _index(page: int) -> dict[str, str]:
 # -- the answer ----------------------------------------------------------------------------------------------
 
 
-def failed(route: Route, failure: Reply) -> Reply:
+def failed(route: Route, targets: Sequence[Target], failure: Reply) -> list[Reply]:
     """A look that brought nothing to read. "No such order" is what `query` says of one it does not know."""
     place = _PLACES.get(route.name, route.name)
     if failure.word is Word.GONE and route.name == "query":
-        return replace(failure, word=Word.ABSENT, place=place)
+        return [replace(failure, word=Word.ABSENT, place=place)] * len(targets)
     kept = failure.word in ABOUT_THE_CALL or failure.word is Word.LATER
-    return replace(failure, word=failure.word if kept else Word.UNCLEAR, place=place)
+    reply = replace(failure, word=failure.word if kept else Word.UNCLEAR, place=place)
+    return [_noted(target, reply) for target in targets]
+
+
+def _noted(target: Target, reply: Reply) -> Reply:
+    """The reply, with a note of a place that could not be read, so that another one is asked next."""
+    if reply.word not in (Word.UNCLEAR, Word.LATER):
+        return reply
+    bad = dict(target.notes.get("bad", {}))
+    bad[reply.place] = int(bad.get(reply.place, 0)) + 1
+    return replace(reply, notes={**reply.notes, "bad": bad})
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,10 +228,17 @@ def read(route: Route, targets: Sequence[Target], data: Any) -> list[Reply]:
     """One reply per target from the answer to a look."""
     place = _PLACES[route.name]
     if place == QUERY:
-        return [_queried(target, data) for target in targets]
-    page = read_page(data, targets[0].symbol, OPEN_MOST if place == OPEN else PAGE)
+        return [_noted(target, _queried(target, data)) for target in targets]
+    pair = None if place == ABROAD else targets[0].symbol
+    page = read_page(data, pair, PAGE if place == HISTORY else OPEN_MOST)
     if page is None:
-        return [Reply(Word.UNCLEAR, text="an answer without a list", place=place)] * len(targets)
+        nothing = Reply(Word.UNCLEAR, text="an answer without a list", place=place)
+        return [_noted(target, nothing) for target in targets]
+    return [_noted(target, reply) for target, reply in zip(targets, _listed(route, targets, page), strict=True)]
+
+
+def _listed(route: Route, targets: Sequence[Target], page: Page) -> list[Reply]:
+    place = _PLACES[route.name]
     by_id: dict[str, list[dict[str, Any]]] = {}
     by_client: dict[str, list[dict[str, Any]]] = {}
     for row in page.rows:
@@ -209,11 +247,10 @@ def read(route: Route, targets: Sequence[Target], data: Any) -> list[Reply]:
     asked = min(_ids(targets)) if route.name in ("history-page", "history-one") else 0
 
     def one(target: Target) -> Reply:
-        of_id = by_id.get(target.order_id) if target.order_id else None
-        found = of_id if target.order_id else by_client.get(target.client_order_id or "")
-        if found:
-            return _sighting(target, found, place)
-        return _absence(route, target, page, asked)
+        found = by_id.get(target.order_id) if target.order_id else by_client.get(target.client_order_id or "")
+        if found and place == ABROAD:
+            return _abroad(target, found)
+        return _sighting(target, found, place) if found else _absence(route, target, page, asked)
 
     return [one(target) for target in targets]
 
@@ -234,6 +271,18 @@ def _sighting(target: Target, rows: Sequence[Mapping[str, Any]], place: str) -> 
     return said_of(rows[0], state, text=text, place=place)
 
 
+def _abroad(target: Target, rows: Sequence[Mapping[str, Any]]) -> Reply:
+    """An order in the open list of all pairs: of the pair that was named, or of another one."""
+    pairs = {word(row, "symbol") for row in rows}
+    if target.symbol in pairs:
+        return _sighting(target, rows, ABROAD)
+    if len(pairs) > 1 or {state_of(row) for row in rows} != {Word.OPEN}:
+        return Reply(Word.UNCLEAR, text="the answer says two things about this order", place=ABROAD)
+    pair = pairs.pop()
+    text = f"symbol: this id is an order of {pair}, still open; send it with symbol {pair}"
+    return Reply(Word.FAILED, text=text, place=ABROAD)
+
+
 def _absence(route: Route, target: Target, page: Page, asked: int) -> Reply:
     """What it means that an order is not among the rows: the list was read to where it would stand, or not."""
     place = _PLACES[route.name]
@@ -243,9 +292,10 @@ def _absence(route: Route, target: Target, page: Page, asked: int) -> Reply:
         return Reply(Word.UNCLEAR, text="the list does not tell client ids", place=place, notes={"mute": 1})
     if any(found < asked for found in page.ids):
         return Reply(Word.UNCLEAR, text="a page that ignores where it was asked to begin", place=place)
-    if place == OPEN:
+    if place in (OPEN, ABROAD):
         if page.full:
-            return Reply(Word.UNCLEAR, text=_CUT, place=place, notes={"cut": 1})
+            note = "cut" if place == OPEN else "wide"
+            return Reply(Word.UNCLEAR, text=_CUT, place=place, notes={note: 1})
         return Reply(Word.ABSENT, place=place)
     if route.name == "history-page":
         between = page.sorted and bool(page.ids) and min(page.ids) < int(target.order_id or 0) < max(page.ids)
