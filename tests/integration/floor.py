@@ -42,6 +42,7 @@ class Floor:
         self.lanes: list[Lane] = []
         self._engines: dict[str, tuple[asyncio.Event, asyncio.Task[None]]] = {}
         self._at: dict[str, str] = {}
+        self._reading = asyncio.Lock()
         self._finals: dict[tuple[str, str], list[Event]] = {}
         self.told: list[Event] = []
 
@@ -176,14 +177,18 @@ class Floor:
 
     async def read(self) -> None:
         """Takes in what was told since."""
-        for lane in self.lanes:
-            at = self._at.get(lane.results, "0-0")
-            for entry_id, flat in await command(self.client, "XRANGE", lane.results, f"({at}", "+"):
-                self._at[lane.results] = entry_id.decode()
-                event = Event.read(entry_id.decode(), dict(zip(flat[::2], flat[1::2], strict=True)))
-                self.told.append(event)
-                if event.final:
-                    self._finals.setdefault((str(lane), event.id), []).append(event)
+        async with self._reading:
+            for lane in self.lanes:
+                await self._read(lane)
+
+    async def _read(self, lane: Lane) -> None:
+        at = self._at.get(lane.results, "0-0")
+        for entry_id, flat in await command(self.client, "XRANGE", lane.results, f"({at}", "+"):
+            self._at[lane.results] = entry_id.decode()
+            event = Event.read(entry_id.decode(), dict(zip(flat[::2], flat[1::2], strict=True)))
+            self.told.append(event)
+            if event.final:
+                self._finals.setdefault((str(lane), event.id), []).append(event)
 
     async def final(self, lane: Lane, id_: str, within_s: float = 40.0) -> Event:
         """The one final event of an intent."""

@@ -33,24 +33,50 @@ class Ticket:
     units: tuple[tuple[_Stock, int], ...]
 
 
+@dataclass(slots=True)
+class Reservation:
+    """Units set aside: bucket → unit and when it was asked for."""
+
+    units: dict[str, tuple[int, int]]
+
+    def covers(self, buckets: Iterable[str]) -> bool:
+        """Whether a call may be made that takes a unit of each of these."""
+        return all(name in self.units for name in buckets)
+
+
 class Egress:
     """This process' stock of the limits one venue counts for our address."""
 
     def __init__(self, client: aioredis.Redis, name: str, buckets: Sequence[Bucket]) -> None:
         self._stocks = {b.name: _Stock(client, f"cancelq:{{egress:{name}}}:{b.name}", b) for b in buckets}
 
-    def left(self, buckets: Iterable[str]) -> int:
-        """Calls that may be made now in all of these. Asks for more in the background when a stock runs low."""
-        return min(self._stocks[name].left() for name in buckets)
+    def reserve(self) -> Reservation:
+        """Sets a unit of every bucket aside that has one, for a call of which it is not known yet what it will be.
+        Asks for more in the background where a stock runs low."""
+        found = {name: stock.pop() for name, stock in self._stocks.items()}
+        return Reservation({name: unit for name, unit in found.items() if unit is not None})
 
-    def use(self, buckets: Iterable[str]) -> Ticket:
-        """Takes a call's units; there must be some `left`."""
-        return Ticket(tuple((self._stocks[name], self._stocks[name].use()) for name in buckets))
+    def use(self, reserved: Reservation, buckets: Sequence[str]) -> Ticket:
+        """The call is made and takes a unit of these; the others go back. They must be among what was reserved."""
+        ticket = Ticket(tuple((self._stocks[name], reserved.units.pop(name)[0]) for name in buckets))
+        self.release(reserved)
+        return ticket
+
+    def release(self, reserved: Reservation) -> None:
+        """There is no call."""
+        for name, unit in reserved.units.items():
+            self._stocks[name].put_back(unit)
+        reserved.units.clear()
 
     def unuse(self, ticket: Ticket) -> None:
         """The call was not made."""
         for stock, unit in ticket.units:
             stock.unuse(unit)
+
+    def keep_ready(self) -> None:
+        """Called now and then: an idle lane must not have to wait for its first call's units."""
+        for stock in self._stocks.values():
+            stock.look_after()
 
     def ended(self, ticket: Ticket, at_ns: int, *, answered: bool) -> None:
         """The call is over since `at_ns` of the monotonic clock."""
@@ -88,22 +114,27 @@ class _Stock:
         self._filling: asyncio.Task[None] | None = None
         self.held_ms = 0
 
-    def left(self) -> int:
+    def pop(self) -> tuple[int, int] | None:
+        """A unit and when it was asked for; None if there is none now."""
+        self.look_after()
+        return self._fresh.popleft() if self._fresh else None
+
+    def put_back(self, unit: tuple[int, int]) -> None:
+        self._fresh.appendleft(unit)
+
+    def look_after(self) -> None:
+        """Gives back what is old, and asks for more where little is left."""
         now_ns = time.monotonic_ns()
         self._discard(now_ns - UNIT_LIVES_NS)
         reports = (self._ended or self._unused) and now_ns - self._asked_ns > REPORT_NS
         aging = not self._fresh or now_ns - self._fresh[-1][1] > UNIT_LIVES_NS // 2
         if reports or aging or len(self._fresh) <= self._size // 2:
             self._refill()
-        return len(self._fresh)
 
     def _discard(self, asked_before_ns: int) -> None:
         """Gives back units that were asked for before that."""
         while self._fresh and self._fresh[0][1] < asked_before_ns:
             self._unused.append(self._fresh.popleft()[0])
-
-    def use(self) -> int:
-        return self._fresh.popleft()[0]
 
     def unuse(self, unit: int) -> None:
         self._unused.append(unit)

@@ -107,11 +107,15 @@ class Gate:
     async def _aside(self, door: Door, signed: Signed, *, total_s: float) -> Exchange:
         """A call that no route makes: it has no permit, but counts for our address. Raises NotSent, NoAnswer."""
         egress, address = self._p.egress, self._p.venue.other_address
-        if egress.left(address) < 1:
+        reserved = egress.reserve()
+        if not reserved.covers(address):
+            egress.release(reserved)
             await egress.fill()
-        if egress.left(address) < 1:
+            reserved = egress.reserve()
+        if not reserved.covers(address):
+            egress.release(reserved)
             raise NotSent("the address has no calls left for now")
-        ticket = egress.use(address)
+        ticket = egress.use(reserved, address)
         try:
             exchange = await door.call(signed, connect_s=1.0, total_s=total_s)
         except NotSent:

@@ -22,6 +22,7 @@ from redis.exceptions import RedisError
 
 from cancelq.contract import Lane, Status
 from cancelq_worker.carrier import Carrier
+from cancelq_worker.egress import Reservation
 from cancelq_worker.gate import Gate
 from cancelq_worker.intake import Intake
 from cancelq_worker.lane_parts import Call, LaneParts, Outcome
@@ -62,7 +63,6 @@ class LaneServer:
         self.lane: Lane = parts.plan.lane
         self._intake = Intake(self.lane, parts.venue, parts.worker)
         self._routes: dict[str, Route] = {r.name: r for r in parts.venue.routes}
-        self._addresses = {r.address for r in parts.venue.routes}
         self._short_of_address = False
         self._gate = Gate(parts, self._spawn)
         self._carrier = Carrier(parts, self._gate)
@@ -137,8 +137,7 @@ class LaneServer:
 
     def keep_ready(self) -> None:
         """Called by the engine's heartbeat: an idle lane must not have to wait for its first call's share."""
-        for route in self._p.venue.routes:
-            self._p.egress.left(route.address)
+        self._p.egress.keep_ready()
 
     @property
     def idle(self) -> bool:
@@ -157,22 +156,25 @@ class LaneServer:
         now_ns = time.monotonic_ns()
         settlements = [_aged(o, now_ns) for o in outcomes]
         try:
-            reply = await self._p.ledger.round(settlements, admission, takes, read_after)
+            reply = await self._p.ledger.round(settlements, admission, [take for take, _ in takes], read_after)
         except BaseException:
             self._outcomes = outcomes + self._outcomes
+            for _, reserved in takes:
+                self._p.egress.release(reserved)
             raise
         back_ns = time.monotonic_ns()
         self._settled(outcomes, reply.settled)
         self._admitted(reply)
         self._wait_us = 2_000_000
-        for taken in reply.taken:
+        for taken, (_, reserved) in zip(reply.taken, takes, strict=True):
             if isinstance(taken, RedisError):
                 self._log.error("take refused by Redis", error=str(taken))
                 self._wait_us = 500_000
             else:
                 self._p.redis_clock.learn(now_ns, back_ns, taken.wall_us)
                 self._carrier.streamed = taken.streamed
-                self._taken(taken, now_ns, back_ns)
+                self._taken(taken, reserved, now_ns, back_ns)
+            self._p.egress.release(reserved)
 
     async def _rest(self) -> None:
         """Until something can happen: a due time, new entries, a call that came back."""
@@ -242,21 +244,27 @@ class LaneServer:
 
     # -- take ---------------------------------------------------------------------------------------------------
 
-    def _takes(self) -> list[TakeRequest]:
-        most = TAKES if self._wait_us == 0 else 1
-        left = {address: self._p.egress.left(address) for address in self._addresses}
-        requests = []
-        for n in range(most):
-            closed = tuple(r.name for r in self._routes.values() if left[r.address] <= n)
-            open_ = len(closed) < len(self._routes)
-            stages = "".join(s.value for s in Stage if self._free[s] > n) if open_ else ""
-            if stages or n == 0:
-                self._batches += 1
-                requests.append(TakeRequest(stages, f"{self._p.tag}-{self._batches:x}", self._suspended(), closed))
-        self._short_of_address = any(count < 1 for count in left.values())
-        return requests
+    def _takes(self) -> list[tuple[TakeRequest, Reservation]]:
+        """What is asked for in this round, each with its address' units set aside beforehand."""
+        takes: list[tuple[TakeRequest, Reservation]] = []
+        self._short_of_address = False
+        for n in range(TAKES if self._wait_us == 0 else 1):
+            stages = "".join(s.value for s in Stage if self._free[s] > n)
+            if not stages and n:
+                break
+            reserved = self._p.egress.reserve()
+            closed = tuple(r.name for r in self._routes.values() if not reserved.covers(r.address))
+            self._short_of_address = self._short_of_address or bool(closed)
+            if len(closed) == len(self._routes):
+                stages = ""
+            self._batches += 1
+            request = TakeRequest(stages, f"{self._p.tag}-{self._batches:x}", self._suspended(), closed)
+            takes.append((request, reserved))
+            if not stages:
+                break
+        return takes
 
-    def _taken(self, taken: Taken, asked_ns: int, back_ns: int) -> None:
+    def _taken(self, taken: Taken, reserved: Reservation, asked_ns: int, back_ns: int) -> None:
         self._wait_us = taken.wait_us
         if self._short_of_address:
             # The address' units ran out or grew old; more are on their way, if the venue's limit allows.
@@ -268,7 +276,7 @@ class LaneServer:
         if taken.batch:
             self._free[taken.batch.stage] -= 1
             route = self._routes[taken.batch.route]
-            ticket = self._p.egress.use(route.address)
+            ticket = self._p.egress.use(reserved, route.address)
             self._spawn(self._carry(Call.of(taken.batch, route, ticket, asked_ns, back_ns)))
 
     def _spawn(self, job: Coroutine[object, object, None]) -> None:

@@ -286,6 +286,8 @@ class Core:
                 verdict = Verdict.closed
             elif settings.stuck_ids and _listed(order, settings.stuck_ids):
                 verdict = Verdict.stuck
+            elif settings.deaf_ids and _listed(order, settings.deaf_ids):
+                verdict = Verdict.accepted
             elif settings.cancel_delay_ms:
                 self._cancel_later(book, order, settings.cancel_delay_ms * 1000, call)
                 verdict = Verdict.accepted

@@ -97,8 +97,8 @@ class UnknownFaultError(Exception):
 class Fault:
     """One order to misbehave.
 
-    It hits calls of `endpoint` (its last path segment, `venue/segment` or the whole path; empty: any) that
-    name `order_id` (an order id or a client id; empty: any), of `uid` (empty: any), each with `probability`,
+    It hits calls of `endpoint` (its last path segment, `venue/segment` or the whole path; one of several between
+    blanks; empty: any) that name `order_id` (an order id or a client id; empty: any), of `uid` (empty: any), each with `probability`,
     until `count` of them were hit (None: without end). `execute` overrides whether the call is executed all
     the same.
     """
@@ -194,12 +194,10 @@ class FaultBox:
 
 
 def _matches(fault: Fault, target: Target) -> bool:
-    if fault.endpoint and fault.endpoint not in (
-        target.endpoint,
-        f"{target.venue}/{target.endpoint}",
-        target.path,
-    ):
-        return False
+    if fault.endpoint:
+        known_as = {target.endpoint, f"{target.venue}/{target.endpoint}", target.path}
+        if known_as.isdisjoint(fault.endpoint.split()):
+            return False
     if fault.uid and fault.uid != target.uid:
         return False
     return not fault.order_id or fault.order_id in target.ids

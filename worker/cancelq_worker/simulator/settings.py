@@ -60,6 +60,8 @@ class Settings(BaseModel):
     """Orders (order or client ids) that always fill first."""
     stuck_ids: frozenset[str] = frozenset()
     """Orders the venue will not cancel although they are open."""
+    deaf_ids: frozenset[str] = frozenset()
+    """Orders of which it acknowledges a cancel that never comes to anything."""
     recancel_gap_ms: Millis = 1_000
     """How soon after a cancel call a second one may name the same order; of the three only Bitget minds."""
 

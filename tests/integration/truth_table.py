@@ -1,0 +1,121 @@
+"""The truth table as data: what the venue did with an order, times what the worker saw of it, and what must be told.
+
+`docs/TRUTH.md` is written from here (`python -m tests.integration.truth_table > docs/TRUTH.md`), and
+`test_truth_table.py` plays every cell at every venue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from cancelq_worker.venues.bitget import codes as bitget
+from cancelq_worker.venues.bybit import codes as bybit
+from cancelq_worker.venues.port import Word
+
+VENUES: Final = ("bitget", "bybit", "bingx")
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What the venue did with the order. `state`: before the cancel arrives ("": it never existed); `special`: the
+    simulator's setting that names the order; `told`: the outcome that is the truth."""
+
+    name: str
+    told: str
+    state: str = "live"
+    special: str = ""
+
+
+WORLDS: Final = (
+    World("cancelled by us", "cancelled"),
+    World("cancelled before", "cancelled", "cancelled"),
+    World("filled before", "filled", "filled"),
+    World("filled in the race", "filled", special="race_fill_ids"),
+    World("partly filled, then cancelled by us", "cancelled", "partially_filled"),
+    World("never existed", "not_found", ""),
+    World("acknowledges every cancel, executes none", "unresolved", special="deaf_ids"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What the worker saw. `fault`: what the venue's first answer to a cancel of the order was turned into; `more`:
+    the fault's other fields; `by_client_id`: the cancel names the order by a client id, older than the venue searches;
+    `venues`: where this can be seen; `unlike`: worlds whose outcome differs here, and why."""
+
+    name: str
+    fault: str = ""
+    more: dict[str, Any] = field(default_factory=dict)
+    by_client_id: bool = False
+    venues: tuple[str, ...] = VENUES
+    unlike: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+
+#: Seen on a venue that does what it says at once.
+SIGHTS: Final = (
+    Sight("its plain answer"),
+    Sight("a refusal for the rate", "http_429"),
+    Sight("no answer in time, executed", "hang", {"execute": True}),
+    Sight("no answer in time, not executed", "hang"),
+    Sight("a reset, executed", "reset", {"execute": True}),
+    Sight("a reset, not executed", "reset"),
+    Sight("half a body", "half_body"),
+    Sight("HTTP 500, executed", "http_500_executed"),
+    Sight("HTTP 500, not executed", "http_500"),
+    Sight("HTTP 503, not executed", "http:503"),
+    Sight("a page of HTML under 200", "html_200"),
+    Sight("an empty body under 200", "empty_200"),
+    Sight("an unknown code", "unknown_code"),
+    Sight("an answer without the order", "missing_items"),
+    Sight("an answer about another order", "wrong_ids"),
+    Sight("an answer that says it twice", "repeat_items"),
+    Sight("a client id past the two hours", by_client_id=True),
+)
+
+#: Seen on a venue that acknowledges now and acts later.
+LATE_SIGHTS: Final = (
+    Sight("an acknowledgement"),
+    Sight("an acknowledgement that was lost", "execute_and_drop"),
+    Sight("HTTP 500 after an acknowledgement", "http_500_executed"),
+)
+
+#: Seen while lists and look-ups show what was true a while ago.
+LAGGING_SIGHTS: Final = (
+    Sight("a history that lags and an open list that is stale"),
+    Sight("the same, and the answer lost", "execute_and_drop"),
+)
+
+
+#: BingX overloads its codes: the texts decide.
+BINGX_GONE: Final = (
+    "100404: order not exist",
+    "100404:the order you want to cancel is FILLED or CANCELLED already, or is not a valid order id",
+    "100404:the order is FILLED or CANCELLED already before",
+    "100400:the order you want to cancel is FILLED or CANCELLED already, or is not a valid order id",
+    "100421:cancel fail, order not exist",
+    "100204:no data",
+    "80016:order does not exist",
+    "80018:order is already filled",
+    "109421:order not exist",
+    "109422:order is already filled",
+)
+
+
+def gone_sights(venue: str) -> Iterator[Sight]:
+    """Every code by which the venue says that there is nothing to cancel; none of them was executed."""
+    match venue:
+        case "bitget":
+            codes = [code for code, word in bitget.CODES.items() if word is Word.GONE]
+        case "bybit":
+            codes = [code for code, word in bybit.CODES.items() if word is Word.GONE]
+        case _:
+            codes = list(BINGX_GONE)
+    for code in codes:
+        yield Sight(f"code {code}", f"code:{code}")
+
+
+def expected(world: World, sight: Sight) -> str:
+    """The one outcome that is true."""
+    return sight.unlike.get(world.name, (world.told, ""))[0]
