@@ -122,6 +122,20 @@ async def test_a_fill_tells_its_own_size_and_the_total(server: RunningSimulator,
     ]
 
 
+async def test_a_cancel_that_a_fill_beats_is_told_as_the_fill_alone(
+    server: RunningSimulator, clock: ManualClock, client: BingxClient
+) -> None:
+    server.simulator.configure({"cancel_delay_ms": 100, "race_fill": 1.0})
+    order_id = place(server)
+    core = server.simulator.core
+    book = core.book("bingx", "1000")
+    core.cancel(book, book.by_id[order_id], core.log("bingx", "cancel", "POST", "127.0.0.1"))
+    clock.advance(ms=100)
+    server.simulator.tick()
+    assert [(await client.hears())["data"]["X"] for _ in range(2)] == ["PENDING", "FILLED"]
+    await client.quiet()
+
+
 @pytest.mark.parametrize(("form", "types"), [("number", {int}), ("text", {str}), ("mixed", {int, str})])
 async def test_ids_come_as_numbers_and_as_text_with_all_their_digits(
     server: RunningSimulator, client: BingxClient, form: str, types: set[type]

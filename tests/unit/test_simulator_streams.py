@@ -364,6 +364,21 @@ class Memory:
         self.ended = "broken"
 
 
+def test_after_it_was_served_a_simulator_needs_no_loop(clock: ManualClock) -> None:
+    simulator = Simulator(clock=clock)
+
+    async def run() -> None:
+        async with serve(simulator) as server, bitget_client(server) as client:
+            await client.quiet()
+
+    asyncio.run(run())
+    done: list[int] = []
+    simulator.core.later(simulator.core.now_us + 1_000, done.append)
+    clock.advance(ms=1)
+    simulator.tick()
+    assert done == [simulator.core.now_us]
+
+
 def test_without_any_loop_a_session_lives_on_virtual_time(clock: ManualClock) -> None:
     simulator = Simulator(clock=clock, settings=Settings(stream_delay_ms=30))
     simulator.add_account(Account("bitget", "test-api-key", "test-api-secret", "test-passphrase", uid="2000"))
