@@ -7,8 +7,8 @@ from typing import Any
 import ccxt  # type: ignore[import-untyped]  # it ships without types
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pybit._http_manager import generate_signature
-from pybit.unified_trading import HTTP
+from pybit._http_manager import generate_signature  # type: ignore[import-untyped]  # the same
+from pybit.unified_trading import HTTP  # type: ignore[import-untyped]  # the same
 
 from cancelq_worker.venues.port import Request, Target
 from tests.unit.bitget_account import target

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import time
+from typing import Any
 
 import httpx
 import pytest
@@ -93,7 +94,7 @@ async def test_an_unknown_order_is_not_found_only_after_both_places_were_read(re
 async def test_a_cancelled_order_that_the_venue_has_forgotten_is_not_called_unknown(redis_url: str) -> None:
     """It is forgotten after 24 hours; a code that says it was cancelled shows that it was known."""
     env = {"CANCELQ_LOOKUP_BUDGET_MS": "1500"}
-    sim = {"bybit_closed_code": "170142", "bybit_recent_closed": 0, "bybit_cancelled_kept_ms": 0}
+    sim: dict[str, Any] = {"bybit_closed_code": "170142", "bybit_recent_closed": 0, "bybit_cancelled_kept_ms": 0}
     async with desk(redis_url, venue="bybit", env=env, **sim) as rig:
         order_id = rig.order(state="cancelled")
         event = await rig.final(await rig.send(symbol="BTCUSDT", order_id=order_id))
@@ -149,7 +150,7 @@ async def test_an_order_of_another_pair_is_not_called_unknown(redis_url: str) ->
 @pytest.mark.parametrize("pending", ["0", "170212", "170190", "170035"])
 async def test_a_cancel_that_loses_the_race_is_told_as_filled(redis_url: str, pending: str) -> None:
     """The row of such an order reads CancelByUser; its status decides."""
-    sim = {"cancel_delay_ms": 120, "race_fill": 1.0, "bybit_pending_code": pending}
+    sim: dict[str, Any] = {"cancel_delay_ms": 120, "race_fill": 1.0, "bybit_pending_code": pending}
     async with desk(redis_url, venue="bybit", **sim) as rig:
         ids = [rig.order() for _ in range(20)]
         intents = {await rig.send(symbol="BTCUSDT", order_id=i): i for i in ids}
@@ -168,7 +169,7 @@ async def test_a_part_that_filled_before_the_cancel_is_told(redis_url: str) -> N
 
 
 async def test_lists_that_lag_only_delay(redis_url: str) -> None:
-    sim = {"cancel_delay_ms": 200, "history_lag_ms": 700, "open_lag_ms": 700, "info_lag_ms": 300}
+    sim: dict[str, Any] = {"cancel_delay_ms": 200, "history_lag_ms": 700, "open_lag_ms": 700, "info_lag_ms": 300}
     async with desk(redis_url, venue="bybit", **sim) as rig:
         ids = [rig.order() for _ in range(30)]
         intents = [await rig.send(symbol="BTCUSDT", order_id=i) for i in ids]
@@ -189,7 +190,8 @@ async def test_many_orders_stay_within_the_limits_and_both_buckets_are_used(redi
         assert rig.refused() == 0
         endpoints = {c["endpoint"] for c in rig.simulator.calls().entries}
         assert {"cancel", "cancel-batch"} <= endpoints
-        span_s = (max(e.settled_us for e in finals.values()) - min(e.taken_us or 0 for e in finals.values())) / 1e6
+        settled, taken = [e.settled_us or 0 for e in finals.values()], [e.taken_us or 0 for e in finals.values()]
+        span_s = (max(settled) - min(taken)) / 1e6
         assert span_s < 120 / 40 + 3, "40 a second, and a moment for what was left over"
 
 
@@ -200,6 +202,52 @@ async def test_orders_beyond_the_batch_budget_fail_one_by_one_and_are_sent_again
         assert {e.status for e in finals.values()} == {Status.cancelled}
         assert {e.attempt for e in finals.values()} == {1}, "a refusal for the rate costs no attempt"
         assert rig.refused() > 0
+
+
+async def test_a_batch_without_any_room_is_sent_again(redis_url: str) -> None:
+    sim: dict[str, Any] = {"limits": {"bybit/cancel-batch": 0}, "bybit_batch_spent": "whole"}
+    async with desk(redis_url, venue="bybit", **sim) as rig:
+        ids = [rig.order() for _ in range(12)]
+        finals = await rig.finals(await rig.send_all([{"symbol": "BTCUSDT", "order_id": i} for i in ids]))
+        assert {e.status for e in finals.values()} == {Status.cancelled}
+        assert {e.attempt for e in finals.values()} == {1}
+
+
+async def test_a_forbidden_address_is_quiet_for_ten_minutes_and_keeps_its_intents(redis_url: str) -> None:
+    async with desk(redis_url, venue="bybit") as rig:
+        order_id = rig.order()
+        await rig.ready()
+        rig.fault("code:403", endpoint="cancel")
+        sent = await rig.send(symbol="BTCUSDT", order_id=order_id)
+        await until_held(rig, "rate")
+        (status,) = await operate.status(rig.client, [rig.lane])
+        assert not [e for e in await rig.of(sent) if e.final]
+        assert rig.truth(order_id)["state"] == "live"
+        (hold,) = [row for row in status.holds if row[1] == "rate"]
+        assert hold[0] == "*"
+
+
+@pytest.mark.parametrize("fault", ["http_429", "code:10429", "code:10006"])
+async def test_a_short_refusal_costs_no_attempt(redis_url: str, fault: str) -> None:
+    async with desk(redis_url, venue="bybit") as rig:
+        order_id = rig.order()
+        await rig.ready()
+        rig.fault(fault, endpoint="cancel")
+        event = await rig.final(await rig.send(symbol="BTCUSDT", order_id=order_id))
+        assert (event.status, event.attempt) == (Status.cancelled, 1)
+
+
+@pytest.mark.parametrize("fault", ["drop", "reset", "html_200", "http_500", "wrong_ids", "empty_200", "code:10016"])
+async def test_looks_that_fail_only_delay(redis_url: str, fault: str) -> None:
+    async with desk(redis_url, venue="bybit") as rig:
+        order_id = rig.order(client_id="mine-1")
+        await rig.ready()
+        rig.fault(fault, endpoint="realtime")
+        rig.fault(fault, endpoint="history")
+        event = await rig.final(await rig.send(symbol="BTCUSDT", client_order_id="mine-1"))
+        assert (event.status, event.order_id) == (Status.cancelled, order_id)
+        assert event.lookups is not None
+        assert event.lookups >= 2
 
 
 async def test_an_order_the_venue_will_not_cancel_is_unresolved_aloud(redis_url: str) -> None:

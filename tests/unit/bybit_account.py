@@ -46,7 +46,7 @@ def listed(*rows: Any, cursor: str = "", **more: Any) -> Answer:
     return answer({"nextPageCursor": cursor, "category": "spot", "list": list(rows)}, **more)
 
 
-def row(order_id: str = ORDER_ID, status: str = "New", **more: Any) -> dict[str, Any]:
+def row(order_id: Any = ORDER_ID, status: Any = "New", **more: Any) -> dict[str, Any]:
     """An order as lists show it."""
     return {
         "orderId": order_id,

@@ -99,8 +99,8 @@ def test_every_class_an_intent_may_wait_in_is_served_by_a_route(options: dict[st
             waits.append((Stage.LOOK, venue.next_look(target(None, "c", scope=scope, notes=notes)).look_class))
         waits.append((Stage.CANCEL, venue.cancel_class(target(ORDER_ID, scope=scope))))
     for kinds in ("order", "tpsl", "stop", "order,tpsl,stop"):
-        for more in ({}, {"client_prefix": "m"}):
-            plan = venue.admit(target(scope="symbol", kinds=kinds, **more).fields)
+        for intent in (target(scope="symbol", kinds=kinds), target(scope="symbol", kinds=kinds, client_prefix="m")):
+            plan = venue.admit(intent.fields)
             assert isinstance(plan, Plan)
             waits += [(Stage.LOOK, plan.look_class)]
             waits += [(Stage.CANCEL, plan.cancel_class)] if plan.start is Stage.CANCEL else []
@@ -227,7 +227,7 @@ def any_targets(draw: st.DrawFn) -> list[Target]:
     if scope in BULKS:
         notes = {"sweep": {"todo": draw(TODO), "bulk": draw(st.sampled_from(["", "bulk-order"]))}}
         more = {"kinds": draw(KINDS), "client_prefix": draw(st.sampled_from([None, "m"]))}
-        given_ = {name: value for name, value in more.items() if value}
+        given_: dict[str, Any] = {name: value for name, value in more.items() if value}
         return [target(scope=scope, symbol=draw(ANY_SYMBOL), notes=notes if draw(st.booleans()) else {}, **given_)]
     count = draw(st.integers(0, 12))
     scopes = [draw(st.sampled_from(["order", "tpsl", "stop"])) if draw(st.booleans()) else scope for _ in range(count)]
@@ -297,7 +297,8 @@ def test_a_call_for_one_order_does_not_swallow_a_second(route: str) -> None:
 
 @pytest.mark.parametrize("route", ["realtime", "history", "cancel", "cancel-batch", "sweep-batch"])
 def test_a_call_that_would_name_no_order_is_not_made(route: str) -> None:
-    for notes in ({}, {"sweep": {}}, {"sweep": {"todo": []}}):
+    nothing: list[dict[str, Any]] = [{}, {"sweep": {}}, {"sweep": {"todo": []}}]
+    for notes in nothing:
         with pytest.raises(ValueError, match="name"):
             encode(route, target(notes=notes) if route != "sweep-batch" else target(scope="account", notes=notes))
 

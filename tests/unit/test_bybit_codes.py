@@ -1,5 +1,7 @@
 """Bybit's return codes: what the venue's table says, and what an adapter makes of each."""
 
+from typing import Any
+
 import pytest
 
 from cancelq_worker.venues.bybit.codes import CODES, HAD_AN_END, NO_SUCH_ORDER, SOURCES, word_of
@@ -52,7 +54,7 @@ WORDS = {
 ROWS = [(code, meaning, WORDS[meaning]) for codes, meaning in VENUE_TABLE for code in codes.split()]
 
 # A code of another venue, of a later day, or no code at all.
-UNLISTED = [
+UNLISTED: list[Any] = [
     None,
     "",
     "00000",

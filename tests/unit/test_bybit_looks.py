@@ -123,6 +123,21 @@ def test_a_first_look_by_order_id_may_go_to_either_place() -> None:
     assert BYBIT.next_look(target(client_order_id="mine-1", notes={"oid": ORDER_ID})).look_class == "any"
 
 
+@pytest.mark.parametrize(
+    ("absent", "place"),
+    [
+        ({"history": 1}, "realtime"),
+        ({"realtime": 1}, "history"),
+        ({"realtime": 1, "history": 1}, "realtime"),
+        ({"realtime": 2, "history": 1}, "history"),
+    ],
+)
+def test_the_place_that_was_read_less_comes_next(absent: dict[str, int], place: str) -> None:
+    look = BYBIT.next_look(target(ORDER_ID, notes={"abs": absent, "n": sum(absent.values())}))
+    assert (look.look_class, look.done) == (place, False)
+    assert BYBIT.next_look(target(ORDER_ID, notes={"abs": {"realtime": 2, "history": 2}})).done
+
+
 # -- what a row says -----------------------------------------------------------------------------------------
 
 STATES = {
@@ -144,10 +159,28 @@ STATES = {
 @pytest.mark.parametrize("route", LOOKS)
 @pytest.mark.parametrize(("state", "word"), STATES.items())
 def test_the_venues_word_for_a_state_is_read(state: str, word: Word, route: str) -> None:
-    reply = look(listed(row(status=state, orderLinkId="mine-1")), route=route)
+    by_id, by_client_id = target(ORDER_ID, scope="stop"), target(client_order_id="mine-1", scope="stop")
+    reply = look(listed(row(status=state, orderLinkId="mine-1")), by_id, route)
     assert (reply.word, reply.venue_state, reply.place) == (word, state, route)
     assert (reply.order_id, reply.client_order_id) == (ORDER_ID, "mine-1")
-    assert look(listed(row(status=state, orderLinkId="mine-1")), MINE, route).word is word
+    assert look(listed(row(status=state, orderLinkId="mine-1")), by_client_id, route).word is word
+
+
+def test_an_order_that_is_just_firing_will_be_a_normal_one() -> None:
+    """`Triggered` passes by on the way to `New`; as an end it stands in the history only."""
+    firing = listed(row(status="Triggered", stopOrderType="Stop"))
+    assert [look(firing, ONE, route).word for route in LOOKS] == [Word.UNCLEAR, Word.TRIGGERED]
+    asked: list[str] = []
+
+    def venue(request: Request) -> Answer:
+        if request.method == "POST":
+            return answer({"orderId": ORDER_ID})
+        asked.append(request.path)
+        if len(asked) == 1:
+            return firing
+        return listed(row(status="Cancelled")) if request.path.endswith("/realtime") else listed()
+
+    assert Journey(ONE, venue=BYBIT).run(by_venue(venue, BYBIT), most=5).status is Status.cancelled
 
 
 def test_no_state_is_read_that_is_not_tested() -> None:

@@ -149,7 +149,7 @@ def test_every_kind_that_was_asked_for_is_cancelled_and_no_other(kinds: str, nar
     for n, kind in enumerate(TYPES):
         book.add(*range(1000 * n + 1, 1000 * n + 4), kind=kind, client="mm-1")
     wanted = kinds.split(",")
-    narrowed = {"client_prefix": "mm"} if narrow else {}
+    narrowed: dict[str, Any] = {"client_prefix": "mm"} if narrow else {}
     end, _ = sweep(target(scope="account", symbol=None, kinds=kinds, **narrowed), book)
     assert end.status is Status.cancelled
     assert {book.kinds[str(i)] for i in book.open} == set(TYPES) - set(wanted)

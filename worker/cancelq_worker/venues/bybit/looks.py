@@ -56,12 +56,13 @@ def next_look(target: Target) -> NextLook:
     """The two places in turn; each has to be read twice before an order may be called unknown.
 
     Notes: `n` looks since the last cancel that found nothing, `f` looks that failed, `abs` {place: times absent}."""
-    absent = target.notes.get("abs", {})
-    turn = int(target.notes.get("n", 0)) + int(target.notes.get("f", 0))
-    if turn == 0 and not absent and target.order_id:
+    absent, fails = target.notes.get("abs", {}), int(target.notes.get("f", 0))
+    if not absent and not fails and target.order_id:
         return NextLook("any")
     done = all(absent.get(place, 0) >= 2 for place in PLACES)
-    return NextLook(PLACES[turn % 2], done)
+    if fails:  # it is not noted where: in turn, so that neither place is asked for ever
+        return NextLook(PLACES[(int(target.notes.get("n", 0)) + fails) % 2], done)
+    return NextLook(min(PLACES, key=lambda place: absent.get(place, 0)), done)
 
 
 def query(target: Target) -> dict[str, str]:
@@ -154,6 +155,9 @@ def _as_asked(target: Target, row: Mapping[str, Any], reply: Reply) -> Reply:
         if elsewhere:
             return _failed(reply, f"symbol: this id is an order of {symbol}; send it with that symbol")
         return _other_kind(target, row, reply)
+    if reply.word is Word.TRIGGERED and target.scope == "order" and reply.place == "realtime":
+        # Passing, before it works in the book under its own id. Where it is the end, the history says so.
+        return Reply(Word.UNCLEAR, text="the order is just firing", place=reply.place, venue_state=reply.venue_state)
     if elsewhere and not target.order_id:
         return Reply(Word.UNCLEAR, text=f"that client id stands at an order of {symbol}", place=reply.place)
     return reply
