@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cancelq_worker.clocks import RemoteClock, drift_us
+from cancelq_worker.clocks import Pace, RemoteClock, drift_us
 
 MS_NS = 1_000_000
 SECOND_NS = 1_000 * MS_NS
@@ -143,3 +143,13 @@ def test_it_runs_with_the_monotonic_clock_alone() -> None:
     clock.learn(monotonic.ns, monotonic.ns, 77_000_000)
     monotonic.ns += 3 * SECOND_NS
     assert clock.now_us() == 80_000_000
+
+
+def test_a_pace_lets_so_many_through_in_any_second() -> None:
+    clock = Monotonic()
+    pace = Pace(2, clock)
+    assert [pace.may() for _ in range(3)] == [True, True, False]
+    clock.ns += SECOND_NS - 1
+    assert not pace.may()
+    clock.ns += 1
+    assert [pace.may() for _ in range(3)] == [True, True, False]

@@ -102,6 +102,22 @@ class RemoteClock:
         return self._doubt_us + drift_us(age_ns)
 
 
+class Pace:
+    """At most `most` times in any second."""
+
+    def __init__(self, most: int, monotonic_ns: Monotonic = time.monotonic_ns) -> None:
+        self._monotonic_ns = monotonic_ns
+        self._times: deque[int] = deque(maxlen=most)
+
+    def may(self) -> bool:
+        """Whether it may be done now; if so, it counts as done."""
+        now_ns = self._monotonic_ns()
+        if len(self._times) == self._times.maxlen and now_ns - self._times[0] < 1_000_000_000:
+            return False
+        self._times.append(now_ns)
+        return True
+
+
 def drift_us(span_ns: int) -> int:
     """How far two clocks may part within a span, rounded up."""
     return -(-span_ns * DRIFT_PER_S_US // 1_000_000_000)

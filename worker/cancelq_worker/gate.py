@@ -86,10 +86,18 @@ class Gate:
         self._spawn(self.read_venue_time())
         return [Hold("*", "clock", 300_000, said)]
 
+    async def know_venue_time(self) -> None:
+        """Learns the venue's clock, unless another lane of its host has."""
+        async with self._p.time_lock:
+            if not self._p.venue_clock.known:
+                await self.read_venue_time()
+
     async def read_venue_time(self) -> None:
         """Learns the venue's clock, and keeps a connection of each door warm by the way. A venue that does not
-        tell leaves what was known."""
+        tell leaves what was known. Many lanes ask in turn: venues count these calls per address."""
         for door in (self._p.cancel_door, self._p.look_door):
+            if not self._p.time_pace.may():
+                return
             try:
                 exchange = await self._aside(door, Signed(self._p.venue.time_request(), {}), total_s=1.5)
             except (NotSent, NoAnswer) as error:

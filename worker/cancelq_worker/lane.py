@@ -92,8 +92,7 @@ class LaneServer:
     async def serve(self) -> None:
         """Rounds until drained. A Redis that is away is waited for; nothing is sent meanwhile."""
         await self._p.egress.fill()
-        if not self._p.venue_clock.known:
-            await self._gate.read_venue_time()
+        await self._gate.know_venue_time()
         stream = self._open_stream()
         listening = asyncio.ensure_future(stream.serve()) if stream else None
         try:

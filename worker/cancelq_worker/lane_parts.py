@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from dataclasses import dataclass, field
 
-from cancelq_worker.clocks import RemoteClock
+from cancelq_worker.clocks import Pace, RemoteClock
 from cancelq_worker.egress import Egress, Ticket
 from cancelq_worker.http import Door
 from cancelq_worker.ledger import Batch, LanePlan, Ledger, Settlement
@@ -32,6 +33,8 @@ class LaneParts:
     egress: Egress
     worker: str
     tag: str  # short and unique to this process: batch ids begin with it
+    time_pace: Pace  # how often the lanes of one host may ask for its time
+    time_lock: asyncio.Lock
     ws_url: str | None = None
     tls: ssl.SSLContext | None = None
 

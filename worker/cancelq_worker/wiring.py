@@ -17,7 +17,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from cancelq.contract import Lane
-from cancelq_worker.clocks import RemoteClock
+from cancelq_worker.clocks import Pace, RemoteClock
 from cancelq_worker.egress import Egress
 from cancelq_worker.engine import Engine
 from cancelq_worker.http import Door
@@ -34,6 +34,7 @@ log = structlog.get_logger("cancelq.wiring")
 
 TRIM_EVERY_S = 60.0
 CLOCK_EVERY_S = 20.0
+TIME_CALLS_A_SECOND = 4  # of the 20 that Bitget allows an address
 
 
 @dataclass(slots=True)
@@ -42,6 +43,8 @@ class _Host:
 
     venue_clock: RemoteClock
     egress: Egress
+    time_pace: Pace
+    time_lock: asyncio.Lock
 
 
 class Wiring:
@@ -110,6 +113,8 @@ class Wiring:
             egress=host.egress,
             worker=self.worker,
             tag=self.tag,
+            time_pace=host.time_pace,
+            time_lock=host.time_lock,
             ws_url=account.ws_url,
             tls=self._tls,
         )
@@ -118,7 +123,7 @@ class Wiring:
         place = (venue.name, base_url)
         if place not in self._hosts:
             egress = Egress(self.client, self.settings.egress, venue.address_buckets)
-            self._hosts[place] = _Host(RemoteClock(1_000), egress)
+            self._hosts[place] = _Host(RemoteClock(1_000), egress, Pace(TIME_CALLS_A_SECOND), asyncio.Lock())
         return self._hosts[place]
 
     def _door(self, base_url: str) -> Door:
