@@ -14,7 +14,8 @@ from typing import Final
 
 from cancelq_worker.venues.bingx import answers, looks, signing, sweeps
 from cancelq_worker.venues.bingx.codes import OK, SECOND_US
-from cancelq_worker.venues.bingx.rows import is_order_id, is_pair
+from cancelq_worker.venues.bingx.rows import is_order_id, is_pair, order_keys
+from cancelq_worker.venues.bingx.stream import BingxStream
 from cancelq_worker.venues.port import (
     Answer,
     Bucket,
@@ -102,13 +103,13 @@ class Bingx:
     routes: tuple[Route, ...] = ROUTES
     other_address: tuple[str, ...] = (LOOKS_GROUP,)
     errors_us = 480 * SECOND_US
-    stream: OrderStream | None = None
     timing = Timing(gap_us=2_000_000, look_after_us=100_000, patience_us=5_000_000, look_before_again=True)
 
     def __init__(
         self, credentials: signing.Credentials, limits: Mapping[str, int] | None = None, batch_size: int | None = None
     ) -> None:
         self._credentials = credentials
+        self.stream: OrderStream | None = BingxStream()
         batch = batch_size or BATCH
         self.routes = tuple(replace(r, most=batch) if r.name in _MANY else r for r in ROUTES)
         self._manner = sweeps.manner(batch)
@@ -137,12 +138,7 @@ class Bingx:
         """The same for every scope: at BingX all orders share their ids."""
         if target.scope not in SCOPES:
             return ()
-        keys = []
-        if target.order_id:
-            keys.append(f"i:{target.order_id}")
-        if target.client_order_id:
-            keys.append(f"c:{target.symbol or ''}:{target.client_order_id}")
-        return tuple(keys)
+        return order_keys(target.symbol or "", target.order_id or "", target.client_order_id or "")
 
     def cancel_class(self, target: Target) -> str:
         if target.scope not in SCOPES:

@@ -71,6 +71,16 @@ def kind_of(row: Row) -> str:
     return "order" if kind else ""
 
 
+def order_keys(symbol: str, order_id: str, client_order_id: str) -> tuple[str, ...]:
+    """The keys of an order in a lane's index, by each id that is known."""
+    keys = []
+    if order_id:
+        keys.append(f"i:{order_id}")
+    if client_order_id:
+        keys.append(f"c:{symbol}:{client_order_id}")
+    return tuple(keys)
+
+
 def is_about(target: Target, row: Row) -> bool:
     """Whether a row speaks of this very order."""
     if word(row, "symbol") not in ("", target.symbol):

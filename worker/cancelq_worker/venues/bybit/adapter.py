@@ -16,6 +16,7 @@ import orjson
 
 from cancelq_worker.venues.bybit import answers, looks, signing, sweeps
 from cancelq_worker.venues.bybit.codes import OK
+from cancelq_worker.venues.bybit.stream import BybitStream
 from cancelq_worker.venues.port import (
     Answer,
     Bucket,
@@ -70,7 +71,6 @@ class Bybit:
     name = "bybit"
     other_address: tuple[str, ...] = (ADDRESS.name,)
     errors_us = 0
-    stream: OrderStream | None = None
     timing = Timing(gap_us=1_050_000, look_after_us=30_000, patience_us=3_000_000)
 
     def __init__(
@@ -82,6 +82,7 @@ class Bybit:
         singly: bool = False,
     ) -> None:
         self._credentials = credentials
+        self.stream: OrderStream | None = BybitStream(credentials)
         limits = limits or {}
         self.buckets = tuple(Bucket(b.name, limits.get(b.name, b.units), b.window_us) for b in BUCKETS)
         self.address_buckets: tuple[Bucket, ...] = (replace(ADDRESS, units=limits.get("ip", ADDRESS.units)),)
