@@ -128,6 +128,7 @@ class Journey:
         asked_ms = int(self.fields["queued_us"]) // 1000
         made.age_band_ms = (asked_ms - 5, asked_ms + 6)
         made.may_cancel = bool(work.before.notes.get("may", 1))
+        made.may_bulk = work.before.attempts == 0
         return made
 
 

@@ -233,7 +233,7 @@ def _unfit(fields: Mapping[str, str]) -> Unfit | None:
     symbol = fields.get("symbol")
     if symbol is None and fields["scope"] != "account":
         return Unfit("symbol", "symbol: missing; BingX wants the pair with every cancel, like BTC-USDT")
-    if symbol is not None and not is_pair(symbol):
+    if symbol is not None and (not is_pair(symbol) or symbol != symbol.upper()):
         right = _spelled(symbol)
         return Unfit("symbol", f"symbol: BingX spells pairs in capitals with a hyphen; {symbol!r} should be {right!r}")
     order_id, client_id = fields.get("order_id"), fields.get("client_order_id")

@@ -24,6 +24,7 @@ OPEN_MOST: Final = 2000
 ERRORS: Final = 8  # of the twenty equal errors that lock an endpoint; the rest is for orders known to be open
 
 COURTESY_FAILS: Final = 6
+QUERIES_WHERE_MUTE: Final = 5  # some seconds: an order that was just placed may not be visible yet
 
 QUERY, OPEN, HISTORY, ABROAD = "query", "open", "history", "abroad"
 
@@ -72,7 +73,7 @@ def next_look(target: Target) -> NextLook:
     """The look that follows those already noted."""
     by, pair = ("i" if target.order_id else "c"), target.symbol or ""
     if by == "c" and target.notes.get("mute"):
-        return NextLook(f"mute:{pair}", _absent(target, QUERY) >= 2, _MUTE)
+        return NextLook(f"mute:{pair}", _absent(target, QUERY) >= QUERIES_WHERE_MUTE, _MUTE)
     page = _page_of(target, by)
     if page > 1:
         walk = f"walk:{pair}" if by == "i" else f"pages:{pair}:{min(page, PAGES_MOST)}"

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Final
 
+from cancelq_worker.venues.bingx.signing import is_safe
 from cancelq_worker.venues.port import Reply, Target, Word
 from cancelq_worker.venues.reading import filled, safe_id, word
 
@@ -34,7 +35,7 @@ STATES: Final = {
 _CLIENT_NAMES: Final = ("clientOrderID", "clientOrderId", "origClientOrderId")
 _ORDER_ID = re.compile(r"[1-9][0-9]{0,31}", re.ASCII)
 _AMOUNT = re.compile(r"[0-9]{1,30}(\.[0-9]{1,30})?", re.ASCII)
-_PAIR = re.compile(r"[A-Z0-9]{1,20}-[A-Z0-9]{1,20}", re.ASCII)
+_PAIR = re.compile(r"[^-]{1,32}-[^-]{1,32}")
 
 
 def is_order_id(text: str) -> bool:
@@ -43,8 +44,9 @@ def is_order_id(text: str) -> bool:
 
 
 def is_pair(text: str) -> bool:
-    """Whether this is spelled as a pair of BingX spot."""
-    return _PAIR.fullmatch(text) is not None
+    """Whether this can be a pair of BingX spot: two names with a hyphen between, safe to be signed. A name of other
+    letters than A to Z is the venue's to judge: in a list, it must not hide the other rows."""
+    return _PAIR.fullmatch(text) is not None and is_safe(text)
 
 
 def order_id_of(row: Row) -> str:
