@@ -223,8 +223,9 @@ async def test_a_forbidden_address_is_quiet_for_ten_minutes_and_keeps_its_intent
         (status,) = await operate.status(rig.client, [rig.lane])
         assert not [e for e in await rig.of(sent) if e.final]
         assert rig.truth(order_id)["state"] == "live"
-        (hold,) = [row for row in status.holds if row[1] == "rate"]
-        assert hold[0] == "*"
+        ((scope, _, until),) = [row for row in status.holds if row[1] == "rate"]
+        assert scope == "*"
+        assert 590 < float(until.split()[0]) <= 600
 
 
 @pytest.mark.parametrize("fault", ["http_429", "code:10429", "code:10006"])

@@ -475,6 +475,7 @@ BATCHES = {
     "one row missing": (batch([FIRST], [GOOD, GOOD]), (UNCLEAR, UNCLEAR)),
     "one outcome missing": (batch([FIRST, SECOND], [GOOD]), (UNCLEAR, UNCLEAR)),
     "one too many": (batch([FIRST, SECOND, SECOND], [GOOD, GOOD, GOOD]), (UNCLEAR, UNCLEAR)),
+    "one row too many": (batch([FIRST, SECOND, EMPTY], [GOOD, GOOD]), (UNCLEAR, UNCLEAR)),
     "empty lists": (batch([], []), (UNCLEAR, UNCLEAR)),
     "no lists": (answer({}), (UNCLEAR, UNCLEAR)),
     "lists that are none": (batch("xx", {"0": GOOD}), (UNCLEAR, UNCLEAR)),

@@ -115,6 +115,17 @@ def test_one_look_that_fails_does_not_keep_an_order_from_being_found() -> None:
         assert len(asked) <= fails + 2
 
 
+@pytest.mark.parametrize("broken", LOOKS)
+def test_an_order_is_found_where_only_one_place_can_be_read(broken: str) -> None:
+    def venue(request: Request) -> Answer:
+        if request.method == "POST":
+            return UNKNOWN
+        return raw(b"", 502) if request.path.endswith(broken) else listed(row(status="Filled", orderLinkId="mine-1"))
+
+    for intent in (ONE, MINE):
+        assert Journey(intent, venue=BYBIT).run(by_venue(venue, BYBIT), most=3).status is Status.filled
+
+
 def test_a_first_look_by_order_id_may_go_to_either_place() -> None:
     """So that looks keep pace with cancels: 50 and 50 a second for 20 and 20. A client id goes to what is exact."""
     assert BYBIT.next_look(ONE).look_class == "any"
