@@ -379,6 +379,8 @@ def test_a_call_for_one_order_does_not_swallow_a_second(route: str) -> None:
         ("cancel", [target(ORDER_ID, symbol=None)]),
         ("cancel-open", [target(scope="symbol", symbol=None)]),
         ("cancel-open", [target(scope="symbol", symbol="")]),
+        ("cancel-open", [target(scope="symbol", client_prefix="mm_")]),
+        ("cancel-open", [target(scope="account", symbol=None, older_than_ms="1")]),
         ("sweep-cancel", [target(scope="symbol", notes={"sweep": {"todo": []}})]),
         ("sweep-cancel", [target(scope="symbol", notes={"sweep": {"todo": [{"id": "1", "symbol": ""}]}})]),
         ("sweep-one", [target(scope="symbol", notes={"sweep": {"todo": [{"id": "1,2", "symbol": PAIR}]}})]),

@@ -33,7 +33,7 @@ from cancelq_worker.venues.port import (
     Word,
 )
 from cancelq_worker.venues.reading import epoch_ms, payload, word
-from cancelq_worker.venues.sweeping import bulk_symbol
+from cancelq_worker.venues.sweeping import bulk_symbol, narrowed
 
 API: Final = "/openApi/spot/v1/trade/"
 TIME: Final = "/openApi/spot/v1/server/time"
@@ -180,6 +180,8 @@ class Bingx:
         if route.name == sweeps.LIST:
             return sweeps.query(target)
         if route.name == "cancel-open":
+            if narrowed(target):
+                raise ValueError("a bulk cancel must name a whole pair or account")
             pair = bulk_symbol(target)
             return {} if pair is None else {"symbol": _pair(pair)}
         rows = self._manner.due(route.name, target)

@@ -11,6 +11,7 @@ import gzip
 import io
 import re
 import uuid
+import zlib
 from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import quote
@@ -96,7 +97,7 @@ def _unpacked(frame: str | bytes) -> bytes:
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(frame)) as packed:
             text = packed.read(FRAME_MOST + 1)
-    except (OSError, EOFError, ValueError):
+    except (OSError, EOFError, ValueError, zlib.error):
         return b""
     return text if len(text) <= FRAME_MOST else b""
 
