@@ -17,8 +17,8 @@ from cancelq_worker.venues.bybit.codes import NO_SUCH_ORDER
 from cancelq_worker.venues.port import ABOUT_THE_CALL, NextLook, Reply, Route, Stage, Target, Word
 from cancelq_worker.venues.reading import filled, safe_id, word
 
-SCOPES: Final = ("order", "tpsl", "stop")
-PLACES: Final = ("realtime", "history")
+SCOPES: Final[tuple[str, ...]] = ("order", "tpsl", "stop")
+PLACES: Final[tuple[str, ...]] = ("realtime", "history")
 
 ROUTES: Final = (
     # "any": nothing was looked for yet. The history, where much stands by then, helps out under load.
