@@ -122,12 +122,16 @@ class Request:
     body: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Signed:
-    """A request as it is sent: some venues sign in headers, some in the query itself."""
+    """A request as it is sent: some venues sign in headers, some in the query itself. It does not show them when it is
+    printed: a signature is as good as a cancel for a few seconds, a passphrase for longer."""
 
     request: Request
     headers: dict[str, str]
+
+    def __repr__(self) -> str:
+        return f"Signed({self.request.method} {self.request.path})"
 
 
 @dataclass(frozen=True, slots=True)

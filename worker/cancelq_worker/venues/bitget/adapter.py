@@ -233,7 +233,7 @@ def _cancel_body(route: Route, targets: Sequence[Target]) -> dict[str, Any]:
         case "cancel-plan-order":
             return {"orderId": sweeps.MANNER.due(route.name, first)[0]["id"]}
         case "cancel-symbol-order":
-            return {"symbol": _symbol(first)}
+            return sweeps.bulk_body(first)
         case "sweep-cancel":
             return _batch_body(
                 [(row["symbol"], {"orderId": row["id"]}) for row in sweeps.MANNER.due(route.name, first)]

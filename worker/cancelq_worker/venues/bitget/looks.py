@@ -149,8 +149,10 @@ def _next_walk(target: Target, n: int, cycle: tuple[str, ...], walked: tuple[str
 
 
 def query(route: Route, targets: Sequence[Target]) -> tuple[str, dict[str, str]]:
-    """Path and parameters of a look."""
+    """Path and parameters of a look. Raises ValueError for a target that is no order."""
     name, first = route.name, targets[0]
+    if any(target.scope not in SCOPES for target in targets):
+        raise ValueError("a look must name an order")
     params: dict[str, str] = {}
     if name == "order-info":
         return _PATHS[name], _by_id(first)
@@ -236,6 +238,7 @@ def read(route: Route, targets: Sequence[Target], data: Any) -> list[Reply]:
         return [Reply(Word.UNCLEAR, text="an answer without a list", place=place)] * len(targets)
     by_id = {str(row["orderId"]): row for row in page.rows}
     by_client = {} if all(t.order_id for t in targets) else {str(r.get("clientOid") or ""): r for r in page.rows}
+    torn = _torn(page.rows, "orderId", by_id) | (_torn(page.rows, "clientOid", by_client) if by_client else set())
     rows = [by_id.get(t.order_id) if t.order_id else by_client.get(t.client_order_id or "") for t in targets]
     absent = _absence(route, targets, page) if None in rows else None
 
@@ -243,11 +246,23 @@ def read(route: Route, targets: Sequence[Target], data: Any) -> list[Reply]:
         if row is None:
             assert absent is not None
             return absent(target, place)
+        if torn and (target.order_id or target.client_order_id) in torn:
+            return Reply(Word.UNCLEAR, text="the answer says two things about this order", place=place)
         if target.scope == "order" and place in _OTHER_SCOPES:
             return _wrong_scope(place)
         return _sighting(target, row, place)
 
     return [one(t, row) for t, row in zip(targets, rows, strict=True)]
+
+
+def _torn(rows: Sequence[Mapping[str, Any]], name: str, known: Mapping[str, Any]) -> set[str]:
+    """The ids under which more than one row stands, and they differ."""
+    if len(known) == len(rows):
+        return set()
+    said: dict[str, set[tuple[str, str]]] = {}
+    for row in rows:
+        said.setdefault(str(row.get(name) or ""), set()).add((str(row["orderId"]), str(row.get("status"))))
+    return {order for order, ways in said.items() if len(ways) > 1}
 
 
 def _wrong_scope(place: str) -> Reply:

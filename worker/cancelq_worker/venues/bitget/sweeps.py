@@ -12,7 +12,7 @@ from typing import Any, Final
 from cancelq_worker.venues.bitget.looks import PAGE, read_page
 from cancelq_worker.venues.port import Reply, Route, Stage, Target, Word
 from cancelq_worker.venues.reading import epoch_ms
-from cancelq_worker.venues.sweeping import ORDER, Manner, OpenOrder, OpenPage, kinds, progress
+from cancelq_worker.venues.sweeping import ORDER, Manner, OpenOrder, OpenPage, bulk_symbol, kinds, narrowed, progress
 
 BATCH: Final = 50
 
@@ -31,9 +31,19 @@ def _bulk(target: Target) -> str:
 MANNER: Final = Manner(lists=kinds, sizes={"sweep-cancel": BATCH}, at_once=_bulk)
 
 
+def bulk_body(target: Target) -> dict[str, str]:
+    """The bulk call of an intent. Raises ValueError for one that means anything but all normal orders of a pair."""
+    symbol = None if narrowed(target) else bulk_symbol(target)
+    if symbol is None:
+        raise ValueError("a bulk cancel must name its pair, and means all of its orders")
+    return {"symbol": symbol}
+
+
 def query(route: Route, target: Target) -> tuple[str, dict[str, str]]:
-    """Path and parameters of the next list page."""
+    """Path and parameters of the next list page. Raises ValueError rather than read a pair's as the account's."""
     params = {"limit": str(PAGE)}
+    if target.scope == "symbol" and not target.symbol:
+        raise ValueError("the open list must name its pair")
     if target.symbol:
         params["symbol"] = target.symbol
     at = progress(target).get("at", "")

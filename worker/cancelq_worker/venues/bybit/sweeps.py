@@ -54,8 +54,10 @@ def filter_of(kind: str) -> dict[str, str]:
 
 
 def query(route: Route, target: Target) -> dict[str, str]:
-    """The parameters of the next list page."""
+    """The parameters of the next list page. Raises ValueError rather than read a pair's as the account's."""
     params = {"category": "spot"}
+    if target.scope == "symbol" and not target.symbol:
+        raise ValueError("the open list must name its pair")
     if target.symbol:
         params["symbol"] = target.symbol
     params |= {"openOnly": "0", "limit": str(PAGE), "orderFilter": FILTERS[_kind_of(route)]}
