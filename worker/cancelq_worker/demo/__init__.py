@@ -1,8 +1,8 @@
 """The demo: everything at once on this machine, and an audit at the end that can fail.
 
-A real server, real worker processes and real producers; only the venue is simulated, with Bitget's own limits. At
-the end the workers are drained and three things that know nothing of each other are joined: what the producers
-sent, what the results stream says, and what the venue knows.
+A real server, real worker processes and real producers; only the venues are simulated, with their own limits, and
+misbehave now and then. At the end the workers are drained and three things that know nothing of each other are joined,
+lane by lane: what the producers sent, what the results stream says, and what the venue knows.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from cancelq.errors import CancelqError
-from cancelq_worker.demo.audit import Asked, Report, audit
+from cancelq_worker.demo.audit import LaneReport, Report, audit
 from cancelq_worker.demo.failure import DemoFailed
 from cancelq_worker.demo.fleet import Fleet
 from cancelq_worker.demo.producers import Sender
 from cancelq_worker.demo.progress import Observer
-from cancelq_worker.demo.scenario import KINDS, LANE, write_script
+from cancelq_worker.demo.scenario import write_script
 from cancelq_worker.demo.screen import Screen
-from cancelq_worker.demo.script import Producer, Script
-from cancelq_worker.demo.venue import Venue, VenueError
+from cancelq_worker.demo.script import Part, Producer, Script
+from cancelq_worker.demo.tables import Asked, Tables
+from cancelq_worker.demo.venue import VenueError, Venues
 from cancelq_worker.embedded import EmbeddedServer
 from cancelq_worker.exits import Exit
 
@@ -78,13 +79,13 @@ def _play(script: Script, screen: Screen, folder: Path, pause: Callable[[float],
         screen.starting("an embedded Valkey server, every write on disk before it is answered")
         server = stack.enter_context(EmbeddedServer(durable=True))
         fleet = stack.enter_context(Fleet(folder, os.environ, pause))
-        screen.starting("a simulated Bitget, with its limits and 5 to 25 ms of way in and out")
-        venue = stack.enter_context(closing(fleet.start_venue()))
-        order_ids = venue.prepare(script)
-        screen.starting(f"workers that serve {LANE}, each a process of its own")
-        fleet.start_workers(venue, server.url)
+        screen.starting("simulated venues with their limits, 5 to 25 ms of way in and out, and some trouble")
+        venues = stack.enter_context(closing(fleet.start_venues()))
+        order_ids = venues.prepare(script)
+        screen.starting(f"workers that serve {', '.join(map(str, script.lanes))}")
+        fleet.start_workers([part.market for part in script.parts], venues, server.url)
         senders = [Sender(who, script, order_ids, server.url) for who in Producer]
-        observer = stack.enter_context(closing(Observer(server.url, venue, script.size)))
+        observer = stack.enter_context(closing(Observer(server.url, venues, script)))
         stack.callback(_stop, senders)
         with screen.live():
             _watch(observer, senders, fleet, screen, pause)
@@ -93,8 +94,8 @@ def _play(script: Script, screen: Screen, folder: Path, pause: Callable[[float],
             sender.join(SEND_S)
         # Only now is the stream complete: nobody is left who could write a second outcome.
         fleet.drain_workers()
-        asked = [entry for sender in senders for entry in sender.asked]
-        return _audit(asked, observer, venue, server.url, folder)
+        observer.look()
+        return Report([_audit(part, senders, observer, venues, server.url, folder) for part in script.parts])
 
 
 def _watch(
@@ -127,17 +128,34 @@ def _stop(senders: list[Sender]) -> None:
         sender.stop()
 
 
-def _audit(asked: list[Asked], observer: Observer, venue: Venue, redis_url: str, folder: Path) -> Report:
-    """Reads all anew and judges it. What a finding rests on goes to the logs, as the server ends with the demo."""
-    observer.look()
+def _audit(
+    part: Part, senders: list[Sender], observer: Observer, venues: Venues, redis_url: str, folder: Path
+) -> LaneReport:
+    """Reads all of a lane anew and judges it. What a finding rests on goes to the logs, as the server ends with the
+    demo."""
+    lane, market = part.lane, part.market
+    (progress,) = (one for one in observer.progress.lanes if one.lane == lane)
+    asked: list[Asked] = [entry for sender in senders for entry in sender.asked[lane]]
     with Redis.from_url(redis_url, socket_timeout=5.0) as redis:
-        inbox_length = int(redis.xlen(LANE.inbox))
-    events, truth = observer.everything(), list(venue.truth())
-    report = audit(asked, events, truth, venue.buckets(), observer.calls, order=KINDS, inbox_length=inbox_length)
-    if not report.ok:
-        _write(folder / "events.jsonl", (event.model_dump(mode="json", exclude_none=True) for event in events))
-        _write(folder / "asked.jsonl", map(asdict, asked))
-        _write(folder / "truth.jsonl", map(asdict, truth))
+        inbox_length = int(redis.xlen(lane.inbox))
+    tables = Tables(
+        lane=str(lane),
+        asked=asked,
+        events=observer.everything(lane),
+        truth=list(venues.truth(market)),
+        buckets=progress.buckets,
+        calls=observer.calls(market),
+        inbox_length=inbox_length,
+        reply_proves=market.reply_proves,
+        keeps_ids=market.keeps_ids,
+    )
+    report = audit(tables)
+    if report.findings:
+        name = f"{lane.venue}-{lane.account}"
+        events = (event.model_dump(mode="json", exclude_none=True) for event in tables.events)
+        _write(folder / f"{name}-events.jsonl", events)
+        _write(folder / f"{name}-asked.jsonl", map(asdict, tables.asked))
+        _write(folder / f"{name}-truth.jsonl", map(asdict, tables.truth))
     return report
 
 

@@ -1,4 +1,4 @@
-"""The closing audit: what was asked, what was answered and what the venue knows, joined and judged.
+"""The closing audit of each lane: what was asked, what was answered and what the venue knows, joined and judged.
 
 Pure: tables in, report out. Nothing of the workers' own bookkeeping is read, only the entries producers added,
 the results stream and the venue's truth, so that a worker that lies, forgets or repeats itself is found out.
@@ -13,6 +13,7 @@ from decimal import Decimal
 
 from cancelq.contract import FINAL, Event, Status
 from cancelq_worker.demo.latency import Latency, latencies
+from cancelq_worker.demo.tables import Asked, BucketUse, CallCount, OrderTruth, Tables, count_calls
 
 NOBODY = "nobody asked"
 VENUE = "the venue"
@@ -20,73 +21,10 @@ STREAM = "results"
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """One inbox entry: what it asked and what has to come of it.
-
-    `orders` are the venue's ids of the orders it may close, `spared` those it must leave as they are.
-    `repeats` marks an entry whose `id` was used before: it gets a `duplicate` event and no outcome of its own;
-    `differs` if its content is another one. `not_before_us` is a timed cancel's time.
-    """
-
-    kind: str
-    id: str
-    entry_id: str
-    expected: Status
-    orders: tuple[str, ...] = ()
-    spared: tuple[str, ...] = ()
-    target: str = ""
-    repeats: bool = False
-    differs: bool = False
-    not_before_us: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Naming:
-    """One cancel call that named an order: when it reached the venue, and what came of it for this order."""
-
-    at_us: int
-    verdict: str
-
-
-@dataclass(frozen=True, slots=True)
-class OrderTruth:
-    """An order as the venue knows it. `closed_by` is who ended it: `call:…` for a cancel call, else the market."""
-
-    order_id: str
-    state: str
-    open: bool
-    filled: str = "0"
-    client_id: str = ""
-    child_id: str = ""
-    closed_by: str = ""
-    namings: tuple[Naming, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class BucketUse:
-    """What the venue counted against one of its limits; `worst` is the most it took within any one window."""
-
-    name: str
-    limit: int | None
-    window_ms: int
-    taken: int
-    refused: int
-    worst: int
-
-
-@dataclass(frozen=True, slots=True)
-class VenueCall:
-    """One call in the venue's own log, and how many orders it named."""
-
-    endpoint: str
-    posts: bool
-    orders: int
-
-
-@dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that must not be: whom it concerns and what is wrong."""
+    """Something that must not be: on which lane, whom it concerns and what is wrong."""
 
+    lane: str
     kind: str
     id: str
     problem: str
@@ -106,20 +44,19 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """What the audit found. `rows` are in the order of the first entry of their kind."""
+class LaneReport:
+    """What the audit found on one lane. `outcomes` counts final events and duplicates, `evidence` final events."""
 
+    lane: str
     rows: list[Row]
     findings: list[Finding]
     buckets: Sequence[BucketUse]
     calls: CallCount
     latency: list[Latency]
+    outcomes: Counter[str]
+    evidence: Counter[str]
     settled_by: Counter[str]
-
-    @property
-    def ok(self) -> bool:
-        """Every entry has its one answer, the venue's truth agrees with each, and it refused nothing."""
-        return not self.findings
+    troubles: Counter[str]
 
     @property
     def sent(self) -> int:
@@ -127,54 +64,64 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class CallCount:
-    """Calls in the venue's log: cancels, look-ups, and how full the batches were."""
+class Report:
+    """What the audit found on every lane."""
 
-    cancels: int
-    lookups: int
-    batches: int
-    in_batches: int
+    lanes: list[LaneReport]
 
     @property
-    def per_batch(self) -> float:
-        return self.in_batches / self.batches if self.batches else 0.0
+    def findings(self) -> list[Finding]:
+        return [finding for lane in self.lanes for finding in lane.findings]
+
+    @property
+    def ok(self) -> bool:
+        """Every entry has its one answer, the venues' truth agrees with each, and they refused nothing."""
+        return not self.findings
+
+    @property
+    def sent(self) -> int:
+        return sum(lane.sent for lane in self.lanes)
 
 
-def audit(
-    asked: Sequence[Asked],
-    events: Iterable[Event],
-    truth: Iterable[OrderTruth],
-    buckets: Sequence[BucketUse],
-    calls: Iterable[VenueCall],
-    *,
-    order: Sequence[str] = (),
-    inbox_length: int | None = None,
-) -> Report:
-    """Joins the tables. `order` sorts the rows by kind; `inbox_length` is how many entries the stream holds."""
-    books = _Books(asked, list(events), {one.order_id: one for one in truth})
-    for entry in asked:
+def audit(tables: Tables) -> LaneReport:
+    """Joins the tables of a lane."""
+    books = _Books(tables)
+    for entry in tables.asked:
         books.judge(entry)
-    findings = [*books.findings, *_strays(books), *_unasked(books), *_of_venue(books, buckets)]
-    if inbox_length is not None and inbox_length != len(asked):
-        findings.append(Finding(STREAM, "inbox", f"it holds {inbox_length} entries, {len(asked)} were sent"))
-    place = {kind: at for at, kind in enumerate(order)}
-    rows = sorted(books.rows.values(), key=lambda row: place.get(row.kind, len(place)))
-    return Report(rows, findings, buckets, count_calls(calls), _latency(books), _settled_by(books))
+    findings = [*books.findings, *_strays(books), *_unasked(books), *_of_venue(books)]
+    if tables.inbox_length != len(tables.asked):
+        problem = f"it holds {tables.inbox_length} entries, {len(tables.asked)} were sent"
+        findings.append(books.finding(STREAM, "inbox", problem))
+    finals = [events[0] for events in books.finals.values()]
+    outcomes = Counter(event.status.value for event in finals)
+    outcomes[Status.duplicate.value] = sum(map(len, books.duplicates.values()))
+    return LaneReport(
+        tables.lane,
+        list(books.rows.values()),
+        findings,
+        tables.buckets,
+        count_calls(tables.calls),
+        _latency(books),
+        outcomes,
+        Counter(event.evidence or "?" for event in finals),
+        Counter(event.worker or "?" for event in finals),
+        Counter(call.fault for call in tables.calls if call.fault),
+    )
 
 
 class _Books:
     """The tables, findable by id, and what the audit writes down."""
 
-    def __init__(self, asked: Sequence[Asked], events: list[Event], truth: Mapping[str, OrderTruth]) -> None:
-        self.asked = asked
-        self.truth = truth
-        self.client_ids = {order.client_id for order in truth.values() if order.client_id}
+    def __init__(self, tables: Tables) -> None:
+        self.tables = tables
+        self.truth = {order.order_id: order for order in tables.truth}
+        self.client_ids = {order.client_id for order in tables.truth if order.client_id}
         self.finals: dict[str, list[Event]] = defaultdict(list)
         self.duplicates: dict[str, list[Event]] = defaultdict(list)
         self.rows: dict[str, Row] = {}
         self.findings: list[Finding] = []
-        self._repeats: Counter[str] = Counter(entry.id for entry in asked if entry.repeats)
-        for event in events:
+        self._repeats: Counter[str] = Counter(entry.id for entry in tables.asked if entry.repeats)
+        for event in tables.events:
             if event.final:
                 self.finals[event.id].append(event)
             elif event.status is Status.duplicate:
@@ -185,9 +132,12 @@ class _Books:
         row.sent += 1
         problem = self._of_repeat(entry, row) if entry.repeats else self._of_intent(entry, row)
         if problem:
-            self.findings.append(Finding(entry.kind, entry.id, problem))
+            self.findings.append(self.finding(entry.kind, entry.id, problem))
         else:
             row.agree += 1
+
+    def finding(self, kind: str, id_: str, problem: str) -> Finding:
+        return Finding(self.tables.lane, kind, id_, problem)
 
     def _of_intent(self, entry: Asked, row: Row) -> str:
         finals = self.finals.get(entry.id, [])
@@ -228,13 +178,15 @@ def _disagreement(entry: Asked, event: Event, books: _Books) -> str:
         or _touched(entry.spared, books.truth)
         or _too_early(entry, books.truth)
         or ("" if event.status is entry.expected else f"expected {entry.expected}, got {event.status}")
+        or _unproven(event, books.tables)
+        or ("" if entry.says in (event.detail or "") else f"its detail does not say {entry.says!r}: {event.detail}")
     )
 
 
 def _against_truth(entry: Asked, event: Event, books: _Books) -> str:
     match event.status:
         case Status.cancelled | Status.filled | Status.triggered | Status.closed:
-            return _end_against_truth(entry, event, books.truth)
+            return _end_against_truth(entry, event, books)
         case Status.not_found:
             known = [o for o in (event.order_id, event.client_order_id) if o in books.truth or o in books.client_ids]
             return f"not_found, but the venue knows {known[0]}" if known else ""
@@ -253,7 +205,8 @@ _STATES = {
 }
 
 
-def _end_against_truth(entry: Asked, event: Event, truth: Mapping[str, OrderTruth]) -> str:
+def _end_against_truth(entry: Asked, event: Event, books: _Books) -> str:
+    truth = books.truth
     if not entry.orders:
         return f"{event.status}, but it names no order the venue has"
     sweep = event.scope in ("symbol", "account")
@@ -266,7 +219,7 @@ def _end_against_truth(entry: Asked, event: Event, truth: Mapping[str, OrderTrut
         # Of a whole pair it is only claimed that nothing is open any more.
         if order.open or (not sweep and order.state not in _STATES[event.status]):
             return f"{event.status}, but the venue says that {order_id} is {order.state}"
-        wrong = "" if sweep else _wrong_amount(event, order) or _wrong_child(event, order, truth)
+        wrong = "" if sweep else _wrong_amount(event, order) or _wrong_child(event, order, books)
         if wrong:
             return wrong
     return ""
@@ -280,11 +233,24 @@ def _wrong_amount(event: Event, order: OrderTruth) -> str:
     return f"filled {told}, but at the venue {true} of {order.order_id} are filled"
 
 
-def _wrong_child(event: Event, order: OrderTruth, truth: Mapping[str, OrderTruth]) -> str:
-    if event.child_order_id and event.child_order_id != order.child_id:
-        return f"child_order_id {event.child_order_id}, but at the venue it is {order.child_id or 'none'}"
-    child = truth.get(order.child_id)
+def _wrong_child(event: Event, order: OrderTruth, books: _Books) -> str:
+    right = order.order_id if order.child_id and books.tables.keeps_ids else order.child_id
+    if event.child_order_id and event.child_order_id != right:
+        return f"child_order_id {event.child_order_id}, but at the venue it is {right or 'none'}"
+    child = books.truth.get(order.child_id)
     return f"the order its trigger placed, {child.order_id}, was touched" if child and not child.open else ""
+
+
+# What may prove an order's end.
+_PROOFS = frozenset({"query", "stream"})
+
+
+def _unproven(event: Event, tables: Tables) -> str:
+    """An end that rests on less than the venue's word about the order."""
+    proofs = _PROOFS | {"reply"} if tables.reply_proves else _PROOFS
+    if event.status not in _STATES or event.evidence in proofs:
+        return ""
+    return f"{event.status} rests on {event.evidence or 'nothing'}, which proves no order's end at this venue"
 
 
 def _untouched_target(entry: Asked, event: Event, books: _Books) -> str:
@@ -316,50 +282,34 @@ def _too_early(entry: Asked, truth: Mapping[str, OrderTruth]) -> str:
 
 
 def _strays(books: _Books) -> Iterable[Finding]:
-    known = {entry.id for entry in books.asked}
+    known = {entry.id for entry in books.tables.asked}
     for id_ in books.finals:
         if id_ not in known:
-            yield Finding(STREAM, id_, "a final event of an intent that nobody sent")
+            yield books.finding(STREAM, id_, "a final event of an intent that nobody sent")
 
 
 def _unasked(books: _Books) -> Iterable[Finding]:
     """Orders that a cancel call ended although no entry asked for it."""
-    asked_for = {order_id for entry in books.asked for order_id in entry.orders}
+    asked_for = {order_id for entry in books.tables.asked for order_id in entry.orders}
     for order in books.truth.values():
         if order.closed_by.startswith("call:") and order.order_id not in asked_for:
-            yield Finding(NOBODY, order.order_id, f"{order.state} by a cancel call, and nobody asked for it")
+            yield books.finding(NOBODY, order.order_id, f"{order.state} by a cancel call, and nobody asked for it")
 
 
-def _of_venue(books: _Books, buckets: Iterable[BucketUse]) -> Iterable[Finding]:
-    for bucket in buckets:
+def _of_venue(books: _Books) -> Iterable[Finding]:
+    for bucket in books.tables.buckets:
         if bucket.refused:
-            yield Finding(VENUE, bucket.name, f"{bucket.refused} calls were refused: over the limit of {bucket.limit}")
+            problem = f"{bucket.refused} calls were refused: over the limit of {bucket.limit}"
+            yield books.finding(VENUE, bucket.name, problem)
         if bucket.limit is not None and bucket.worst > bucket.limit:
-            yield Finding(VENUE, bucket.name, f"{bucket.worst} calls in one window, the limit is {bucket.limit}")
+            problem = f"{bucket.worst} calls in one window, the limit is {bucket.limit}"
+            yield books.finding(VENUE, bucket.name, problem)
     for order in books.truth.values():
         if any(naming.verdict == "too_soon" for naming in order.namings):
-            yield Finding(VENUE, order.order_id, "cancelled again before the venue's gap was over")
-
-
-def count_calls(calls: Iterable[VenueCall]) -> CallCount:
-    """Cancels are calls that change something, look-ups those that only ask."""
-    cancels = lookups = batches = in_batches = 0
-    for call in calls:
-        if not call.posts:
-            lookups += 1
-            continue
-        cancels += 1
-        if call.endpoint.startswith("batch-"):
-            batches += 1
-            in_batches += call.orders
-    return CallCount(cancels, lookups, batches, in_batches)
+            yield books.finding(VENUE, order.order_id, "cancelled again before the venue's gap was over")
 
 
 def _latency(books: _Books) -> list[Latency]:
     """Of cancels that were to be sent at once: a timed one waits because it was told to."""
-    timed = {entry.id for entry in books.asked if entry.not_before_us}
+    timed = {entry.id for entry in books.tables.asked if entry.not_before_us}
     return latencies(events[0] for id_, events in books.finals.items() if id_ not in timed)
-
-
-def _settled_by(books: _Books) -> Counter[str]:
-    return Counter(events[0].worker or "?" for events in books.finals.values())

@@ -1,4 +1,4 @@
-"""The demo's processes: the simulated venue and the workers, as they would run anywhere, with a log file each.
+"""The demo's processes: the simulated venues and the workers, as they would run anywhere, with a log file each.
 
 Each is ended by its own process id, and none outlives the `with` block. They sit in sessions of their own, so
 that a Ctrl-C in the terminal reaches the demo alone, which then lets the workers drain.
@@ -19,12 +19,11 @@ from typing import Self
 from redis import Redis
 
 from cancelq_worker.demo.failure import DemoFailed
-from cancelq_worker.demo.scenario import LANE
-from cancelq_worker.demo.venue import Venue
+from cancelq_worker.demo.markets import Market
+from cancelq_worker.demo.venue import Venues
 from cancelq_worker.embedded import free_port
 from cancelq_worker.engine import ROSTER
 from cancelq_worker.settings_origin import PREFIX
-from cancelq_worker.simulator.simulator import DEMO_KEY, DEMO_PASSPHRASE, DEMO_SECRET
 
 WORKERS = 3
 # What the installed command `cancelq` runs, by this interpreter, wherever the command itself may lie.
@@ -56,7 +55,7 @@ class Child:
 
 
 class Fleet:
-    """Starts the venue and the workers; ends whatever it started when the block is left.
+    """Starts the venues and the workers; ends whatever it started when the block is left.
 
     Logs go to `folder`. `pause` waits for some seconds, and may raise to give up.
     """
@@ -66,7 +65,7 @@ class Fleet:
         self._pause = pause
         # What the user has set for real lanes, keys above all, has no business here.
         self._env = {name: value for name, value in env.items() if not name.startswith(PREFIX)}
-        self._venue: Child | None = None
+        self._simulator: Child | None = None
         self.workers: list[Child] = []
 
     def __enter__(self) -> Self:
@@ -76,33 +75,28 @@ class Fleet:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         _end(self.workers)
-        _end([self._venue] if self._venue else [])
+        _end([self._simulator] if self._simulator else [])
 
-    def start_venue(self) -> Venue:
+    def start_venues(self) -> Venues:
         """The simulator on a free port; returns once it answers."""
-        venue = Venue(free_port())
-        self._venue = self._start("simulator", ["simulate", "--port", str(venue.port)], {})
-        self._await("the simulated venue", venue.answers)
-        return venue
+        venues = Venues(free_port())
+        self._simulator = self._start("simulator", ["simulate", "--port", str(venues.port)], {})
+        self._await("the simulator", venues.answers)
+        return venues
 
-    def start_workers(self, venue: Venue, redis_url: str) -> None:
-        """The workers; returns once all of them have told that they live and the lane is open."""
-        account = f"{PREFIX}ACCOUNTS__{LANE.venue}__{LANE.account}__".upper()
-        env = {
-            f"{PREFIX}REDIS_URL": redis_url,
-            f"{account}BASE_URL": venue.url,
-            f"{account}API_KEY": DEMO_KEY,
-            f"{account}API_SECRET": DEMO_SECRET,
-            f"{account}PASSPHRASE": DEMO_PASSPHRASE,
-        }
+    def start_workers(self, markets: Sequence[Market], venues: Venues, redis_url: str) -> None:
+        """The workers; returns once all of them have told that they live and every lane is open."""
+        env = {f"{PREFIX}REDIS_URL": redis_url}
+        for market in markets:
+            env.update(_account(market, venues))
         for number in range(1, WORKERS + 1):
             self.workers.append(self._start(f"worker-{number}", ["worker"], env))
         with Redis.from_url(redis_url, socket_timeout=5.0) as redis:
-            self._await("the workers", lambda: bool(redis.exists(LANE.inbox)) and int(redis.zcard(ROSTER)) >= WORKERS)
+            self._await("the workers", lambda: int(redis.zcard(ROSTER)) >= WORKERS and _all_open(redis, markets))
 
     def check(self) -> None:
         """Raises `DemoFailed` if any process has ended."""
-        for child in (*self.workers, *([self._venue] if self._venue else [])):
+        for child in (*self.workers, *([self._simulator] if self._simulator else [])):
             if child.process.poll() is not None:
                 raise DemoFailed(f"{child.name} {child.end()}; its last words:\n{child.last_words()}")
 
@@ -136,6 +130,23 @@ class Fleet:
             if time.monotonic() > give_up_s:
                 raise DemoFailed(f"{what} did not get ready within {START_S:.0f} s")
             self._pause(STEP_S)
+
+
+def _account(market: Market, venues: Venues) -> Mapping[str, str]:
+    """A lane's settings, as a desk would set them."""
+    account = f"{PREFIX}ACCOUNTS__{market.lane.venue}__{market.lane.account}__".upper()
+    settings = {
+        "BASE_URL": venues.url,
+        "WS_URL": venues.stream_url(market),
+        "API_KEY": market.key,
+        "API_SECRET": market.secret,
+        **({"PASSPHRASE": market.passphrase} if market.passphrase else {}),
+    }
+    return {f"{account}{name}": value for name, value in settings.items()}
+
+
+def _all_open(redis: Redis, markets: Sequence[Market]) -> bool:
+    return int(redis.exists(*(market.lane.inbox for market in markets))) == len(markets)
 
 
 def _end(children: Sequence[Child]) -> None:

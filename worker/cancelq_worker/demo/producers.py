@@ -1,4 +1,5 @@
-"""The producers of the demo: threads that ask for cancels as strategy engines do, and keep what they asked.
+"""The producers of the demo: threads that ask for cancels on every lane as strategy engines do, and keep what they
+asked.
 
 Three use the client package; the desk knows nothing but Redis, as a producer in any other language would.
 """
@@ -17,10 +18,10 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from cancelq import Client, Ticket
+from cancelq.contract import Lane
 from cancelq.errors import CancelqError
-from cancelq_worker.demo.audit import Asked
-from cancelq_worker.demo.scenario import LANE
 from cancelq_worker.demo.script import Ask, Producer, Script
+from cancelq_worker.demo.tables import Asked
 
 # Entries per round trip.
 CHUNK = 100
@@ -33,15 +34,16 @@ OUTCOME_S = 30.0
 
 
 class Sender(threading.Thread):
-    """One producer at work. After `join`, `asked` holds what it sent and `error` why it stopped early, if so."""
+    """One producer at work. After `join`, `asked` holds what it sent on each lane and `error` why it stopped early, if
+    so."""
 
-    def __init__(self, who: Producer, script: Script, order_ids: Sequence[str], redis_url: str) -> None:
+    def __init__(self, who: Producer, script: Script, order_ids: Sequence[Sequence[str]], redis_url: str) -> None:
         super().__init__(name=f"producer {who}", daemon=True)
         self.who = who
-        self.asked: list[Asked] = []
+        self.asked: dict[Lane, list[Asked]] = {lane: [] for lane in script.lanes}
         self.error: Exception | None = None
-        self._asks = script.asks[who]
-        self._order_ids = order_ids
+        self._asks = {part.lane: part.asks[who] for part in script.parts}
+        self._order_ids = dict(zip(script.lanes, order_ids, strict=True))
         self._redis_url = redis_url
         self._stopped = threading.Event()
 
@@ -58,54 +60,60 @@ class Sender(threading.Thread):
 
     def _in_bulk(self) -> None:
         with Client(self._redis_url) as client:
-            for chunk in self._chunks():
-                sent = [self._fields(ask) for ask in chunk]
-                tickets = client.submit_many(LANE, sent)
+            for lane, chunk in self._chunks():
+                sent = [self._fields(lane, ask) for ask in chunk]
+                tickets = client.submit_many(lane, sent)
                 for ask, fields, ticket in zip(chunk, sent, tickets, strict=True):
-                    self._note(ask, fields, ticket.id, ticket.entry_id)
+                    self._note(lane, ask, fields, ticket.id, ticket.entry_id)
 
     def _steadily(self) -> None:
-        """One at a time, spread evenly; waits where an entry refers to another's outcome."""
-        spread_s = min(MOST_S, max(LEAST_S, len(self._asks) / PACE))
+        """One at a time, those of each lane spread evenly; waits where an entry refers to another's outcome."""
+        spread_s = min(MOST_S, max(LEAST_S, sum(map(len, self._asks.values())) / PACE))
         begun_s = time.monotonic()
-        tickets: dict[str, Ticket] = {}
+        tickets: dict[tuple[Lane, str], Ticket] = {}
         with Client(self._redis_url) as client:
-            for n, ask in enumerate(self._asks):
-                due_s = begun_s + spread_s * n / len(self._asks)
-                if self._stopped.wait(max(0.0, due_s - time.monotonic())):
+            for share, lane, ask in self._spread():
+                if self._stopped.wait(max(0.0, begun_s + spread_s * share - time.monotonic())):
                     return
                 if ask.after:
-                    tickets[ask.after].wait(OUTCOME_S)
-                fields = self._fields(ask)
-                ticket = client.submit(LANE, fields)
-                tickets.setdefault(ticket.id, ticket)
-                self._note(ask, fields, ticket.id, ticket.entry_id)
+                    tickets[lane, ask.after].wait(OUTCOME_S)
+                fields = self._fields(lane, ask)
+                ticket = client.submit(lane, fields)
+                tickets.setdefault((lane, ticket.id), ticket)
+                self._note(lane, ask, fields, ticket.id, ticket.entry_id)
 
     def _plain(self) -> None:
         with Redis.from_url(self._redis_url, retry=Retry(NoBackoff(), 0), socket_timeout=5.0) as redis:
-            for chunk in self._chunks():
+            for lane, chunk in self._chunks():
                 with redis.pipeline(transaction=False) as pipeline:
-                    sent = [self._fields(ask) for ask in chunk]
+                    sent = [self._fields(lane, ask) for ask in chunk]
                     for fields in sent:
-                        pipeline.execute_command("XADD", LANE.inbox, "NOMKSTREAM", "*", *_flat(fields))
+                        pipeline.execute_command("XADD", lane.inbox, "NOMKSTREAM", "*", *_flat(fields))
                     entry_ids = cast(list[bytes], pipeline.execute())
                 for ask, fields, entry_id in zip(chunk, sent, entry_ids, strict=True):
-                    self._note(ask, fields, _id_of(fields, entry_id.decode()), entry_id.decode())
+                    self._note(lane, ask, fields, _id_of(fields, entry_id.decode()), entry_id.decode())
 
-    def _chunks(self) -> Iterator[list[Ask]]:
-        for at in range(0, len(self._asks), CHUNK):
-            if self._stopped.is_set():
-                return
-            yield self._asks[at : at + CHUNK]
+    def _chunks(self) -> Iterator[tuple[Lane, list[Ask]]]:
+        """The lane with the fewest first, so that no lane waits for the others' entries."""
+        for lane, asks in sorted(self._asks.items(), key=lambda item: len(item[1])):
+            for at in range(0, len(asks), CHUNK):
+                if self._stopped.is_set():
+                    return
+                yield lane, asks[at : at + CHUNK]
 
-    def _fields(self, ask: Ask) -> dict[str, str]:
+    def _spread(self) -> list[tuple[float, Lane, Ask]]:
+        """All lanes' asks in one row, each at its share of the time."""
+        placed = [(n / len(asks), lane, ask) for lane, asks in self._asks.items() for n, ask in enumerate(asks)]
+        return sorted(placed, key=lambda one: one[0])
+
+    def _fields(self, lane: Lane, ask: Ask) -> dict[str, str]:
         now_ms = time.time_ns() // 1_000_000
         fields = dict(ask.fields)
         # No label on the desk's entries: what they hold is what the audit is about.
         if self.who is not Producer.desk:
             fields["strategy"] = self.who.value
         if ask.names is not None:
-            fields["order_id"] = self._order_ids[ask.names]
+            fields["order_id"] = self._order_ids[lane][ask.names]
         if ask.not_before_in_ms is not None:
             fields["not_before_ms"] = str(now_ms + ask.not_before_in_ms)
         if ask.expires_in_ms is not None:
@@ -114,16 +122,18 @@ class Sender(threading.Thread):
             fields["older_than_ms"] = str(now_ms - ask.older_than_age_ms)
         return fields
 
-    def _note(self, ask: Ask, fields: dict[str, str], id_: str, entry_id: str) -> None:
-        self.asked.append(
+    def _note(self, lane: Lane, ask: Ask, fields: dict[str, str], id_: str, entry_id: str) -> None:
+        ids = self._order_ids[lane]
+        self.asked[lane].append(
             Asked(
                 ask.kind,
                 id_,
                 entry_id,
                 ask.expected,
-                orders=tuple(self._order_ids[position] for position in ask.orders),
-                spared=tuple(self._order_ids[position] for position in ask.spared),
+                orders=tuple(ids[position] for position in ask.orders),
+                spared=tuple(ids[position] for position in ask.spared),
                 target=ask.fields.get("target", ""),
+                says=ask.says,
                 repeats=ask.repeats,
                 differs=ask.differs,
                 not_before_us=int(fields.get("not_before_ms", "0")) * 1000,

@@ -1,4 +1,5 @@
-"""What the demo shows while it runs: on a terminal a live view, elsewhere a line each second. Fits 80 columns."""
+"""What the demo shows while it runs: on a terminal a live view, elsewhere a line each second. Fits 80 columns and 24
+rows."""
 
 from __future__ import annotations
 
@@ -13,17 +14,13 @@ from rich.table import Table
 from rich.text import Text
 
 from cancelq_worker.demo import summary
-from cancelq_worker.demo.audit import BucketUse, Report
-from cancelq_worker.demo.progress import Progress
+from cancelq_worker.demo.audit import Report
+from cancelq_worker.demo.progress import LaneProgress, Progress
+from cancelq_worker.demo.summary import OUTCOMES, number, plain_table
 
 LINE_EVERY_S = 1.0
-BAR_WIDTH = 36
-PATIENCE = "Orders nobody knows are looked for during 10 s, so the last ones take a while."
-# In this order, so that a line stays where it is while others appear.
-OUTCOMES = (
-    "cancelled", "filled", "triggered", "closed", "not_found",
-    "rejected", "expired", "revoked", "unresolved", "duplicate",
-)  # fmt: skip
+BAR_WIDTH = 16
+PATIENCE = "Unknown orders are looked for during 10 s, so the last ones take a while."
 
 
 class Screen:
@@ -34,8 +31,8 @@ class Screen:
         self._live: Live | None = None
         self._line_s = 0.0
         self._console.print(
-            f"[bold]cancelq demo[/]: {entries:,} cancels of every kind, and an audit of what became of each.\n"
-            "Nothing here reaches a real venue. It starts:"
+            f"[bold]cancelq demo[/]: {entries:,} cancels of every kind at three venues, and an audit of what\n"
+            "became of each. Nothing here reaches a real venue. It starts:"
         )
 
     def starting(self, what: str) -> None:
@@ -88,55 +85,39 @@ class Screen:
 
 
 def _view(progress: Progress) -> RenderableType:
-    share = progress.settled / progress.expected
-    bar = Table.grid(padding=(0, 1))
-    bar.add_row(
-        "settled",
-        ProgressBar(total=progress.expected, completed=progress.settled, width=BAR_WIDTH),
-        f"{progress.settled:,} of {progress.expected:,}",
-        f"{share:.0%}",
-        f"{progress.elapsed_s:.0f} s",
-    )
-    tables = Table.grid(padding=(0, 4))
-    tables.add_row(_outcomes(progress), _calls(progress))
-    return Group(bar, Text(), tables, Text("\n" + PATIENCE, style="dim"))
+    line = f"\n{progress.elapsed_s:.0f} s. {PATIENCE}"
+    return Group(_lanes(progress), Text(), _outcomes(progress), Text(line, style="dim"))
+
+
+def _lanes(progress: Progress) -> Table:
+    table = plain_table("lane", "", "settled", "of", "cancels", "a batch", "looks", "refused")
+    table.columns[1].justify = "left"
+    for lane in progress.lanes:
+        bar = ProgressBar(total=lane.expected, completed=lane.settled, width=BAR_WIDTH)
+        table.add_row(str(lane.lane), bar, f"{lane.settled:,}", f"{lane.expected:,}", *_calls(lane))
+    return table
+
+
+def _calls(lane: LaneProgress) -> Iterator[RenderableType]:
+    """Cancel calls, orders in a batch call, look-ups, refused calls."""
+    yield f"{lane.calls.cancels:,}"
+    yield f"{lane.calls.per_batch:.1f}" if lane.calls.batches else "-"
+    yield f"{lane.calls.lookups:,}"
+    yield number(lane.refused, bad=True)
 
 
 def _outcomes(progress: Progress) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("outcome")
-    table.add_column("so far", justify="right", min_width=7)
+    table = plain_table("outcomes so far", *(str(lane.lane) for lane in progress.lanes))
     for status in OUTCOMES:
-        table.add_row(status, f"{progress.outcomes[status]:,}")
+        table.add_row(status, *(number(lane.outcomes[status]) for lane in progress.lanes))
     return table
-
-
-def _calls(progress: Progress) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("calls to the venue")
-    for name in ("taken", "refused", "most/s", "limit/s"):
-        table.add_column(name, justify="right")
-    for bucket in shown(progress.buckets):
-        table.add_row(
-            bucket.name, f"{bucket.taken:,}", _count_of_refused(bucket.refused), str(bucket.worst), str(bucket.limit)
-        )
-    table.add_row(Text("orders per batch call", style="dim"), f"{progress.calls.per_batch:.1f}")
-    return table
-
-
-def shown(buckets: list[BucketUse]) -> list[BucketUse]:
-    """The limits per second; what is counted per address and minute sums up the same calls."""
-    return [bucket for bucket in buckets if bucket.window_ms == 1_000]
-
-
-def _count_of_refused(count: int) -> Text:
-    return Text(f"{count:,}", style="bold red" if count else "default")
 
 
 def _line(progress: Progress) -> str:
-    outcomes = ", ".join(f"{status} {progress.outcomes[status]:,}" for status in OUTCOMES if progress.outcomes[status])
+    outcomes = progress.outcomes
+    told = ", ".join(f"{status} {outcomes[status]:,}" for status in OUTCOMES if outcomes[status])
+    lanes = ", ".join(f"{lane.lane} {lane.settled / lane.expected:.0%}" for lane in progress.lanes)
     return (
         f"{progress.elapsed_s:4.0f} s  {progress.settled:,} of {progress.expected:,} settled"
-        f"{': ' + outcomes if outcomes else ''}; {progress.taken:,} calls, {progress.refused:,} refused, "
-        f"{progress.calls.per_batch:.1f} orders per batch call"
+        f"{': ' + told if told else ''}; {lanes}; {progress.calls:,} calls, {progress.refused:,} refused"
     )

@@ -1,6 +1,6 @@
-"""The form of what the demo sends: orders the simulated venue starts with, entries, and who sends them.
+"""The form of what the demo sends: orders the simulated venues start with, entries, and who sends them.
 
-Orders are named by their position in the script, as their ids are the venue's to give.
+Orders are named by their position in their lane's part, as their ids are the venue's to give.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import count
 
-from cancelq.contract import Status
+from cancelq.contract import Lane, Status
+from cancelq_worker.demo.markets import Market
 
 # How far the order of cancels strays from the order in which the orders were made, as a share of all of them.
 DISORDER = 0.01
@@ -47,8 +48,8 @@ class Ask:
     """One entry to be sent, and what has to come of it. Times count from when it is sent.
 
     `names`: the order whose id goes into `order_id`; `orders`: what it may close; `spared`: what it must leave.
-    `repeats`: its id was used before, and `differs` if with another content. `after`: it is sent once that id
-    has its outcome.
+    `says`: what the final event's detail has to hold. `repeats`: its id was used before, and `differs` if with
+    another content. `after`: it is sent once that id has its outcome.
     """
 
     kind: str
@@ -57,6 +58,7 @@ class Ask:
     names: int | None = None
     orders: tuple[int, ...] = ()
     spared: tuple[int, ...] = ()
+    says: str = ""
     not_before_in_ms: int | None = None
     expires_in_ms: int | None = None
     older_than_age_ms: int | None = None
@@ -66,22 +68,54 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
-class Script:
-    """All that will be sent, by producer and in their order. `made`: positions of the orders, oldest first."""
+class Part:
+    """All that will be sent on one lane, by producer and in their order. `made`: positions of the orders, oldest
+    first."""
 
+    market: Market
     orders: list[VenueOrder]
     made: list[int]
     asks: dict[Producer, list[Ask]]
+
+    @property
+    def lane(self) -> Lane:
+        return self.market.lane
 
     @property
     def size(self) -> int:
         return sum(map(len, self.asks.values()))
 
 
-class Writer:
-    """Takes orders and asks in, and deals the asks out to the producers."""
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """So many calls of an endpoint (`venue/name`) that the venue answers badly, in the words of `POST /sim/faults`."""
 
-    def __init__(self, rng: random.Random, entries: int) -> None:
+    kind: str
+    endpoint: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """The parts of all lanes, and how the venues will misbehave meanwhile."""
+
+    parts: tuple[Part, ...]
+    troubles: tuple[Trouble, ...]
+
+    @property
+    def size(self) -> int:
+        return sum(part.size for part in self.parts)
+
+    @property
+    def lanes(self) -> tuple[Lane, ...]:
+        return tuple(part.lane for part in self.parts)
+
+
+class Writer:
+    """Takes the orders and asks of one lane in, and deals the asks out to the producers."""
+
+    def __init__(self, market: Market, rng: random.Random, entries: int) -> None:
+        self.market = market
         self.rng = rng
         self.entries = entries
         self.written = 0
@@ -114,11 +148,11 @@ class Writer:
         for position in {p for ask in asks for p in (*ask.orders, *ask.spared)}:
             self._made[position] = made
 
-    def script(self) -> Script:
+    def part(self) -> Part:
         """What was written, each producer's in the order of its places."""
         asks = {
             producer: [ask for _, group in sorted(groups, key=lambda placed: placed[0]) for ask in group]
             for producer, groups in self._groups.items()
         }
         made = sorted(range(len(self._orders)), key=self._made.__getitem__)
-        return Script(self._orders, made, asks)
+        return Part(self.market, self._orders, made, asks)

@@ -1,4 +1,4 @@
-"""The simulated venue from the outside: its book is filled, its latency set and its truth read here.
+"""The simulated venues from the outside: accounts, books and troubles are set up and the truth is read here.
 
 Plain HTTP to the control API; the standard library does, as nothing here has to be fast or to survive trouble.
 """
@@ -11,20 +11,29 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from cancelq_worker.demo.audit import BucketUse, Naming, OrderTruth, VenueCall
-from cancelq_worker.demo.script import Script
+from cancelq_worker.demo.markets import Market
+from cancelq_worker.demo.script import Part, Script
+from cancelq_worker.demo.tables import BucketUse, Naming, OrderTruth, VenueCall
 from cancelq_worker.embedded import LOOPBACK
 
-# Each way, drawn evenly. Bitget's own limits are left as they are.
+# The way of a call, drawn evenly, and the same back.
 LATENCY_MS = (5, 25)
+# Limits are left as the venues have them. Bitget and Bybit acknowledge a cancel and execute it later.
+MOOD = {
+    "latency_before_ms": LATENCY_MS,
+    "latency_after_ms": LATENCY_MS,
+    "cancel_delay_of_ms": {"bitget": 40, "bybit": 40},
+    "stream_loss": 0.02,
+    "stream_repeat": 0.02,
+}
 TIMEOUT_S = 30.0
 
 
 class VenueError(Exception):
-    """The simulated venue does not answer its control API as it should."""
+    """The simulator does not answer its control API as it should."""
 
 
-class Venue:
+class Venues:
     """The control API of the simulator on a local port; one connection, one thread."""
 
     def __init__(self, port: int) -> None:
@@ -36,6 +45,10 @@ class Venue:
     def url(self) -> str:
         return f"http://{LOOPBACK}:{self.port}"
 
+    def stream_url(self, market: Market) -> str:
+        """Where the private order stream of that market's venue is."""
+        return f"ws://{LOOPBACK}:{self.port}{market.stream_path}"
+
     def answers(self) -> bool:
         """Whether it is up yet."""
         try:
@@ -44,27 +57,40 @@ class Venue:
             return False
         return True
 
-    def prepare(self, script: Script) -> list[str]:
-        """Enters the script's orders, oldest first; returns their ids by position."""
-        now_ms = time.time_ns() // 1_000_000
-        entered = [_entry(script, position, now_ms) for position in script.made]
-        told = self._ask("POST", "orders", {"orders": entered})["orders"]
-        ids = [""] * len(script.orders)
-        for position, row in zip(script.made, told, strict=True):
+    def prepare(self, script: Script) -> list[list[str]]:
+        """Sets up accounts, orders (oldest first) and troubles; returns the orders' ids by part and position."""
+        ids = [self._enter(part) for part in script.parts]
+        racing = [
+            order_id
+            for part, of_part in zip(script.parts, ids, strict=True)
+            for order, order_id in zip(part.orders, of_part, strict=True)
+            if order.fills_first
+        ]
+        self._ask("POST", "settings", {**MOOD, "race_fill_ids": racing})
+        for trouble in script.troubles:
+            fault = {"kind": trouble.kind, "endpoint": trouble.endpoint, "count": trouble.count}
+            self._ask("POST", "faults", fault)
+        return ids
+
+    def _enter(self, part: Part) -> list[str]:
+        market, now_ms = part.market, time.time_ns() // 1_000_000
+        account = {"key": market.key, "secret": market.secret, "passphrase": market.passphrase}
+        whose = {"venue": market.lane.venue, "uid": market.uid}
+        self._ask("POST", "accounts", {**whose, **account})
+        entered = [_entry(part, position, now_ms) for position in part.made]
+        told = self._ask("POST", "orders", {**whose, "orders": entered})["orders"]
+        ids = [""] * len(part.orders)
+        for position, row in zip(part.made, told, strict=True):
             ids[position] = row["order_id"]
-        racing = [ids[position] for position, order in enumerate(script.orders) if order.fills_first]
-        self._ask(
-            "POST",
-            "settings",
-            {"latency_before_ms": LATENCY_MS, "latency_after_ms": LATENCY_MS, "race_fill_ids": racing},
-        )
         return ids
 
     def buckets(self) -> list[BucketUse]:
         """What was counted against each limit so far."""
         return [
             BucketUse(
+                row["bucket"].partition("/")[0],
                 row["bucket"].partition("/")[2],
+                row["owner"],
                 row["limit"],
                 row["window_ms"],
                 row["admitted"],
@@ -82,13 +108,13 @@ class Venue:
             self._calls_seen = page["next"]
             if not page["calls"]:
                 return calls
-            calls += [VenueCall(row["endpoint"], row["method"] == "POST", len(row["ids"])) for row in page["calls"]]
+            calls += map(_call, page["calls"])
 
-    def truth(self) -> Iterator[OrderTruth]:
-        """Every order there is, the children of triggers too."""
+    def truth(self, market: Market) -> Iterator[OrderTruth]:
+        """Every order of the market's account, the children of triggers too."""
         after = 0
         while True:
-            page = self._ask("GET", f"truth?after={after}")
+            page = self._ask("GET", f"truth?venue={market.lane.venue}&uid={market.uid}&after={after}")
             if not page["orders"]:
                 return
             after = page["next"]
@@ -111,8 +137,8 @@ class Venue:
         return data
 
 
-def _entry(script: Script, position: int, now_ms: int) -> dict[str, object]:
-    order = script.orders[position]
+def _entry(part: Part, position: int, now_ms: int) -> dict[str, object]:
+    order = part.orders[position]
     entry: dict[str, object] = {
         "symbol": order.symbol,
         "kind": order.kind,
@@ -122,6 +148,11 @@ def _entry(script: Script, position: int, now_ms: int) -> dict[str, object]:
     if order.age_ms:
         entry["created_ms"] = now_ms - order.age_ms
     return entry
+
+
+def _call(row: Mapping[str, Any]) -> VenueCall:
+    endpoint, posts = row["endpoint"], row["method"] == "POST"
+    return VenueCall(row["venue"], row["uid"], endpoint, posts, len(row["ids"]), row["fault"])
 
 
 def _truth(row: Mapping[str, Any]) -> OrderTruth:

@@ -288,8 +288,8 @@ class Core:
                 verdict = Verdict.stuck
             elif settings.deaf_ids and _listed(order, settings.deaf_ids):
                 verdict = Verdict.accepted
-            elif settings.cancel_delay_ms:
-                self._cancel_later(book, order, settings.cancel_delay_ms * 1000, call)
+            elif delay_ms := settings.cancel_delay_of_ms.get(book.venue, settings.cancel_delay_ms):
+                self._cancel_later(book, order, delay_ms * 1000, call)
                 verdict = Verdict.accepted
             else:
                 verdict = self._cancel_now(book, order, self.now_us, call)

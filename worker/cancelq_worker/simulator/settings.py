@@ -48,6 +48,8 @@ class Settings(BaseModel):
 
     cancel_delay_ms: Millis = 0
     """A cancel is acknowledged at once and executed that much later."""
+    cancel_delay_of_ms: dict[str, Millis] = Field(default_factory=dict)
+    """The same for single venues, by name, where they differ from that."""
     symbol_cancel_delay_ms: Millis = 150
     """The same for the cancel of a whole pair: it takes what is open when it is executed."""
     symbol_cancel_miss: Share = 0.0
