@@ -264,6 +264,11 @@ class TestAccounts:
         (told,) = problems_of({**KEYS, **other, "CANCELQ_ACCOUNTS__BITGET__B__PASSPHRASE": "x"})
         assert told == "bitget:main and bitget:b have the same api_key; each lane needs a key of its own"
 
+    def test_one_key_may_serve_at_two_venues_as_at_the_simulated_ones(self) -> None:
+        """No two venues count together what one key calls."""
+        bybit = {"CANCELQ_ACCOUNTS__BYBIT__A__API_KEY": "canary-key", "CANCELQ_ACCOUNTS__BYBIT__A__API_SECRET": "x"}
+        assert {lane.venue for lane in load({**KEYS, **bybit}).lanes} == {"bitget", "bybit"}
+
     def test_pasted_blanks_around_a_key_are_taken_off(self) -> None:
         account = load({**KEYS, f"{MAIN}API_KEY": " canary-key\n"}).account(BITGET)
         assert account.api_key.get_secret_value() == "canary-key"

@@ -265,11 +265,11 @@ def _in_the_clear(url: str, place: Place) -> bool:
 
 
 def _refuse_shared_keys(settings: Settings) -> None:
-    """A limit belongs to a key's user: two lanes with one key would each use all of it."""
-    owners: dict[str, Lane] = {}
+    """A limit belongs to a key's user: two lanes with one key at one venue would each use all of it."""
+    owners: dict[tuple[str, str], Lane] = {}
     for lane in settings.lanes:
         key = settings.account(lane).api_key.get_secret_value()
-        if key and (first := owners.setdefault(key, lane)) != lane:
+        if key and (first := owners.setdefault((lane.venue, key), lane)) != lane:
             raise ValueError(f"{first} and {lane} have the same api_key; each lane needs a key of its own")
 
 
