@@ -3,6 +3,7 @@
 Each test starts from a small day on which everything went well and doctors one thing.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from io import StringIO
@@ -11,11 +12,13 @@ import pytest
 from rich.console import Console
 
 from cancelq.contract import Event, Status
-from cancelq_worker.demo.audit import Asked, BucketUse, Naming, OrderTruth, Report, VenueCall, audit
+from cancelq_worker.demo.audit import LaneReport, Report, audit
 from cancelq_worker.demo.latency import percentile
 from cancelq_worker.demo.summary import view
+from cancelq_worker.demo.tables import Asked, BucketUse, Naming, OrderTruth, Tables, VenueCall
 
 T0_US = 1_795_228_645_000_000
+LANE = "bitget:main"
 
 
 def asked(id_: str, expected: Status = Status.cancelled, *orders: str) -> Asked:
@@ -25,8 +28,25 @@ def asked(id_: str, expected: Status = Status.cancelled, *orders: str) -> Asked:
 def told(id_: str, status: Status = Status.cancelled, **fields: object) -> Event:
     """The final event of an intent about one order."""
     return Event.model_validate(
-        {"entry_id": "1-0", "id": id_, "status": status, "final": True, "scope": "order", "worker": "w1", **fields}
+        {
+            "entry_id": "1-0",
+            "id": id_,
+            "status": status,
+            "final": True,
+            "scope": "order",
+            "worker": "w1",
+            "evidence": "query",
+            **fields,
+        }
     )
+
+
+def used(name: str, taken: int, refused: int = 0, worst: int = 10) -> BucketUse:
+    return BucketUse("bitget", name, "2001", 10, 1_000, taken, refused, worst)
+
+
+def called(endpoint: str, orders: int = 1, *, posts: bool = True, uid: str = "2001", fault: str = "") -> VenueCall:
+    return VenueCall("bitget", uid, endpoint, posts, orders, fault)
 
 
 def repeated(id_: str, detail: str = "this id is already queued, with the same content") -> Event:
@@ -50,15 +70,23 @@ class Day:
     buckets: list[BucketUse] = field(default_factory=list)
     calls: Sequence[VenueCall] = ()
     inbox_length: int | None = None
+    reply_proves: bool = False
+    keeps_ids: bool = False
 
-    def audit(self) -> Report:
+    def audit(self) -> LaneReport:
+        length = len(self.asked) if self.inbox_length is None else self.inbox_length
         return audit(
-            self.asked,
-            self.events,
-            self.truth,
-            self.buckets,
-            self.calls,
-            inbox_length=len(self.asked) if self.inbox_length is None else self.inbox_length,
+            Tables(
+                LANE,
+                self.asked,
+                self.events,
+                self.truth,
+                self.buckets,
+                self.calls,
+                length,
+                self.reply_proves,
+                self.keeps_ids,
+            )
         )
 
     def entry(self, id_: str, **changes: object) -> None:
@@ -90,7 +118,7 @@ def day() -> Day:
             asked("fired", Status.triggered, "103"),
             asked("failed", Status.closed, "104"),
             asked("unknown", Status.not_found),
-            replace(asked("bad", Status.rejected), spared=("105",)),
+            replace(asked("bad", Status.rejected), spared=("105",), says="should be 'BTCUSDT'"),
             replace(asked("late", Status.expired), spared=("106",)),
             replace(asked("target", Status.revoked), spared=("107",)),
             replace(asked("revoke", Status.revoked), target="target"),
@@ -110,7 +138,7 @@ def day() -> Day:
             told("fired", Status.triggered, child_order_id="200"),
             told("failed", Status.closed, venue_state="reject"),
             told("unknown", Status.not_found, order_id="999", client_order_id="nobodys"),
-            told("bad", Status.rejected),
+            told("bad", Status.rejected, evidence="local", detail="symbol: 'BTC-USDT' should be 'BTCUSDT'"),
             told("late", Status.expired),
             told("target", Status.revoked),
             told("revoke", Status.revoked, scope="revoke"),
@@ -134,14 +162,15 @@ def day() -> Day:
             *(known(order_id) for order_id in ("108", "111", "112", "113")),
             known("109", "filled", filled="1"),
         ],
-        buckets=[BucketUse("batch-cancel-order", 10, 1_000, taken=8, refused=0, worst=10)],
+        buckets=[used("batch-cancel-order", taken=8)],
     )
 
 
 def test_a_day_on_which_all_went_well(day: Day) -> None:
     report = day.audit()
-    assert report.ok, report.findings
-    assert report.sent == len(day.asked)
+    assert not report.findings
+    assert Report([report, report]).ok
+    assert Report([report, report]).sent == 2 * len(day.asked)
     assert all(row.agree == row.sent and not row.missing and not row.doubled for row in report.rows)
 
 
@@ -177,6 +206,13 @@ LIES: dict[str, tuple[Callable[[Day], object], str]] = {
     "the wrong filled amount": (lambda day: day.event("partly", filled="0.4"), "filled 0.4, but at the venue 0.5"),
     "a fill kept quiet": (lambda day: day.event("partly", filled=None), "filled 0, but at the venue 0.5"),
     "the wrong child": (lambda day: day.event("fired", child_order_id="201"), "child_order_id 201"),
+    "its own id for a child's": (lambda day: day.event("fired", child_order_id="103"), "at the venue it is 200"),
+    "an acknowledgement taken for an end": (
+        lambda day: day.event("cancelled", evidence="reply"),
+        "cancelled rests on reply, which proves no order's end",
+    ),
+    "an end that rests on nothing": (lambda day: day.event("filled", evidence=None), "filled rests on nothing"),
+    "what is wrong is not named": (lambda day: day.event("bad", detail="no"), "does not say \"should be 'BTCUSDT'\""),
     "the child was cancelled": (
         lambda day: day.order("200", state="cancelled", open=False),
         "the order its trigger placed, 200, was touched",
@@ -246,11 +282,11 @@ LIES: dict[str, tuple[Callable[[Day], object], str]] = {
     "an outcome nobody asked for": (lambda day: day.events.append(told("stray")), "an intent that nobody sent"),
     "a cancel nobody asked for": (lambda day: day.truth.append(known("300")), "nobody asked for it"),
     "a refused call": (
-        lambda day: day.buckets.append(BucketUse("cancel-order", 10, 1_000, taken=11, refused=1, worst=10)),
+        lambda day: day.buckets.append(used("cancel-order", taken=11, refused=1)),
         "1 calls were refused: over the limit of 10",
     ),
     "over the limit, unnoticed": (
-        lambda day: day.buckets.append(BucketUse("cancel-order", 10, 1_000, taken=11, refused=0, worst=11)),
+        lambda day: day.buckets.append(used("cancel-order", taken=11, worst=11)),
         "11 calls in one window, the limit is 10",
     ),
     "cancelled again too soon": (
@@ -266,7 +302,8 @@ def test_it_finds(lie: str, day: Day) -> None:
     doctor, problem = LIES[lie]
     doctor(day)
     report = day.audit()
-    assert not report.ok
+    assert not Report([report]).ok
+    assert {finding.lane for finding in report.findings} == {LANE}
     assert any(problem in finding.problem for finding in report.findings), report.findings
 
 
@@ -279,20 +316,47 @@ def test_a_finding_stands_in_its_row(day: Day) -> None:
     assert rows["kind partly"].agree == 1
 
 
-def test_rows_come_in_the_order_wanted(day: Day) -> None:
-    report = audit(day.asked, day.events, day.truth, day.buckets, [], order=("repeat", "kind timed"))
-    assert [row.kind for row in report.rows][:3] == ["repeat", "kind timed", "kind cancelled"]
+def test_a_finding_of_one_lane_fails_all(day: Day) -> None:
+    good = day.audit()
+    day.events.pop(0)
+    assert not Report([good, day.audit()]).ok
+    assert not Report([day.audit(), good]).ok
+
+
+def test_where_the_answer_is_the_order_a_reply_proves_its_end(day: Day) -> None:
+    day.event("cancelled", evidence="reply")
+    day.reply_proves = True
+    assert not day.audit().findings
+
+
+def test_where_a_trigger_keeps_its_id_the_child_goes_by_it(day: Day) -> None:
+    day.event("fired", child_order_id="103")
+    day.keeps_ids = True
+    assert not day.audit().findings
+    day.event("fired", child_order_id="200")
+    assert "at the venue it is 103" in day.audit().findings[0].problem
+
+
+def test_outcomes_are_counted_with_what_they_rest_on(day: Day) -> None:
+    report = day.audit()
+    assert (report.outcomes["revoked"], report.outcomes["duplicate"], report.outcomes["filled"]) == (2, 2, 1)
+    assert report.evidence == {"query": len(day.asked) - 3, "local": 1}
 
 
 def test_calls_are_counted_from_the_venues_log(day: Day) -> None:
     day.calls = [
-        VenueCall("batch-cancel-order", posts=True, orders=50),
-        VenueCall("batch-cancel-order", posts=True, orders=20),
-        VenueCall("cancel-order", posts=True, orders=1),
-        VenueCall("orderInfo", posts=False, orders=1),
+        called("batch-cancel-order", 50),
+        called("cancel-batch", 20, fault="execute_and_drop"),
+        called("cancelOrders", 5),
+        called("cancel-order"),
+        called("orderInfo", posts=False),
+        called("userDataStream"),
+        called("time", posts=False, uid=""),
     ]
-    calls = day.audit().calls
-    assert (calls.cancels, calls.lookups, calls.per_batch) == (3, 1, 35.0)
+    report = day.audit()
+    calls = report.calls
+    assert (calls.cancels, calls.lookups, calls.per_batch) == (4, 1, 25.0)
+    assert report.troubles == Counter(execute_and_drop=1)
 
 
 def test_latency_is_told_by_priority_and_without_timed_ones(day: Day) -> None:
@@ -308,12 +372,36 @@ def test_latency_is_told_by_priority_and_without_timed_ones(day: Day) -> None:
 def test_a_person_is_shown_up_to_twenty_findings_and_how_many_there_are(day: Day) -> None:
     day.events += [told(f"stray-{n}") for n in range(25)]
     console = Console(width=80, file=StringIO(), record=True)
-    console.print(view(day.audit()))
+    console.print(view(Report([day.audit()])))
     shown = console.export_text()
-    assert "stray-19: a final event of an intent that nobody sent" in shown
+    assert "bitget:main, results, stray-19: a final event of an intent that nobody sent" in shown
     assert "stray-20" not in shown
     assert "… and 5 more" in shown
     assert "FAILED: 25 things" in shown
+
+
+def shown(report: Report, width: int) -> list[str]:
+    console = Console(width=width, file=StringIO(), record=True)
+    console.print(view(report))
+    return console.export_text().splitlines()
+
+
+def test_it_fits_eighty_columns_and_uses_more_where_there_are(day: Day) -> None:
+    lanes = ("bitget:main", "bybit:main", "bingx:main", "bitget:second")
+    report = Report([replace(day.audit(), lane=lane) for lane in lanes])
+    narrow, wide = shown(report, 80), shown(report, 160)
+    assert max(map(len, narrow)) <= 80 < max(map(len, wide)) <= 160
+    assert len(wide) < len(narrow)
+    head = next(line for line in wide if line.startswith("kind of cancel"))
+    assert "the venues' limits" in head
+    assert not any("…" in line for line in (*narrow, *wide))
+
+
+def test_a_kind_is_counted_by_venue_whatever_the_lane(day: Day) -> None:
+    lanes = ("bitget:main", "bybit:main", "bitget:second")
+    told = shown(Report([replace(day.audit(), lane=lane) for lane in lanes]), 80)
+    (row,) = (line for line in told if line.startswith("kind filled "))
+    assert row.split()[2:] == ["filled", "2", "1", "-", "3", "0"]
 
 
 @pytest.mark.parametrize(("percent", "value"), [(50, 50), (99, 99), (100, 100), (1, 1)])

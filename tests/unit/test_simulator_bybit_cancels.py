@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from tests.unit.bybit_desk import NOW_MS, BybitDesk
 
@@ -117,6 +118,25 @@ def test_there_is_no_gap_between_two_cancels(desk: BybitDesk) -> None:
     assert [desk.cancel(order_id).code for _ in range(3)] == [170191] * 3
     desk.simulator.configure({"stuck_ids": []})
     assert desk.cancel(order_id).code == 0
+
+
+def test_a_venue_may_have_a_delay_of_its_own() -> None:
+    desk = BybitDesk(cancel_delay_ms=300, cancel_delay_of_ms={"bybit": 100})
+    [order_id] = desk.place()
+    desk.cancel(order_id)
+    desk.clock.advance(ms=99)
+    assert desk.state(order_id) == "live"
+    desk.clock.advance(ms=1)
+    assert desk.state(order_id) == "cancelled"
+
+
+def test_another_venues_delay_is_not_its_own() -> None:
+    desk = BybitDesk(cancel_delay_of_ms={"bitget": 100})
+    [order_id] = desk.place()
+    desk.cancel(order_id)
+    assert desk.state(order_id) == "cancelled"
+    with pytest.raises(ValidationError, match="cancel_delay_of_ms"):
+        desk.simulator.configure({"cancel_delay_of_ms": {"binance": 100}})
 
 
 def test_an_acknowledged_cancel_may_lose_to_a_fill() -> None:

@@ -79,7 +79,7 @@ def _play(script: Script, screen: Screen, folder: Path, pause: Callable[[float],
         screen.starting("an embedded Valkey server, every write on disk before it is answered")
         server = stack.enter_context(EmbeddedServer(durable=True))
         fleet = stack.enter_context(Fleet(folder, os.environ, pause))
-        screen.starting("simulated venues with their limits, 5 to 25 ms of way in and out, and some trouble")
+        screen.starting("simulated venues with their limits, 5 to 25 ms each way, and some trouble")
         venues = stack.enter_context(closing(fleet.start_venues()))
         order_ids = venues.prepare(script)
         screen.starting(f"workers that serve {', '.join(map(str, script.lanes))}")

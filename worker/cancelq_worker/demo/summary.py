@@ -50,7 +50,7 @@ def view(report: Report) -> RenderableType:
 class _Beside:
     """Two things side by side where there is room for both, else the second below the first."""
 
-    GAP = 6
+    GAP = 4
 
     def __init__(self, left: RenderableType, right: RenderableType) -> None:
         self._both = left, right
@@ -198,8 +198,8 @@ def plain_table(first: str, *others: str) -> Table:
 
 
 def _remarks(report: Report) -> Iterator[str]:
-    yield "Latency of cancels of one order. Normal ones wait for the venue's limits, behind"
-    yield "all that were queued before; urgent ones do not."
+    yield "Of cancels of one order, to their last sending. Normal ones wait for the venue's"
+    yield "limits, behind all that were queued before; urgent ones do not."
     troubles = sum((lane.troubles for lane in report.lanes), Counter[str]())
     if troubles:
         yield f"On purpose: {_counted(troubles)}."
@@ -250,7 +250,7 @@ def what_next() -> list[str]:
         'curl -s 127.0.0.1:8700/sim/orders -d \'{"venue": "bybit", "count": 3}\'',
         f"{bin_}cancelq submit bybit:main --symbol BTCUSDT --order-id ID --wait",
         "",
-        'The same for bitget, and for bingx with pairs like "BTC-USDT". README.md goes on.',
+        'The same for bitget; bingx spells its pairs "BTC-USDT". README.md goes on.',
     ]
 
 

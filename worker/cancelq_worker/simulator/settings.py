@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cancelq_worker.simulator.orders import PLAIN
 
+VenueName = Annotated[str, Field(pattern="^(bitget|bybit|bingx)$")]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Millis = Annotated[int, Field(ge=0, le=3_600_000)]
 Limit = Annotated[int, Field(ge=0)] | tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(gt=0)]] | None
@@ -48,7 +49,7 @@ class Settings(BaseModel):
 
     cancel_delay_ms: Millis = 0
     """A cancel is acknowledged at once and executed that much later."""
-    cancel_delay_of_ms: dict[str, Millis] = Field(default_factory=dict)
+    cancel_delay_of_ms: dict[VenueName, Millis] = Field(default_factory=dict)
     """The same for single venues, by name, where they differ from that."""
     symbol_cancel_delay_ms: Millis = 150
     """The same for the cancel of a whole pair: it takes what is open when it is executed."""
