@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from io import StringIO
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -45,8 +46,8 @@ def used(name: str, taken: int, refused: int = 0, worst: int = 10) -> BucketUse:
     return BucketUse("bitget", name, "2001", 10, 1_000, taken, refused, worst)
 
 
-def called(endpoint: str, orders: int = 1, *, posts: bool = True, uid: str = "2001", fault: str = "") -> VenueCall:
-    return VenueCall("bitget", uid, endpoint, posts, orders, fault)
+def called(endpoint: str, orders: int = 1, *, posts: bool = True, uid: str = "2001", **more: Any) -> VenueCall:
+    return VenueCall("bitget", uid, endpoint, posts, orders, **more)
 
 
 def repeated(id_: str, detail: str = "this id is already queued, with the same content") -> Event:
@@ -289,6 +290,10 @@ LIES: dict[str, tuple[Callable[[Day], object], str]] = {
         lambda day: day.buckets.append(used("cancel-order", taken=11, worst=11)),
         "11 calls in one window, the limit is 10",
     ),
+    "a call at an endpoint that is locked": (
+        lambda day: setattr(day, "calls", [called("query", posts=False, code="100410", refused=True)]),
+        "1 calls came to an endpoint that the venue had closed",
+    ),
     "cancelled again too soon": (
         lambda day: day.order("100", namings=(Naming(T0_US, "accepted"), Naming(T0_US + 1, "too_soon"))),
         "cancelled again before the venue's gap was over",
@@ -357,6 +362,16 @@ def test_calls_are_counted_from_the_venues_log(day: Day) -> None:
     calls = report.calls
     assert (calls.cancels, calls.lookups, calls.per_batch) == (4, 1, 25.0)
     assert report.troubles == Counter(execute_and_drop=1)
+
+
+def test_equal_errors_are_counted_by_endpoint_and_code(day: Day) -> None:
+    day.calls = [
+        *[called("cancel", code="100404")] * 3,
+        *[called("cancel", code="100400")] * 2,
+        *[called("query", code="100404", posts=False)] * 2,
+        *[called("cancel", code="0")] * 9,
+    ]
+    assert day.audit().calls.equal_errors == 3
 
 
 def test_latency_is_told_by_priority_and_without_timed_ones(day: Day) -> None:

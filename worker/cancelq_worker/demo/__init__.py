@@ -148,6 +148,7 @@ def _audit(
         inbox_length=inbox_length,
         reply_proves=market.reply_proves,
         keeps_ids=market.keeps_ids,
+        locked_at=market.locked_at,
     )
     report = audit(tables)
     if report.findings:

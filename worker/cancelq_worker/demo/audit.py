@@ -57,6 +57,7 @@ class LaneReport:
     evidence: Counter[str]
     settled_by: Counter[str]
     troubles: Counter[str]
+    locked_at: int = 0
 
     @property
     def sent(self) -> int:
@@ -106,6 +107,7 @@ def audit(tables: Tables) -> LaneReport:
         Counter(event.evidence or "?" for event in finals),
         Counter(event.worker or "?" for event in finals),
         Counter(call.fault for call in tables.calls if call.fault),
+        tables.locked_at,
     )
 
 
@@ -304,6 +306,10 @@ def _of_venue(books: _Books) -> Iterable[Finding]:
         if bucket.limit is not None and bucket.worst > bucket.limit:
             problem = f"{bucket.worst} calls in one window, the limit is {bucket.limit}"
             yield books.finding(VENUE, bucket.name, problem)
+    over_limit = {bucket.name for bucket in books.tables.buckets if bucket.refused}
+    closed = Counter(c.endpoint for c in books.tables.calls if c.refused and c.endpoint not in over_limit)
+    for endpoint, count in closed.items():
+        yield books.finding(VENUE, endpoint, f"{count} calls came to an endpoint that the venue had closed")
     for order in books.truth.values():
         if any(naming.verdict == "too_soon" for naming in order.namings):
             yield books.finding(VENUE, order.order_id, "cancelled again before the venue's gap was over")

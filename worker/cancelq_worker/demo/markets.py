@@ -53,6 +53,11 @@ class Market:
         """Whether the order that a trigger places goes by the trigger's own id."""
         return self.lane.venue == "bybit"
 
+    @property
+    def locked_at(self) -> int:
+        """So many equal errors within eight minutes lock an endpoint; 0: no number does."""
+        return 20 if self.lane.venue == "bingx" else 0
+
     def spelled(self, pair: str) -> str:
         return pair if self.hyphen else pair.replace("-", "")
 

@@ -35,7 +35,8 @@ class LaneProgress:
 
     @property
     def refused(self) -> int:
-        return sum(bucket.refused for bucket in self.buckets)
+        """Over a limit, which may count orders, or at an endpoint that the venue had closed."""
+        return max(self.calls.refused, sum(bucket.refused for bucket in self.buckets))
 
 
 @dataclass(slots=True)

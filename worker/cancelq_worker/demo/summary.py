@@ -157,8 +157,17 @@ def _calls(lanes: Sequence[LaneReport]) -> Table:
     table.add_row("orders in a batch call", *full)
     table.add_row("look-ups", *(number(lane.calls.lookups) for lane in lanes))
     table.add_row("for each entry", *(f"{lane.calls.lookups / max(1, lane.sent):.2f}" for lane in lanes))
+    table.add_row("equal errors at most", *map(_errors, lanes))
     table.add_row("answered badly on purpose", *(number(sum(lane.troubles.values())) for lane in lanes))
     return table
+
+
+def _errors(lane: LaneReport) -> Text:
+    """Where a number of them locks an endpoint, out of how many."""
+    if not lane.locked_at:
+        return number(0)
+    at_risk = lane.calls.equal_errors >= lane.locked_at
+    return Text(f"{lane.calls.equal_errors} of {lane.locked_at}", style="bold red" if at_risk else "")
 
 
 def _latencies(lanes: Sequence[LaneReport]) -> Table:

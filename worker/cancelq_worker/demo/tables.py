@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -69,25 +70,31 @@ class BucketUse:
 
 @dataclass(frozen=True, slots=True)
 class VenueCall:
-    """One call in a venue's own log, and how many orders it named. `uid` is "" where no key was asked for; `fault`
-    is how the venue misbehaved on purpose, "" if it did not."""
+    """One call in a venue's own log, and how many orders it named. `uid` is "" where no key was asked for; `code` is
+    what it was answered with, as text; `refused`: it, or a part of it, was over a limit or came to a closed endpoint;
+    `fault` is how the venue misbehaved on purpose, "" if it did not."""
 
     venue: str
     uid: str
     endpoint: str
     posts: bool
     orders: int
+    code: str = ""
+    refused: bool = False
     fault: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class CallCount:
-    """Calls in the venue's log: cancels, look-ups, and how full the batches were."""
+    """Calls in the venue's log: cancels, look-ups, how full the batches were, how many were refused, and how often
+    one endpoint answered with one and the same error at most."""
 
     cancels: int = 0
     lookups: int = 0
     batches: int = 0
     in_batches: int = 0
+    refused: int = 0
+    equal_errors: int = 0
 
     @property
     def per_batch(self) -> float:
@@ -96,6 +103,8 @@ class CallCount:
 
 # Where a call cancels a list of orders, at any of the venues.
 BATCHES = frozenset({"batch-cancel-order", "cancel-batch", "cancelOrders"})
+# How the venues say that nothing is wrong.
+GOOD_CODES = frozenset({"", "0", "00000"})
 
 
 def count_calls(calls: Sequence[VenueCall]) -> CallCount:
@@ -103,14 +112,16 @@ def count_calls(calls: Sequence[VenueCall]) -> CallCount:
     cancels = [call for call in calls if call.posts and "cancel" in call.endpoint]
     batches = [call.orders for call in cancels if call.endpoint in BATCHES]
     lookups = sum(not call.posts and call.uid != "" for call in calls)
-    return CallCount(len(cancels), lookups, len(batches), sum(batches))
+    refused = sum(call.refused for call in calls)
+    errors = Counter((call.endpoint, call.code) for call in calls if call.code not in GOOD_CODES and not call.refused)
+    return CallCount(len(cancels), lookups, len(batches), sum(batches), refused, max(errors.values(), default=0))
 
 
 @dataclass(slots=True)
 class Tables:
     """All of one lane. `inbox_length` is how many entries its stream holds; `reply_proves`: its venue's answer to a
     cancel may state the order's end, and is no mere acknowledgement; `keeps_ids`: what a trigger places goes by the
-    trigger's own id there."""
+    trigger's own id there; `locked_at`: so many equal errors lock an endpoint, 0: no number does."""
 
     lane: str
     asked: Sequence[Asked]
@@ -121,3 +132,4 @@ class Tables:
     inbox_length: int = 0
     reply_proves: bool = False
     keeps_ids: bool = False
+    locked_at: int = 0

@@ -151,8 +151,16 @@ def _entry(part: Part, position: int, now_ms: int) -> dict[str, object]:
 
 
 def _call(row: Mapping[str, Any]) -> VenueCall:
-    endpoint, posts = row["endpoint"], row["method"] == "POST"
-    return VenueCall(row["venue"], row["uid"], endpoint, posts, len(row["ids"]), row["fault"])
+    return VenueCall(
+        row["venue"],
+        row["uid"],
+        row["endpoint"],
+        row["method"] == "POST",
+        len(row["ids"]),
+        row["code"],
+        row["refused"],
+        row["fault"],
+    )
 
 
 def _truth(row: Mapping[str, Any]) -> OrderTruth:
