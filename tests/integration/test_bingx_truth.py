@@ -182,6 +182,20 @@ async def test_a_storm_of_dead_orders_does_not_lock_an_endpoint(redis_url: str, 
         assert max(wrong.values()) <= 15, wrong
 
 
+async def test_many_dead_orders_at_once_share_their_looks(redis_url: str) -> None:
+    """Look-ups must keep pace with cancels: 25 orders a second go out, and a look may serve a hundred."""
+    async with desk(redis_url, venue="bingx") as rig:
+        await rig.ready()
+        states = ["filled", "cancelled", "live", "filled"]
+        orders = [rig.order(state=states[n % 4]) for n in range(80)]
+        ids = await rig.send_all([{"symbol": PAIR, "order_id": order_id} for order_id in orders])
+        finals = await rig.finals(ids)
+        assert [finals[i].status.value for i in ids] == [rig.truth(o)["state"] for o in orders]
+        looks = endpoints(rig)
+        assert looks["query"] + looks["openOrders"] + looks["historyOrders"] < 40
+        assert rig.refused() == 0
+
+
 async def test_orders_nobody_knows_do_not_lock_the_query(redis_url: str) -> None:
     async with desk(redis_url, venue="bingx", env={"CANCELQ_LOOKUP_BUDGET_MS": "1500"}) as rig:
         await rig.ready()
@@ -371,6 +385,17 @@ async def test_an_endpoint_closed_by_errors_leaves_the_other_to_what_was_seen_op
         assert (event.endpoint or "").endswith("/cancelOrders")
         assert endpoints(rig)["cancel"] == before
         assert endpoints(rig)["openOrders"] == 1
+
+
+async def test_calls_without_an_answer_do_not_close_an_endpoint_to_what_is_open(redis_url: str) -> None:
+    """Each may have been an error; but orders that a look then shows open cannot wait eight minutes for that."""
+    async with desk(redis_url, venue="bingx", env={"CANCELQ_LEASE_MS": "3000"}) as rig:
+        await rig.ready()
+        orders = [rig.order(kind="tpsl") for _ in range(16)]
+        rig.fault("drop", endpoint="cancel", count=len(orders))
+        entries = [{"scope": "tpsl", "symbol": PAIR, "order_id": order_id} for order_id in orders]
+        finals = await rig.finals(await rig.send_all(entries))
+        assert {e.status for e in finals.values()} == {Status.cancelled}
 
 
 async def test_a_locked_endpoint_leaves_the_other(redis_url: str) -> None:

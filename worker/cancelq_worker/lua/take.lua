@@ -260,33 +260,39 @@ local function free_at(name, urgent, need)
 end
 
 -- Venues lock an endpoint after so many equal errors: how many there were lately, at most of one code; how many
--- calls are under way that may end in one more; and when the oldest is forgotten.
+-- calls are under way that may end in one more; how many were never answered, and may have; and when the oldest is
+-- forgotten.
 local errors_seen = {}
 local function errors_at(bucket)
   local seen = errors_seen[bucket]
   if not seen then
     local key = ROOT .. 'errors:' .. bucket
     redis.call('ZREMRANGEBYSCORE', key, '-inf', text(steady - plan.errors_us))
-    local under_way, most, of = 0, 0, {}
+    local under_way, unanswered, most, of = 0, 0, 0, {}
     local kept = redis.call('ZRANGE', key, 0, 199, 'WITHSCORES')
     for i = 1, #kept, 2 do
       local code = string.match(kept[i], '^%S+')
-      if code == '?' then
+      if code == '?' and tonumber(kept[i + 1]) > steady - plan.lease_us then
         under_way = under_way + 1
+      elseif code == '?' then
+        unanswered = unanswered + 1
       else
         of[code] = (of[code] or 0) + 1
         if of[code] > most then most = of[code] end
       end
     end
-    seen = {most = most, under_way = under_way, free = kept[2] and tonumber(kept[2]) + plan.errors_us or steady}
+    local free = kept[2] and tonumber(kept[2]) + plan.errors_us or steady
+    seen = {most = most, under_way = under_way, unanswered = unanswered, free = free}
     errors_seen[bucket] = seen
   end
   return seen
 end
 local function closed_by_errors(r)
   if r[9] == 0 then return false end
-  local seen = errors_at(r[4])
-  return seen.most >= r[9] or seen.most + seen.under_way >= plan.errors_most, seen.free
+  local seen, doubted = errors_at(r[4]), 0
+  -- What was seen open does not wait for calls that were never answered: after an outage that would be minutes.
+  if r[9] < plan.errors_most then doubted = seen.unanswered end
+  return seen.most >= r[9] or seen.most + seen.under_way + doubted >= plan.errors_most, seen.free
 end
 
 -- The routes that may carry a class now, apart from permits, and when there may be more. Where errors have closed a
