@@ -302,7 +302,8 @@ class Core:
         def act(at_us: int) -> None:
             settings = self.settings
             for order in list(book.open_orders(kind, symbol)):
-                if not (_listed(order, settings.stuck_ids) or self._drawn(settings.symbol_cancel_miss)):
+                spared = _listed(order, settings.stuck_ids | settings.deaf_ids)
+                if not (spared or self._drawn(settings.symbol_cancel_miss)):
                     self._cancel_now(book, order, at_us, call)
 
         delay_us = self.settings.symbol_cancel_delay_ms * 1000
