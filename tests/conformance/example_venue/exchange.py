@@ -50,6 +50,7 @@ class ToyExchange:
         self._now_us = UTC_US
         self._paths: list[str] = []
         self._stuck: set[str] = set()
+        self._deaf: set[str] = set()
         self._racing: set[str] = set()
 
     # -- as the suite prepares and checks it ----------------------------------------------------------------------
@@ -74,8 +75,11 @@ class ToyExchange:
     def child(self, order_id: str) -> str:
         return ""
 
-    def never_cancels(self, order_id: str) -> None:
+    def refuses_cancels(self, order_id: str) -> None:
         self._stuck.add(order_id)
+
+    def ignores_cancels(self, order_id: str) -> None:
+        self._deaf.add(order_id)
 
     def fills_first(self, order_id: str) -> None:
         self._racing.add(order_id)
@@ -112,9 +116,11 @@ class ToyExchange:
         if order is None or not order.is_open:
             return _say(404, code="no_order", text="there is no such order, or it has ended")
         order_id = str(order.number)
+        if order_id in self._stuck:
+            return _say(400, code="busy", text="this order cannot be cancelled now")
         if order_id in self._racing:
             order.state = "filled"
-        elif order_id not in self._stuck:
+        elif order_id not in self._deaf:
             order.state = "cancelled"
         return _say(200, code="ok", id=order_id, mine=order.mine)
 

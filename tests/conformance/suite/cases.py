@@ -9,8 +9,10 @@ from tests.conformance.suite.dossier import Dossier
 TRIGGERS: Final = ("tpsl", "stop")
 
 #: What there is before the intent: a state an order can be in, or what will happen to a live one.
-NORMAL_LIVES: Final = ("live", "partially_filled", "cancelled", "filled", "fills first", "never cancels")
-TRIGGER_LIVES: Final = ("live", "cancelled", "triggered", "fills first", "never cancels")
+NORMAL_LIVES: Final = ("live", "partially_filled", "cancelled", "filled", "fills first")
+TRIGGER_LIVES: Final = ("live", "cancelled", "triggered", "fills first")
+#: The same where no cancel is ever carried out, and the venue says so, or does not.
+NEVER_CANCELLED: Final = ("cancels refused", "cancels ignored")
 
 
 class Naming(NamedTuple):
@@ -38,7 +40,7 @@ def fates(dossier: Dossier) -> list[Fate]:
     return [
         Fate(scope, by, life)
         for scope, by in namings(dossier)
-        for life in (NORMAL_LIVES if scope == "order" else TRIGGER_LIVES)
+        for life in (*(NORMAL_LIVES if scope == "order" else TRIGGER_LIVES), *NEVER_CANCELLED)
     ]
 
 

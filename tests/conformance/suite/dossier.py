@@ -67,8 +67,12 @@ class World(Protocol):
         """The order that a trigger placed, "" if none."""
         ...
 
-    def never_cancels(self, order_id: str) -> None:
-        """From now on the venue takes cancels of this order and does not carry them out."""
+    def refuses_cancels(self, order_id: str) -> None:
+        """From now on the venue will not cancel this order, and says so."""
+        ...
+
+    def ignores_cancels(self, order_id: str) -> None:
+        """From now on the venue acknowledges cancels of this order and does not carry them out."""
         ...
 
     def fills_first(self, order_id: str) -> None:

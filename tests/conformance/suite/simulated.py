@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import defaultdict
 from typing import Any
 
 from cancelq_worker.simulator import Account, Entry, Kind, ManualClock, Request, Settings, Simulator, State
@@ -24,8 +25,7 @@ class SimulatedWorld:
         self.simulator = Simulator(clock=self._clock, rng=random.Random(1), settings=Settings.model_validate(given))
         keys = dossier.papers.keys
         self.simulator.add_account(Account(self._venue, keys.key, keys.secret, keys.passphrase, UID))
-        self._stuck: set[str] = set()
-        self._racing: set[str] = set()
+        self._special: defaultdict[str, set[str]] = defaultdict(set)
 
     def move_to(self, utc_us: int) -> None:
         self._clock.advance(us=max(0, utc_us - self._clock.wall_us()))
@@ -54,16 +54,22 @@ class SimulatedWorld:
     def child(self, order_id: str) -> str:
         return str(self._truth(order_id)["child_id"] or "")
 
-    def never_cancels(self, order_id: str) -> None:
-        self._stuck.add(order_id)
-        self.simulator.configure({"stuck_ids": self._stuck})
+    def refuses_cancels(self, order_id: str) -> None:
+        self._set("stuck_ids", order_id)
+
+    def ignores_cancels(self, order_id: str) -> None:
+        self._set("deaf_ids", order_id)
 
     def fills_first(self, order_id: str) -> None:
-        self._racing.add(order_id)
-        self.simulator.configure({"race_fill_ids": self._racing})
+        self._set("race_fill_ids", order_id)
 
     def paths(self) -> list[str]:
         return [call["endpoint"] for call in self.simulator.calls().entries]
+
+    def _set(self, setting: str, order_id: str) -> None:
+        """Adds an order to those of a setting."""
+        self._special[setting].add(order_id)
+        self.simulator.configure({setting: self._special[setting]})
 
     def _truth(self, order_id: str) -> dict[str, Any]:
         (entry,) = self.simulator.truth_of([order_id], venue=self._venue).entries

@@ -6,7 +6,7 @@ import pytest
 
 from cancelq.contract import Status
 from cancelq_worker.venues.port import Answer, Request
-from tests.conformance.suite.cases import Fate, Naming
+from tests.conformance.suite.cases import NEVER_CANCELLED, Fate, Naming
 from tests.conformance.suite.dossier import Dossier, World
 from tests.conformance.suite.journeys import OLD_MS, TRUE_END, Spoil, travel
 
@@ -46,7 +46,7 @@ def check_outcome(dossier: Dossier, fate: Fate, spoil: Spoil | None = None) -> N
     end, journey = travel(dossier, world, fields, spoil)
     truth = world.state(order_id)
     assert end.status is TRUE_END[truth], f"{truth}, but {end.status}: {end.detail}"
-    assert (truth == "live") == (fate.life == "never cancels"), "what could be cancelled was cancelled"
+    assert (truth == "live") == (fate.life in NEVER_CANCELLED), "what could be cancelled was cancelled"
     if end.status is Status.triggered:
         assert world.state(world.child(order_id)) == "live", "what it placed was not touched"
     assert {world.state(other) for other in others} == {"live"}, "nothing else was touched"
@@ -84,10 +84,11 @@ def test_a_sweep_ends_when_nothing_is_open(dossier: Dossier, scope: str, life: s
     assert not {"live", "partially_filled"} & {world.state(order_id) for order_id in ids}
 
 
+@pytest.mark.parametrize("life", NEVER_CANCELLED)
 @pytest.mark.parametrize("scope", ["symbol", "account"])
-def test_a_sweep_tells_how_many_it_could_not_cancel(dossier: Dossier, scope: str) -> None:
+def test_a_sweep_tells_how_many_it_could_not_cancel(dossier: Dossier, scope: str, life: str) -> None:
     world = dossier.world(dossier)
-    stuck = [enter(dossier, world, "order", "never cancels") for _ in range(2)]
+    stuck = [enter(dossier, world, "order", life) for _ in range(2)]
     others = [enter(dossier, world, "order", "live") for _ in range(3)]
     end, _ = travel(dossier, world, dossier.intent(scope))
     assert (end.status, end.open_orders) == (Status.unresolved, 2)
@@ -99,8 +100,10 @@ def enter(dossier: Dossier, world: World, kind: str, life: str, client_id: str =
     """An order older than the intent, and what is to become of it."""
     state = life if life in TRUE_END else "live"
     order_id = world.add(kind, state, symbol=dossier.symbol, client_id=client_id, created_ms=OLD_MS)
-    if life == "never cancels":
-        world.never_cancels(order_id)
+    if life == "cancels refused":
+        world.refuses_cancels(order_id)
+    if life == "cancels ignored":
+        world.ignores_cancels(order_id)
     if life == "fills first":
         world.fills_first(order_id)
     return order_id

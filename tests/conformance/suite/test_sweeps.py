@@ -35,7 +35,7 @@ def test_a_long_book_is_emptied_with_one_bulk_call_at_most(dossier: Dossier, sco
 def test_a_bulk_call_that_leaves_orders_open_is_not_repeated(dossier: Dossier, scope: str) -> None:
     world = dossier.world(dossier)
     stuck = world.add(symbol=dossier.symbol, created_ms=OLD_MS)
-    world.never_cancels(stuck)
+    world.ignores_cancels(stuck)
     world.add(symbol=dossier.symbol, created_ms=OLD_MS)
     end, _ = travel(dossier, world, dossier.intent(scope))
     assert (end.status, end.open_orders) == (Status.unresolved, 1)
