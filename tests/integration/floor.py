@@ -13,7 +13,7 @@ from typing import Any
 import redis.asyncio as aioredis
 
 from cancelq.contract import Event, Lane
-from cancelq_worker import wiring
+from cancelq_worker import operate, wiring
 from cancelq_worker.ledger import command
 from cancelq_worker.settings import Settings
 from cancelq_worker.simulator import Account, Entry, Fault, Kind, Simulator, State
@@ -152,6 +152,14 @@ class Floor:
         stop.set()
         await asyncio.wait_for(task, 15)
 
+    async def held(self, lane: Lane, reason: str) -> bool:
+        """Whether a lane is held for a reason."""
+        return bool(await command(self.client, "HEXISTS", lane.key("hold"), f"*|{reason}"))
+
+    async def resume(self, lane: Lane) -> None:
+        """What an operator does once the key is mended."""
+        await operate.resume(self.client, lane, "test")
+
     async def get(self, key: str) -> str:
         """A string of Redis, "" where there is none."""
         value = await command(self.client, "GET", key)
@@ -214,7 +222,7 @@ class Floor:
 
 def uid_of(lane: Lane) -> str:
     """The UID of a lane's account at its simulated venue."""
-    return f"u-{lane.account}"
+    return f"u-{lane.venue}-{lane.account}"
 
 
 @asynccontextmanager

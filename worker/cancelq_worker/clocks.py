@@ -40,6 +40,12 @@ class RemoteClock:
         self._readings: deque[_Bounds] = deque(maxlen=self.KEEP)
         self._offset_us = 0
         self._doubt_us = 0
+        self._since_ns: int | None = None
+
+    @property
+    def since_ns(self) -> int | None:
+        """The monotonic moment since when it is known, None if it is not."""
+        return self._since_ns
 
     @property
     def known(self) -> bool:
@@ -59,6 +65,8 @@ class RemoteClock:
         most = remote_us + self._resolution_us - before_ns // 1000 + slack_us
         self._readings.append(_Bounds(after_ns, least, most))
         self._combine(after_ns)
+        if self._since_ns is None:
+            self._since_ns = self._monotonic_ns()
 
     def _combine(self, now_ns: int) -> None:
         """The newest reading, narrowed by the earlier ones it agrees with. One that disagrees means that the
@@ -79,6 +87,7 @@ class RemoteClock:
     def forget(self) -> None:
         """Drops every reading: the remote clock was found wrong."""
         self._readings.clear()
+        self._since_ns = None
 
     def at_us(self, monotonic_ns: int) -> int:
         """The remote time at a moment of the monotonic clock; without a reading, this machine's wall clock."""

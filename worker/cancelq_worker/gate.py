@@ -14,7 +14,7 @@ from cancelq_worker.venues.port import Answer, Reply, Request, Signed, Word
 
 log = structlog.get_logger("cancelq.lane")
 
-CLOCK_MENDED_NS = 300_000_000  # calls taken sooner after a clock fault were perhaps signed by the old clock
+CLOCK_HOLD_US = 300_000  # while the clock is corrected
 Spawn = Callable[[Coroutine[object, object, None]], None]
 
 
@@ -73,18 +73,19 @@ class Gate:
         return Hold("*", "auth", -1, f"{said}; mend it, then: cancelq resume {self._p.plan.lane}")
 
     def _clock_fault(self, said: str, taken_ns: int) -> list[Hold]:
-        """Once: correct the clock and try again. Again within a minute, signed after the correction: it is not the
-        clock."""
-        now_ns = time.monotonic_ns()
-        if taken_ns < self._clock_fault_ns + CLOCK_MENDED_NS:
-            return [Hold("*", "clock", 300_000, said)]
-        if self._clock_fault_ns and now_ns - self._clock_fault_ns < 60_000_000_000:
+        """Once: correct the clock and try again. Refused again within a minute, signed by the corrected clock: it is
+        not the clock."""
+        now_ns, corrected_ns = time.monotonic_ns(), self._p.venue_clock.since_ns
+        signed_before = corrected_ns is not None and taken_ns < corrected_ns
+        lately = self._clock_fault_ns and now_ns - self._clock_fault_ns < 60_000_000_000
+        if lately and corrected_ns is not None and not signed_before:
             return [self._auth_hold(said)]
-        self._clock_fault_ns = now_ns
-        self._p.venue_clock.forget()
-        self._log.warning("the venue refused our time stamp: correcting the clock", said=said)
+        if not lately and not signed_before:
+            self._clock_fault_ns = now_ns
+            self._p.venue_clock.forget()
+            self._log.warning("the venue refused our time stamp: correcting the clock", said=said)
         self._spawn(self._correct_clock())
-        return [Hold("*", "clock", 300_000, said)]
+        return [Hold("*", "clock", CLOCK_HOLD_US, said)]
 
     async def _correct_clock(self) -> None:
         """At once, whatever the pace: the lane goes on in 300 ms. One lane of a host does it for all."""
@@ -146,7 +147,7 @@ class Gate:
         if not await self._p.ledger.take_probe():
             return
         request = self._p.venue.probe_request()
-        await self.read_venue_time()
+        await self.read_venue_time(paced=False)
         signed = self._p.venue.sign(request, self._p.venue_clock.now_us() // 1000)
         try:
             exchange = await self._aside(self._p.look_door, signed, total_s=self._p.total_s)

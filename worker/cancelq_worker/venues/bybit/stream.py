@@ -81,7 +81,7 @@ def _push(row: dict[str, Any]) -> Push | None:
         return None
     reply = looks.row_reply(row)
     reply.place = "stream"
-    scopes = looks.SCOPES
+    scopes: tuple[str, ...] = looks.SCOPES
     if reply.word is Word.TRIGGERED:
         # It goes on under its own id, as a normal order: only who meant the trigger is told that it fired.
         scopes, reply.child_order_id = ("tpsl", "stop"), order_id
