@@ -127,6 +127,26 @@ def test_a_live_order_of_another_pair_is_told_with_its_pair() -> None:
         assert "ETH-USDT" in end.detail
 
 
+@pytest.mark.parametrize(
+    ("rows", "word"),
+    [
+        ([], Word.ABSENT),
+        ([row(status="PENDING", symbol="ETH-USDT")], Word.FAILED),
+        ([row(status="PENDING")], Word.OPEN),
+        ([row(status="PENDING"), row(status="PENDING", symbol="ETH-USDT")], Word.OPEN),
+        ([row(status="CANCELED", symbol="ETH-USDT")], Word.UNCLEAR),
+        ([row(status="PENDING", symbol=pair) for pair in ("ETH-USDT", "SOL-USDT")], Word.UNCLEAR),
+        ([row(OTHER_ID, "PENDING"), {"orderId": None}], Word.UNCLEAR),
+        ([row(str(n + 1), "PENDING") for n in range(2000)], Word.UNCLEAR),
+    ],
+)
+def test_the_open_list_of_all_pairs_helps_and_proves_little(rows: list[dict[str, Any]], word: Word) -> None:
+    (reply,) = decode("open-abroad", listed(*rows), ONE)
+    assert (reply.word, reply.place) == (word, "abroad")
+    if len(rows) == 2000:
+        assert reply.notes["wide"] == 1, "it is not asked again"
+
+
 def test_a_scope_is_no_reason_to_refuse() -> None:
     """All orders share their ids and their cancel."""
     for kind in ("tpsl", "stop"):

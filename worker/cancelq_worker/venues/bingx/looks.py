@@ -274,9 +274,10 @@ def _sighting(target: Target, rows: Sequence[Mapping[str, Any]], place: str) -> 
 
 def _abroad(target: Target, rows: Sequence[Mapping[str, Any]]) -> Reply:
     """An order in the open list of all pairs: of the pair that was named, or of another one."""
+    here = [row for row in rows if word(row, "symbol") == target.symbol]
+    if here:
+        return _sighting(target, here, ABROAD)
     pairs = {word(row, "symbol") for row in rows}
-    if target.symbol in pairs:
-        return _sighting(target, rows, ABROAD)
     if len(pairs) > 1 or {state_of(row) for row in rows} != {Word.OPEN}:
         return Reply(Word.UNCLEAR, text="the answer says two things about this order", place=ABROAD)
     pair = pairs.pop()
