@@ -6,7 +6,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ from cancelq_worker.venues.bybit import codes as bybit
 from cancelq_worker.venues.port import Word
 
 VENUES: Final = ("bitget", "bybit", "bingx")
+NAMES: Final = {"bitget": "Bitget", "bybit": "Bybit", "bingx": "BingX"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +45,14 @@ WORLDS: Final = (
 class Sight:
     """What the worker saw. `fault`: what the venue's first answer to a cancel of the order was turned into; `more`:
     the fault's other fields; `by_client_id`: the cancel names the order by a client id, older than the venue searches;
-    `venues`: where this can be seen; `unlike`: worlds whose outcome differs here, and why."""
+    `venues`: where this can be seen; `unlike`: worlds whose outcome differs here."""
 
     name: str
     fault: str = ""
     more: dict[str, Any] = field(default_factory=dict)
     by_client_id: bool = False
     venues: tuple[str, ...] = VENUES
-    unlike: dict[str, tuple[str, str]] = field(default_factory=dict)
+    unlike: dict[str, str] = field(default_factory=dict)
 
 
 #: Seen on a venue that does what it says at once.
@@ -103,6 +105,11 @@ BINGX_GONE: Final = (
 )
 
 
+#: Bybit's codes that say that the order had an end.
+BYBIT_ENDED: Final = ("170142", "170139", "170190", "110008", "110010")
+BYBIT_UNLIKE: Final = {"never existed": "unresolved"}
+
+
 def gone_sights(venue: str) -> Iterator[Sight]:
     """Every code by which the venue says that there is nothing to cancel; none of them was executed."""
     match venue:
@@ -113,9 +120,57 @@ def gone_sights(venue: str) -> Iterator[Sight]:
         case _:
             codes = list(BINGX_GONE)
     for code in codes:
-        yield Sight(f"code {code}", f"code:{code}")
+        unlike = BYBIT_UNLIKE if venue == "bybit" and code in BYBIT_ENDED else {}
+        yield Sight(f"code {code.replace(':', ' ')}", f"code:{code}", unlike=unlike)
 
 
-def expected(world: World, sight: Sight) -> str:
-    """The one outcome that is true."""
-    return sight.unlike.get(world.name, (world.told, ""))[0]
+def expected(world: World, sight: Sight, alone: bool = True) -> str:
+    """The one outcome that is true. A code for a whole call says nothing of an order in company."""
+    return sight.unlike.get(world.name, world.told) if alone else world.told
+
+
+HEAD: Final = """# The truth table
+
+What the venue did with an order, times what the worker saw of the call that cancels it: the final event is the truth,
+or it says that it is not known. Every cell of these tables is played at Bitget, Bybit and BingX, alone in its call and
+in company, by `tests/integration/test_truth_table.py`; this page is written from the same data
+(`python -m tests.integration.truth_table > docs/TRUTH.md`), and a test holds them together.
+
+How to read it: a column is what the venue did, a row is what the worker saw *first*. What follows is the worker's
+doing: it looks the order up wherever the venue could show it, cancels again if it is still open, and ends the intent
+when the venue's own word on the order is known. `not_found` means that every place that could hold the order was read,
+over the whole look-up budget; `unresolved` that attempts and look-ups are used up and a person must look.
+"""
+
+FOOT: Final = """
+## Why some cells differ
+
+* At Bybit, the codes 170142, 170139, 170190, 110008 and 110010 say that the order *had* an end, and Bybit forgets an
+  order that was cancelled without a fill after 24 hours. If none of its places shows the order, absence proves nothing:
+  the outcome is `unresolved`, not `not_found`.
+* At BingX, a cancel's own answer carries the order's state. Where that says cancelled, it is the venue's statement and
+  the intent ends with it (evidence `reply`); at Bitget and Bybit an answer only ever means "accepted", and the end
+  rests on a look-up (`query`) or on the private order stream (`stream`).
+"""
+
+
+def page() -> str:
+    """The page, in Markdown."""
+    parts = [HEAD]
+    parts += ["## On a venue that does at once what it says\n", _table(SIGHTS)]
+    parts += ["## On a venue that acknowledges now and acts later\n", _table(LATE_SIGHTS)]
+    parts += ["## Where lists and look-ups show what was true a while ago\n", _table(LAGGING_SIGHTS)]
+    for venue in VENUES:
+        parts += [f"## Every code by which {NAMES[venue]} says that there is nothing to cancel\n"]
+        parts += ["None of these calls was executed: the code was all there was.\n", _table(list(gone_sights(venue)))]
+    return "\n".join(parts) + FOOT
+
+
+def _table(sights: Sequence[Sight]) -> str:
+    lines = ["| seen | " + " | ".join(world.name for world in WORLDS) + " |", "|---" * (len(WORLDS) + 1) + "|"]
+    lines += [f"| {s.name} | " + " | ".join(expected(world, s) for world in WORLDS) + " |" for s in sights]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())
