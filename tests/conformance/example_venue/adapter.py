@@ -173,12 +173,16 @@ def _sighting(target: Target, body: Mapping[str, Any]) -> Reply:
 def _page(target: Target, body: Mapping[str, Any]) -> Reply:
     """A page of the open list. One row that cannot be read spoils it: it must neither be skipped nor cancelled."""
     rows, at = body.get("orders"), progress(target).get("at") or 10**32
-    if not isinstance(rows, list) or not all(isinstance(r, dict) and _ORDER_ID.fullmatch(word(r, "id")) for r in rows):
+    if not isinstance(rows, list) or not all(map(_can_be_named, rows)):
         return Reply(Word.UNCLEAR, text="an answer without a list that can be read", place="open")
     if any(int(word(row, "id")) >= int(at) for row in rows):
         return Reply(Word.UNCLEAR, text="a page that ignores where it was asked to begin", place="open")
     found = [_open_order(row) for row in rows]
     return MANNER.read("open", target, OpenPage(found, found[-1].order_id if len(found) >= PAGE else ""))
+
+
+def _can_be_named(row: Any) -> bool:
+    return isinstance(row, dict) and bool(_ORDER_ID.fullmatch(word(row, "id"))) and bool(word(row, "pair"))
 
 
 def _open_order(row: Mapping[str, Any]) -> OpenOrder:

@@ -6,11 +6,15 @@ from typing import Any
 
 import orjson
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cancelq.contract import Status
-from cancelq_worker.venues.port import Answer, Request, Word
+from cancelq_worker.venues.port import ABOUT_THE_CALL, Answer, Request, Word
+from tests.conformance.suite.claims import objects
 from tests.conformance.suite.dossier import Dossier, World
 from tests.conformance.suite.journeys import ASKED_MS, NEW_MS, OLD_MS, travel
+from tests.conformance.suite.mutations import STATUSES, mutated
 from tests.conformance.suite.papers import Look
 from tests.conformance.suite.written import body, decode, look_target, row
 
@@ -132,7 +136,7 @@ def test_a_full_page_is_not_the_end(dossier: Dossier, listing: Look) -> None:
     assert reply.word is not Word.LISTED or not reply.notes["sweep"]["end"], reply
 
 
-@pytest.mark.parametrize("made", [None, "", "x", -1, "²", [], "1" * 40], ids=repr)
+@pytest.mark.parametrize("made", [None, "", "x", 0, "0", -1, "1", "²", [], "1" * 40], ids=repr)
 def test_an_order_that_tells_no_age_is_not_cancelled_and_not_passed_over(
     dossier: Dossier, listing: Look, made: Any
 ) -> None:
@@ -150,6 +154,28 @@ def test_a_page_within_the_gap_only_counts(dossier: Dossier, listing: Look) -> N
     rows = [{**row(dossier, listing, ""), listing.made: str(OLD_MS)}]
     (reply,) = decode(dossier, listing.route, [target], body(dossier, listing, rows))
     assert (reply.notes["sweep"]["todo"], reply.notes["sweep"]["open"]) == ([], 1)
+
+
+@settings(max_examples=150)
+@given(data=st.data())
+def test_whatever_a_page_holds_only_orders_that_stand_on_it_are_cancelled(
+    dossier: Dossier, data: st.DataObject
+) -> None:
+    listing = data.draw(st.sampled_from(dossier.papers.lists))
+    numbers = data.draw(st.lists(st.integers(1, 9), max_size=3, unique=True))
+    rows = [{**row(dossier, listing, "", number=number), listing.made: str(OLD_MS)} for number in numbers]
+    said, status = data.draw(mutated(body(dossier, listing, rows))), data.draw(STATUSES)
+    target = look_target(dossier, listing)
+    target.age_band_ms = BAND
+    (reply,) = decode(dossier, listing.route, [target], said, status)
+    if reply.word is not Word.LISTED:
+        assert reply.word in (Word.UNCLEAR, Word.LATER, *ABOUT_THE_CALL), reply
+        return
+    assert status == 200
+    for found in reply.notes["sweep"]["todo"]:
+        assert found["symbol"] == dossier.symbol, "of the pair that is meant"
+        named = [{str(value) for value in held.values() if isinstance(value, str | int)} for held in objects(said)]
+        assert any({found["id"], found["symbol"]} <= values for values in named), "as its row has it"
 
 
 def page(dossier: Dossier, listing: Look, rows: list[Any], *, more: bool = False) -> list[Any]:

@@ -11,6 +11,7 @@ import orjson
 from cancelq_worker.venues.port import Answer
 
 _AMOUNT = re.compile(r"[0-9]{1,30}(\.[0-9]{1,30})?", re.ASCII)
+_YEAR_2000_MS = 946_684_800_000
 _SAFE_ID = re.compile(r"[!-+\--~]{1,64}")  # printable, without space and comma
 
 
@@ -45,7 +46,9 @@ def filled(text: str) -> str:
 
 
 def epoch_ms(text: str) -> int | None:
-    """An epoch time in ms; one of ten digits or fewer is in seconds. None for anything else."""
+    """An epoch time in ms; one of ten digits or fewer is in seconds. None for anything else, and for a time before the
+    year 2000: a 0 tells nothing, least of all that an order is old."""
     if not re.fullmatch(r"[0-9]{1,16}", text, re.ASCII):
         return None
-    return int(text) * 1000 if len(text) <= 10 else int(text)
+    ms = int(text) * 1000 if len(text) <= 10 else int(text)
+    return ms if ms >= _YEAR_2000_MS else None
