@@ -85,7 +85,7 @@ def notes_of(draw: st.DrawFn, dossier: Dossier, scope: str) -> dict[str, Any]:
     """What may have been noted of an intent: what every venue's looks leave, this venue's own, a sweep's progress."""
     notes: dict[str, Any] = {}
     if scope in ("symbol", "account"):
-        todo = st.lists(st.sampled_from(_found(dossier)), max_size=4)
+        todo = st.lists(st.sampled_from(_found(dossier)), max_size=4, unique_by=lambda row: row["id"])
         if draw(st.booleans()):
             notes["sweep"] = {"todo": draw(todo), "k": draw(st.integers(0, 2)), "at": draw(st.sampled_from(["", "77"]))}
         return notes
