@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import re
+import sys
 import time
 
 import pytest
 
 from cancelq.contract import VENUES, Lane, Status
+from cancelq_worker import logs
 from cancelq_worker.simulator import State
 from tests.integration.floor import Floor, floor, spelled, uid_of
 
@@ -106,3 +110,19 @@ async def test_one_worker_holds_the_stream_and_the_next_one_takes_it_over(redis_
         order = desk.order(lane)
         event = await desk.final(lane, await desk.send(lane, symbol="BTCUSDT", order_id=order))
         assert (event.status, event.evidence) == (Status.cancelled, "stream")
+
+
+async def test_neither_listen_key_nor_signature_is_logged(redis_url: str, capfd: pytest.CaptureFixture[str]) -> None:
+    logs.configure(sys.stderr, level=logging.DEBUG)
+    async with floor(redis_url, "bingx:main", streams=True) as desk:
+        (lane,) = desk.lanes
+        await desk.streaming()
+        desk.simulator.drop_streams()
+        await desk.until(lambda: len(desk.calls(lane, "userDataStream")) >= 2)
+        await desk.streaming()
+        desk.simulator.configure({"stream_refuse_logins": True})
+        desk.simulator.drop_streams()
+        await desk.until(lambda: len(desk.calls(lane, "userDataStream")) >= 3)
+    seen = "".join(capfd.readouterr())
+    assert "order stream" in seen
+    assert not re.findall("[0-9a-f]{64}", seen), "a listen key or a signature"

@@ -160,7 +160,7 @@ class LaneStream:
             raise StreamRefused(said.refused[:200])
         for text in said.send:
             await socket.send(text)
-        if said.live and not live:
+        if (said.live or said.pushes) and not live:
             live = True
             self._log.info("the order stream is alive")
             await self._lease("live")
