@@ -409,8 +409,8 @@ def test_a_sweep_cancels_by_order_id_one_pair_at_a_time() -> None:
 
 
 def test_the_venues_time_is_read() -> None:
-    request = BINGX.time_request()
-    assert (request.method, request.path, request.query) == ("GET", "/openApi/spot/v1/server/time", "")
+    told = [(request.method, request.path, request.query) for request in BINGX.time_requests]
+    assert told == [("GET", "/openApi/spot/v1/server/time", ""), ("GET", "/openApi/swap/v2/server/time", "")]
     assert BINGX.read_time(answer({"serverTime": 1700000000123})) == 1700000000123
 
 

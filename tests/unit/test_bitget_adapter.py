@@ -661,7 +661,7 @@ def test_no_answer_to_a_cancel_ends_an_order(route: str, data: Any, status: int,
 
 
 def test_the_venues_time_is_read() -> None:
-    assert BITGET.time_request().path == "/api/v2/public/time"
+    assert [request.path for request in BITGET.time_requests] == ["/api/v2/public/time"]
     assert BITGET.read_time(answer({"serverTime": "1700000000123"})) == 1700000000123
 
 

@@ -531,7 +531,7 @@ def test_a_sweeps_batch_comes_to_one_word(outcomes: list[Any], word: Word) -> No
 
 
 def test_the_venues_time_is_read() -> None:
-    assert BYBIT.time_request().path == "/v5/market/time"
+    assert [request.path for request in BYBIT.time_requests] == ["/v5/market/time"]
     assert BYBIT.read_time(answer({"timeSecond": "1700000000", "timeNano": "1700000000123456789"})) == 1700000000123
     assert BYBIT.read_time(answer({"timeSecond": "1700000000"})) == 1700000000000
 

@@ -26,6 +26,7 @@ class Gate:
         self._spawn = spawn
         self._refusals: dict[str, tuple[int, int]] = {}
         self._clock_fault_ns = 0
+        self._time_at = 0  # which of the venue's time calls is the first that tells
         self._log = log.bind(lane=str(parts.plan.lane))
 
     def holds(self, call: Call, replies: list[Reply]) -> list[Hold]:
@@ -103,16 +104,26 @@ class Gate:
         """Learns the venue's clock, and keeps a connection of each door warm by the way. A venue that does not
         tell leaves what was known. Many lanes ask in turn: venues count these calls per address."""
         for door in (self._p.cancel_door, self._p.look_door):
-            if not self._p.time_pace.may() and paced:
+            for request in self._p.venue.time_requests[self._time_at :]:
+                if not self._p.time_pace.may() and paced:
+                    return
+                if await self._learn_time(door, request):
+                    break
+                self._time_at += 1  # this one tells nothing
+            else:
+                self._time_at = 0
                 return
-            try:
-                exchange = await self._aside(door, Signed(self._p.venue.time_request(), {}), total_s=1.5)
-            except (NotSent, NoAnswer) as error:
-                self._log.info("the venue's time could not be read", why=str(error))
-                return
-            told_ms = self._p.venue.read_time(exchange.answer)
-            if told_ms is not None:
-                self._p.venue_clock.learn(exchange.sent_ns, exchange.answered_ns, told_ms * 1000)
+
+    async def _learn_time(self, door: Door, request: Request) -> bool:
+        try:
+            exchange = await self._aside(door, Signed(request, {}), total_s=1.5)
+        except (NotSent, NoAnswer) as error:
+            self._log.info("the venue's time could not be read", why=str(error))
+            return False
+        told_ms = self._p.venue.read_time(exchange.answer)
+        if told_ms is not None:
+            self._p.venue_clock.learn(exchange.sent_ns, exchange.answered_ns, told_ms * 1000)
+        return told_ms is not None
 
     async def call_aside(self, request: Request) -> Answer:
         """One signed call for the order stream. Raises NotSent, NoAnswer."""

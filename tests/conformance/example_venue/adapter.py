@@ -48,6 +48,7 @@ class Example:
     address_buckets: tuple[Bucket, ...] = (Bucket("example", 100, SECOND_US),)
     other_address: tuple[str, ...] = ADDRESS
     errors_us = 0
+    time_requests: tuple[Request, ...] = (Request("GET", "/v1/time"),)
     timing = port.Timing(gap_us=SECOND_US, look_after_us=30_000, patience_us=3 * SECOND_US)
     stream: port.OrderStream | None = None
 
@@ -117,9 +118,6 @@ class Example:
             return [refused]
         said = {"cancel": _acknowledged, "order": _sighting, "open": _page}[route.name]
         return [said(target, body)]
-
-    def time_request(self) -> Request:
-        return Request("GET", "/v1/time")
 
     def read_time(self, answer: Answer) -> int | None:
         return epoch_ms(word(payload(answer) or {}, "now_ms"))

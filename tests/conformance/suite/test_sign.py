@@ -58,7 +58,7 @@ def test_no_secret_is_told(dossier: Dossier) -> None:
         told += [repr(request), repr(signed), str(signed), signed.request.path, signed.request.query]
         told.append(signed.request.body.decode())
         assert not any(keys.secret in value for value in signed.headers.values())
-    told += [repr(venue.probe_request()), repr(venue.time_request())]
+    told += [repr(venue.probe_request()), repr(venue.time_requests)]
     for text in told:
         assert keys.secret not in text
         assert not keys.passphrase or keys.passphrase not in text
@@ -73,7 +73,7 @@ def test_a_signed_call_is_not_printed_with_its_signature(dossier: Dossier) -> No
 
 
 def test_time_and_probe_are_reads(dossier: Dossier) -> None:
-    for request in (dossier.venue.time_request(), dossier.venue.probe_request()):
+    for request in (*dossier.venue.time_requests, dossier.venue.probe_request()):
         assert request.method == "GET"
         assert request.body == b""
 

@@ -305,6 +305,8 @@ class Venue(Protocol):
     #: What the venue counts per address, and which of it a call of no route takes (time, probe, stream key).
     address_buckets: tuple[Bucket, ...]
     other_address: tuple[str, ...]
+    #: Public calls that tell the venue's time; the next one is made if one does not tell.
+    time_requests: tuple[Request, ...]
     #: How long the venue remembers equal errors of an endpoint; 0: it locks none.
     errors_us: int
     timing: Timing
@@ -344,10 +346,6 @@ class Venue(Protocol):
 
     def order_keys(self, target: Target) -> tuple[str, ...]:
         """Keys of the order in the lane's index, by each id that is known."""
-        ...
-
-    def time_request(self) -> Request:
-        """A public call that tells the venue's time."""
         ...
 
     def read_time(self, answer: Answer) -> int | None:

@@ -36,7 +36,8 @@ from cancelq_worker.venues.reading import epoch_ms, payload, word
 from cancelq_worker.venues.sweeping import bulk_symbol, narrowed
 
 API: Final = "/openApi/spot/v1/trade/"
-TIME: Final = "/openApi/spot/v1/server/time"
+TIME: Final = "/openApi/spot/v1/server/time"  # ccxt
+OTHER_TIME: Final = "/openApi/swap/v2/server/time"  # BX-doc
 BATCH: Final = 10  # how many ids cancelOrders takes is documented nowhere; its neighbours take five and ten
 SCOPES: Final = ("order", "tpsl", "stop")
 RESTRICTIONS: Final = (None, "NEW", "PENDING", "PARTIALLY_FILLED")  # of cancelRestrictions
@@ -103,6 +104,7 @@ class Bingx:
     routes: tuple[Route, ...] = ROUTES
     other_address: tuple[str, ...] = (LOOKS_GROUP,)
     errors_us = 480 * SECOND_US
+    time_requests: tuple[Request, ...] = (Request("GET", TIME), Request("GET", OTHER_TIME))
     timing = Timing(gap_us=2_000_000, look_after_us=100_000, patience_us=5_000_000, look_before_again=True)
 
     def __init__(
@@ -194,9 +196,6 @@ class Bingx:
 
     def sign(self, request: Request, now_ms: int) -> Signed:
         return signing.sign(self._credentials, request, now_ms)
-
-    def time_request(self) -> Request:
-        return Request("GET", TIME)
 
     def read_time(self, answer: Answer) -> int | None:
         body = payload(answer)

@@ -80,6 +80,7 @@ class Bitget:
     routes: tuple[Route, ...] = ROUTES
     other_address: tuple[str, ...] = (ADDRESS.name,)
     errors_us = 0
+    time_requests: tuple[Request, ...] = (Request("GET", "/api/v2/public/time"),)
     timing = Timing(gap_us=1_250_000, look_after_us=30_000, patience_us=3_000_000)
 
     def __init__(
@@ -155,9 +156,6 @@ class Bitget:
 
     def sign(self, request: Request, now_ms: int) -> Signed:
         return Signed(request, signing.headers(self._credentials, request, now_ms))
-
-    def time_request(self) -> Request:
-        return Request("GET", "/api/v2/public/time")
 
     def read_time(self, answer: Answer) -> int | None:
         data = payload(answer)

@@ -71,6 +71,7 @@ class Bybit:
     name = "bybit"
     other_address: tuple[str, ...] = (ADDRESS.name,)
     errors_us = 0
+    time_requests: tuple[Request, ...] = (Request("GET", "/v5/market/time"),)
     timing = Timing(gap_us=1_050_000, look_after_us=30_000, patience_us=3_000_000)
 
     def __init__(
@@ -164,9 +165,6 @@ class Bybit:
 
     def sign(self, request: Request, now_ms: int) -> Signed:
         return Signed(request, signing.headers(self._credentials, request, now_ms))
-
-    def time_request(self) -> Request:
-        return Request("GET", "/v5/market/time")
 
     def read_time(self, answer: Answer) -> int | None:
         body = payload(answer)
