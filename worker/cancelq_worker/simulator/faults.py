@@ -99,8 +99,8 @@ class Fault:
 
     It hits calls of `endpoint` (its last path segment, `venue/segment` or the whole path; one of several between
     blanks; empty: any) that name `order_id` (an order id or a client id; empty: any), of `uid` (empty: any), each
-    with `probability`, until `count` of them were hit (None: without end). `execute` overrides whether the call is executed all
-    the same.
+    with `probability`, until `count` of them were hit (None: without end). `execute` overrides whether the call is
+    executed all the same.
     """
 
     kind: str
