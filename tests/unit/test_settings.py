@@ -295,8 +295,37 @@ class TestAccounts:
         (told,) = problems_of({**KEYS, f"{MAIN}BASE_URL": "http://api.bitget.com"})
         assert told == "accounts.bitget.main.base_url would send keys unencrypted; write https://"
 
+    def test_a_login_is_not_sent_to_a_venue_in_the_clear(self) -> None:
+        (told,) = problems_of({**KEYS, f"{MAIN}WS_URL": "ws://ws.bitget.com/v2/ws/private"})
+        assert told == "accounts.bitget.main.ws_url would send a login unencrypted; write wss://"
+
     def test_a_demo_that_the_venue_does_not_have_is_refused(self) -> None:
         assert "bingx has no spot demo" in problems_of({"CANCELQ_ACCOUNTS__BINGX__A__DEMO": "1"}, need_keys=False)[0]
+
+    def test_bybit_s_testnet_and_demo_are_hosts_of_their_own(self) -> None:
+        for name, host in (("TESTNET", "testnet"), ("DEMO", "demo")):
+            account = load({f"CANCELQ_ACCOUNTS__BYBIT__A__{name}": "1"}, need_keys=False).account(Lane("bybit", "a"))
+            assert account.base_url == f"https://api-{host}.bybit.com"
+            assert account.ws_url == f"wss://stream-{host}.bybit.com/v5/private"
+
+    def test_a_testnet_that_the_venue_does_not_have_is_refused(self) -> None:
+        for venue in ("bitget", "bingx"):
+            (problem,) = problems_of({f"CANCELQ_ACCOUNTS__{venue.upper()}__A__TESTNET": "1"}, need_keys=False)
+            assert f"accounts.{venue}.a.testnet: {venue} has no spot testnet" in problem
+
+    def test_an_account_is_of_the_demo_or_of_the_testnet(self) -> None:
+        both = {"CANCELQ_ACCOUNTS__BYBIT__A__DEMO": "1", "CANCELQ_ACCOUNTS__BYBIT__A__TESTNET": "1"}
+        assert "not of both; remove one" in problems_of(both, need_keys=False)[0]
+
+    def test_a_batch_is_never_larger_than_the_venue_takes(self) -> None:
+        assert (
+            load({"CANCELQ_ACCOUNTS__BINGX__A__BATCH_SIZE": "20"}, need_keys=False)
+            .account(Lane("bingx", "a"))
+            .batch_size
+            == 20
+        )
+        (problem,) = problems_of({"CANCELQ_ACCOUNTS__BYBIT__A__BATCH_SIZE": "11"}, need_keys=False)
+        assert "accounts.bybit.a.batch_size: bybit takes at most 10 orders in a call" in problem
 
     def test_only_some_lanes(self) -> None:
         other = {"CANCELQ_ACCOUNTS__BYBIT__A__API_KEY": "other"}

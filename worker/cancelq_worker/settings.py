@@ -246,6 +246,8 @@ def _placed(venue: str, name: str, account: Account) -> Account:
         raise ValueError(f"{setting}.batch_size: {venue} takes at most {place.batch_most} orders in a call")
     if _in_the_clear(account.base_url, place):
         raise ValueError(f"{setting}.base_url would send keys unencrypted; write https://")
+    if _in_the_clear(account.ws_url or "", place):
+        raise ValueError(f"{setting}.ws_url would send a login unencrypted; write wss://")
     keeps_ws = "ws_url" in account.model_fields_set or account.base_url
     return account.model_copy(update={"base_url": base_url, "ws_url": account.ws_url if keeps_ws else default_ws})
 
@@ -261,7 +263,7 @@ def _addresses(place: Place, account: Account) -> tuple[str | None, str | None]:
 def _in_the_clear(url: str, place: Place) -> bool:
     host = urlsplit(url).hostname or ""
     domain = ".".join((urlsplit(place.base_url).hostname or "").split(".")[-2:])
-    return url.startswith("http://") and (host == domain or host.endswith("." + domain))
+    return url.startswith(("http://", "ws://")) and (host == domain or host.endswith("." + domain))
 
 
 def _refuse_shared_keys(settings: Settings) -> None:
