@@ -62,6 +62,15 @@ def test_an_order_that_never_existed_is_not_found(dossier: Dossier, naming: Nami
     assert journey.calls[-1].back_us - journey.calls[0].sent_us >= journey.judge.policy.lookup_budget_us
 
 
+def test_an_order_that_cannot_be_looked_for_is_unresolved(dossier: Dossier, naming: Naming) -> None:
+    """It is gone, and every list and look-up is down: nobody knows."""
+    world = dossier.world(dossier)
+    gone = enter(dossier, world, naming.scope, "cancelled", client_id=dossier.client_id)
+    fields = {**dossier.intent(naming.scope, naming.by), **_named(naming.by, gone)}
+    end, _ = travel(dossier, world, fields, lambda call, said: Answer(502, {}, b"") if call.method == "GET" else said)
+    assert end.status is Status.unresolved, end
+
+
 @pytest.mark.parametrize("by", ["order_id", "client_order_id"])
 def test_an_order_of_another_pair_is_never_touched(dossier: Dossier, by: str) -> None:
     """The intent names the wrong pair. No venue may be said to have cancelled, or to know nothing, without a look."""

@@ -8,13 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cancelq_worker.venues.port import ABOUT_THE_CALL, ENDED, Answer, Reply, Word
+from cancelq_worker.venues.port import ABOUT_THE_CALL, ENDED, Answer, Reply, Target, Word
+from tests.conformance.suite.cases import namings
 from tests.conformance.suite.claims import DEFINITE, unfounded
 from tests.conformance.suite.dossier import Dossier
+from tests.conformance.suite.intents import notes_of
 from tests.conformance.suite.mutations import JUNK, NOISE, STATUSES, mutated
 from tests.conformance.suite.papers import Look, answer
 from tests.conformance.suite.test_cancels import check_bounded
-from tests.conformance.suite.written import body, decode, look_target, row
+from tests.conformance.suite.written import body, decode, look_target, other_look_target, row
 
 NO_LIST: tuple[Any, ...] = (None, "", "[]", 0, True, [[]])
 UNREADABLE: tuple[Any, ...] = (None, {}, "x", [], 7, {"orderId": None}, {"orderId": "², 3"}, {"orderId": 1.7e18})
@@ -61,6 +63,21 @@ def test_a_full_page_that_does_not_reach_the_order_proves_nothing(dossier: Dossi
     assert reply.word in (Word.UNREAD, Word.UNCLEAR), reply
 
 
+def test_a_page_speaks_for_each_order_alone(dossier: Dossier, look_of_many: Look) -> None:
+    look, states = look_of_many, dossier.papers.states[look_of_many.states]
+    asked = [look_target(dossier, look), other_look_target(dossier, look)]
+    for one in states:
+        for other in states:
+            rows = [row(dossier, look, other, number=int(dossier.other_id)), row(dossier, look, one)]
+            first, second = decode(dossier, look.route, asked, body(dossier, look, rows))
+            assert (first.venue_state, second.venue_state) == (one, other)
+            assert (first.order_id, second.order_id) == (dossier.order_id, dossier.other_id)
+            assert second.word is read(dossier, look, body(dossier, look, [row(dossier, look, other)])).word
+        first, second = decode(dossier, look.route, asked, body(dossier, look, [row(dossier, look, one)], more=True))
+        assert first.venue_state == one
+        assert second.word in (Word.ABSENT, Word.UNREAD, Word.UNCLEAR)
+
+
 @pytest.mark.parametrize("odd", UNREADABLE, ids=repr)
 def test_a_row_that_cannot_be_read_proves_no_absence(dossier: Dossier, look: Look, odd: Any) -> None:
     state = next(iter(dossier.papers.states[look.states]))
@@ -87,6 +104,20 @@ def test_an_answer_without_what_was_asked_for_is_no_empty_one(dossier: Dossier, 
             reply = read(dossier, look, _with(whole, path, junk))
             if reply.word is not look.null or junk is not None:
                 assert reply.word is Word.UNCLEAR or reply.word in ABOUT_THE_CALL, f"{path}={junk!r}: {reply}"
+
+
+@settings(max_examples=150)
+@given(data=st.data())
+def test_no_order_is_given_up_before_something_was_read_twice(dossier: Dossier, data: st.DataObject) -> None:
+    """One look may come a moment before the venue's own lists know the order."""
+    naming = data.draw(st.sampled_from(namings(dossier)))
+    notes = data.draw(notes_of(dossier, naming.scope))
+    places = sorted({dossier.venue.next_look(Target(dossier.intent(*naming), {"n": n})).look_class for n in range(6)})
+    kinds = sorted({place.partition(":")[0] for place in places} | {r.name for r in dossier.venue.routes})
+    notes["abs"] = data.draw(st.dictionaries(st.sampled_from(kinds), st.integers(1, 2), max_size=3))
+    look = dossier.venue.next_look(Target(dossier.intent(*naming), notes))
+    if look.done and not look.gap:
+        assert sum(notes["abs"].values()) >= 2 or notes.get("walk"), notes
 
 
 @settings(max_examples=150)

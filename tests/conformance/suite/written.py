@@ -13,7 +13,8 @@ from tests.conformance.suite.papers import Cancelled, Code, Look, Named, Refusal
 def places(dossier: Dossier, *, number: int | None = None) -> dict[str, Any]:
     """What is written into the places of a template. `number`: another order's id than the dossier's first."""
     order_id = dossier.order_id if number is None else str(number)
-    client_id = dossier.client_id if number is None else f"c_{number}"
+    names = {dossier.order_id: dossier.client_id, dossier.other_id: dossier.other_client_id}
+    client_id = names.get(order_id, f"c_{order_id}")
     return {
         "order_id": order_id,
         "order_number": int(order_id),
@@ -70,3 +71,9 @@ def body(dossier: Dossier, look: Look, rows: Sequence[Any], *, more: bool = Fals
 
 def look_target(dossier: Dossier, look: Look) -> Target:
     return target(dossier, look.intent, look.notes)
+
+
+def other_look_target(dossier: Dossier, look: Look) -> Target:
+    """An intent for the other order, to be looked for by the same call."""
+    others = {"order_id": "$other_id", "client_order_id": "$other_client_id"}
+    return target(dossier, {name: others.get(name, value) for name, value in look.intent.items()}, look.notes)
