@@ -21,7 +21,8 @@ from cancelq_worker.venues.port import Bucket
 UNIT_LIVES_NS = 2_000_000_000
 LONGEST_CALL_US = 10_000_000
 SILENT_EXTRA_US = 1_000_000  # a call without an answer may have arrived a little after it was given up
-STOCK = 32
+STOCK, LEAST = 32, 4  # units a process holds of one bucket, at most and when it hardly calls
+AGAIN_NS = 10_000_000  # between two questions of which the first brought nothing
 REPORT_NS = 250_000_000
 REPORT_MOST = 1_000
 
@@ -59,6 +60,8 @@ class Egress:
     def use(self, reserved: Reservation, buckets: Sequence[str]) -> Ticket:
         """The call is made and takes a unit of these; the others go back. They must be among what was reserved."""
         ticket = Ticket(tuple((self._stocks[name], reserved.units.pop(name)[0]) for name in buckets))
+        for stock, _ in ticket.units:
+            stock.use()
         self.release(reserved)
         return ticket
 
@@ -105,8 +108,11 @@ class _Stock:
         self._client = client
         self._keys = [key, f"{key}:note"]
         self._bucket = bucket
-        # A small limit is not locked up in the stocks of processes that hardly call.
-        self._size = max(1, min(STOCK, bucket.units // 16))
+        # What a stock holds, others cannot use: it grows with the calls that are made, and shrinks when they end.
+        self._most = max(1, min(STOCK, bucket.units // 16))
+        self._size = min(LEAST, self._most)
+        self._made = 0
+        self._granted = 1
         self._fresh: deque[tuple[int, int]] = deque()  # unit and when it was asked for, oldest first
         self._unused: list[int] = []
         self._ended: list[tuple[int, int, bool]] = []
@@ -128,13 +134,18 @@ class _Stock:
         self._discard(now_ns - UNIT_LIVES_NS)
         reports = (self._ended or self._unused) and now_ns - self._asked_ns > REPORT_NS
         aging = not self._fresh or now_ns - self._fresh[-1][1] > UNIT_LIVES_NS // 2
-        if reports or aging or len(self._fresh) <= self._size // 2:
+        wanting = reports or aging or len(self._fresh) <= self._size // 2
+        if wanting and (self._granted or now_ns - self._asked_ns > AGAIN_NS):
             self._refill()
 
     def _discard(self, asked_before_ns: int) -> None:
         """Gives back units that were asked for before that."""
         while self._fresh and self._fresh[0][1] < asked_before_ns:
             self._unused.append(self._fresh.popleft()[0])
+
+    def use(self) -> None:
+        """A unit that was popped is used."""
+        self._made += 1
 
     def unuse(self, unit: int) -> None:
         self._unused.append(unit)
@@ -156,7 +167,9 @@ class _Stock:
         new ones are here."""
         unused, self._unused = self._unused[:REPORT_MOST], self._unused[REPORT_MOST:]
         ended, self._ended = self._ended[:REPORT_MOST], self._ended[REPORT_MOST:]
-        self._asked_ns = asked_ns = time.monotonic_ns()
+        asked_ns = time.monotonic_ns()
+        self._resize(asked_ns - self._asked_ns)
+        self._asked_ns = asked_ns
         old_ns = asked_ns - UNIT_LIVES_NS // 2
         young = sum(got_ns >= old_ns for _, got_ns in self._fresh)
         try:
@@ -165,9 +178,18 @@ class _Stock:
             # Without Redis nothing may be sent: the stock runs out, and the next round asks again.
             self._unused, self._ended = unused + self._unused, ended + self._ended
         else:
+            self._granted = granted
             if granted:
                 self._discard(old_ns)
             self._fresh += [(unit, asked_ns) for unit in range(first, first + granted)]
+
+    def _resize(self, span_ns: int) -> None:
+        """The next stock, from the calls made since the last one was asked for."""
+        if 2 * self._made >= self._size:
+            self._size = min(self._most, 2 * self._size)
+        elif 8 * self._made < self._size and span_ns > REPORT_NS:
+            self._size = max(min(LEAST, self._most), self._size // 2)
+        self._made = 0
 
     async def _ask(
         self,

@@ -1,0 +1,97 @@
+"""What a venue counts per address: whatever several processes do, no window sees more, and nearly all of it is used."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+
+import pytest
+
+from cancelq_worker.egress import Egress
+from cancelq_worker.ledger import connect
+from cancelq_worker.venues.port import Bucket
+
+pytestmark = pytest.mark.one_server
+
+WINDOW_US = 500_000
+UNITS = 40
+RUN_S = 3.0
+SLOTS = 4
+
+
+async def calls(egress: Egress, rng: random.Random, until: float, arrived: list[int]) -> None:
+    """One connection's calls, as fast as units allow; each arrives somewhere between its start and its end."""
+    loop = asyncio.get_running_loop()
+    while loop.time() < until:
+        reserved = egress.reserve()
+        if not reserved.covers(("ip",)):
+            egress.release(reserved)
+            await asyncio.sleep(0.002)
+            continue
+        if rng.random() < 0.1:  # nothing to send after all
+            egress.release(reserved)
+            continue
+        ticket = egress.use(reserved, ("ip",))
+        if rng.random() < 0.05:  # too late to send
+            egress.unuse(ticket)
+            continue
+        await asyncio.sleep(rng.uniform(0.001, 0.01))
+        arrived.append(time.monotonic_ns() // 1000)
+        await asyncio.sleep(rng.uniform(0.001, 0.02))
+        egress.ended(ticket, time.monotonic_ns(), answered=rng.random() < 0.99)
+
+
+async def test_no_window_sees_more_than_the_limit_and_most_of_it_is_used(redis_url: str) -> None:
+    client = connect(redis_url, max_connections=16)
+    buckets = (Bucket("ip", UNITS, WINDOW_US), Bucket("other", 1000, WINDOW_US))
+    fleet = [Egress(client, "here", buckets) for _ in range(3)]
+    rng, arrived = random.Random(5), list[int]()
+    try:
+        await asyncio.gather(*(egress.fill() for egress in fleet))
+        until = asyncio.get_running_loop().time() + RUN_S
+        await asyncio.gather(*(calls(egress, rng, until, arrived) for egress in fleet for _ in range(SLOTS)))
+        await asyncio.gather(*(egress.fill() for egress in fleet))
+    finally:
+        await client.aclose()
+    arrived.sort()
+    spans = [later - earlier for earlier, later in zip(arrived, arrived[UNITS:], strict=False)]
+    assert min(spans) >= WINDOW_US
+    best = UNITS * RUN_S * 1_000_000 / WINDOW_US
+    assert len(arrived) >= 0.7 * best
+
+
+async def test_a_hold_closes_the_address_for_every_process(redis_url: str) -> None:
+    client = connect(redis_url, max_connections=16)
+    one, other = (Egress(client, "here", (Bucket("ip", UNITS, WINDOW_US),)) for _ in range(2))
+    try:
+        await one.fill()
+        await other.fill()
+        await one.hold(60_000, "banned")
+        assert not one.reserve().covers(("ip",))
+        await other.fill()
+        while other.reserve().covers(("ip",)):  # what it holds already may still be used
+            pass
+        await other.fill()
+        assert not other.reserve().covers(("ip",))
+        assert other.held_ms > 50_000
+    finally:
+        await client.aclose()
+
+
+async def test_a_process_that_hardly_calls_holds_little(redis_url: str) -> None:
+    client = connect(redis_url, max_connections=16)
+    idle, busy = (Egress(client, "here", (Bucket("ip", 600, 5_000_000),)) for _ in range(2))
+    try:
+        for _ in range(6):
+            await idle.fill()
+        for _ in range(6):
+            for _ in range(64):
+                reserved = busy.reserve()
+                if reserved.covers(("ip",)):
+                    busy.ended(busy.use(reserved, ("ip",)), time.monotonic_ns(), answered=True)
+            await busy.fill()
+        assert len(idle._stocks["ip"]._fresh) <= 4
+        assert len(busy._stocks["ip"]._fresh) >= 16
+    finally:
+        await client.aclose()
