@@ -80,6 +80,16 @@ async def test_the_end_an_order_had_is_told(redis_url: str, state: str, expected
         assert (event.filled is not None) == (state != "cancelled")
 
 
+async def test_a_pair_that_is_not_there_is_told_even_if_the_answer_to_the_cancel_was_lost(redis_url: str) -> None:
+    async with desk(redis_url, venue="bingx") as rig:
+        order_id = rig.order()
+        rig.fault("half_body", endpoint="bingx/cancel")
+        event = await rig.final(await rig.send(symbol="NOSUCH-USDT", order_id=order_id), 10)
+        assert (event.status, event.evidence, event.code) == (Status.rejected, "query", "100421")
+        assert (event.detail or "").startswith("symbol: ")
+        assert rig.truth(order_id)["open"]
+
+
 async def test_a_lone_cancel_ends_with_the_answer_to_it(redis_url: str) -> None:
     async with desk(redis_url, venue="bingx") as rig:
         order_id = rig.order(client_id="mine_1")

@@ -112,6 +112,18 @@ def test_a_place_that_fails_is_not_asked_again_before_the_others() -> None:
     assert (reply.word, reply.notes) == (Word.REFUSED, {}), "a refusal tells nothing of the place"
 
 
+@pytest.mark.parametrize("route", ["query", "open", "history-one"])
+def test_a_pair_that_the_venue_does_not_have_is_told_by_a_look_too(route: str) -> None:
+    """As after a cancel without a readable answer: to look on would end in equal errors, and tell nothing more."""
+    told = answer(code=100421, msg="CheckUserAndSymbol: contract not exist")
+    (reply,) = decode(route, told, ONE)
+    assert (reply.word, reply.text[:8]) == (Word.FAILED, "symbol: ")
+    (reply,) = decode(route, told, target(ORDER_ID, notes={"known": 1}))
+    assert reply.word is Word.UNCLEAR, "the venue knew this order of that pair"
+    (reply,) = decode(route, answer(code=100400, msg="Invalid parameters"), ONE)
+    assert reply.word is Word.UNCLEAR, "what is wrong with a look says nothing of the order"
+
+
 def test_an_order_found_by_its_client_id_is_looked_for_by_its_order_id() -> None:
     assert BINGX.next_look(MINE).look_class == f"named:{PAIR}"
     assert BINGX.next_look(target(client_order_id="mine_1", notes={"oid": ORDER_ID})).look_class == f"any:{PAIR}"

@@ -102,6 +102,9 @@ STATUSES: Final[dict[int, StatusRow]] = {
 #: Those that mean the same whatever code stands in the body.
 LIMIT_STATUSES: Final = frozenset({418, 429})
 
+#: Codes which, where they mean FAILED, say that the pair cannot be traded; so a look says it as well as a cancel does.
+ABOUT_THE_PAIR: Final = frozenset({"100421"})
+
 #: What a batch says of one order that it did not cancel: there is no code, only a text.
 ITEMS: Final[tuple[tuple[Word, str, str], ...]] = (
     (Word.GONE, r"order status ?: ?(?P<state>cancell?ed|filled|failed|expired)\b", "BX-doc3: its sample"),

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Final
 
+from cancelq_worker.venues.bingx.codes import ABOUT_THE_PAIR
 from cancelq_worker.venues.bingx.rows import client_id_of, is_about, is_pair, order_id_of, said_of, state_of
 from cancelq_worker.venues.bingx.signing import is_safe
 from cancelq_worker.venues.port import ABOUT_THE_CALL, NextLook, Reply, Route, Stage, Target, Word
@@ -177,13 +178,16 @@ def _index(page: int) -> dict[str, str]:
 
 
 def failed(route: Route, targets: Sequence[Target], failure: Reply) -> list[Reply]:
-    """A look that brought nothing to read. "No such order" is what `query` says of one it does not know."""
+    """A look that brought nothing to read. "No such order" is what `query` says of one it does not know; no look finds
+    an order of a pair that is not there, unless the venue has known that order before."""
     place = _PLACES.get(route.name, route.name)
     if failure.word is Word.GONE and route.name == "query":
         return [replace(failure, word=Word.ABSENT, place=place)] * len(targets)
     kept = failure.word in ABOUT_THE_CALL or failure.word is Word.LATER
     reply = replace(failure, word=failure.word if kept else Word.UNCLEAR, place=place)
-    return [_noted(target, reply) for target in targets]
+    no_pair = failure.word is Word.FAILED and failure.code in ABOUT_THE_PAIR
+    wrong = replace(failure, text=f"symbol: refused by the venue: {failure.text}", place=place)
+    return [wrong if no_pair and not target.notes.get("known") else _noted(target, reply) for target in targets]
 
 
 def _noted(target: Target, reply: Reply) -> Reply:
