@@ -38,8 +38,9 @@ format: env ## puts the code into the form that `check` wants
 
 SECONDS ?= 120
 SEED    ?=
-chaos: env ## real processes, everything failing at once, then every promise judged (SECONDS=120 SEED=7)
-	$(BIN)/python ops/chaos.py --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(ARGS)
+VENUE   ?= bitget
+chaos: env ## real processes, everything failing at once, then every promise judged (SECONDS=120 SEED=7 VENUE=bybit)
+	$(BIN)/python ops/chaos.py --seconds $(SECONDS) --venue $(VENUE) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 bench: env ## measures speed and counts broken rules
 	$(BIN)/python ops/bench/bench.py $(ARGS)

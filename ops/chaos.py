@@ -1,6 +1,6 @@
 """Chaos: real worker processes between a real server and the simulated venue, everything failing at once.
 
-    make chaos SECONDS=120 SEED=7
+    make chaos SECONDS=120 SEED=7 VENUE=bybit
 
 Faults and intents come from the seed: workers are killed, stopped and told to drain; the server is killed, forgets
 its scripts, runs out of memory; links stall, break and swallow replies; the venue lies in every way it knows. Then
@@ -43,14 +43,12 @@ from cancelq_worker.simulator.faults import Fault
 from cancelq_worker.simulator.orders import Kind
 from cancelq_worker.simulator.simulator import DEMO_KEY, DEMO_PASSPHRASE, DEMO_SECRET, Simulator
 
-LANE = Lane("bitget", "main")
 LEASE_MS = 4_000
 SETTLE_S = 2 * LEASE_MS / 1000 + 10  # promised: everything is settled that long after the last fault
 DRAIN_S = 10.0  # promised: TERM ends a worker within
 GIVE_UP_S = 60.0
 MAX_ATTEMPTS, MAX_LOOKUPS = 5, 160
 COMMAND = (sys.executable, "-c", "from cancelq_worker.cli import main; main()", "worker")
-CANCELS = ("cancel-order", "batch-cancel-order", "cancel-plan-order")
 #: Lies that no client could find out (a row under a neighbour's id, a list that leaves one out) would make a false
 #: outcome the venue's own; so lists are only repeated, dropped, delayed and broken.
 FAULTS_OF_CANCELS = [
@@ -72,9 +70,6 @@ FAULTS_OF_CANCELS = [
     "missing_items",
     "repeat_items",
     "unknown_code",
-    "code:45129",
-    "code:40725",
-    "code:40808",
 ]
 FAULTS_OF_LOOKS = [
     "drop",
@@ -91,9 +86,59 @@ FAULTS_OF_LOOKS = [
     "hang",
     "repeat_items",
     "unknown_code",
-    "code:40725",
 ]
-LOOKS = ("orderInfo", "history-orders", "unfilled-orders", "current-plan-order", "history-plan-order")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where it happens: a venue's lane, its endpoints and words, and how many intents a second it can take."""
+
+    lane: Lane
+    cancels: tuple[str, ...]
+    looks: tuple[str, ...]
+    cancel_codes: tuple[str, ...]
+    look_codes: tuple[str, ...]
+    bulk: tuple[str, ...]
+    stream_path: str
+    per_s: float
+
+    def spelt(self, base: str) -> str:
+        """A pair against USDT, as the venue writes it."""
+        return f"{base}-USDT" if self.lane.venue == "bingx" else f"{base}USDT"
+
+
+PLACES = {
+    "bitget": Place(
+        Lane("bitget", "main"),
+        ("cancel-order", "batch-cancel-order", "cancel-plan-order"),
+        ("orderInfo", "history-orders", "unfilled-orders", "current-plan-order", "history-plan-order"),
+        ("code:45129", "code:40725", "code:40808"),
+        ("code:40725",),
+        ("cancel-symbol-order",),
+        "/v2/ws/private",
+        40.0,
+    ),
+    "bybit": Place(
+        Lane("bybit", "main"),
+        ("cancel", "cancel-batch"),
+        ("realtime", "history"),
+        ("code:170191", "code:10016", "code:170213"),
+        ("code:10016",),
+        ("cancel-all",),
+        "/v5/private",
+        12.0,
+    ),
+    "bingx": Place(
+        Lane("bingx", "main"),
+        ("cancel", "cancelOrders"),
+        ("query", "openOrders", "historyOrders"),
+        ("code:100500", "code:80019", "code:100410:The current system is busy"),
+        ("code:100500",),
+        ("cancelOpenOrders",),
+        "/market",
+        6.0,
+    ),
+}
 
 
 # ---------------------------------------------------------------------------
@@ -194,6 +239,8 @@ class Slot:
     redis: Link
     venue: Link
     folder: Path
+    place: Place
+    streams: bool
     process: subprocess.Popen[bytes] | None = None
     doomed: bool = False  # we ended it
     draining_since: float = 0.0
@@ -212,16 +259,19 @@ class Slot:
         return b'"serving"' in self.log.read_bytes()
 
     def start(self) -> None:
-        account = f"CANCELQ_ACCOUNTS__{LANE.venue}__{LANE.account}__".upper()
+        lane, at = self.place.lane, f"127.0.0.1:{self.venue.port}"
+        account = f"CANCELQ_ACCOUNTS__{lane.venue}__{lane.account}__".upper()
         env = {name: value for name, value in os.environ.items() if not name.startswith("CANCELQ_")} | {
             "CANCELQ_REDIS_URL": f"redis://127.0.0.1:{self.redis.port}/0",
             "CANCELQ_LEASE_MS": str(LEASE_MS),
             "CANCELQ_EGRESS": "chaos",
-            f"{account}BASE_URL": f"http://127.0.0.1:{self.venue.port}",
+            f"{account}BASE_URL": f"http://{at}",
+            f"{account}WS_URL": f"ws://{at}{self.place.stream_path}" if self.streams else "",
             f"{account}API_KEY": DEMO_KEY,
             f"{account}API_SECRET": DEMO_SECRET,
-            f"{account}PASSPHRASE": DEMO_PASSPHRASE,
         }
+        if lane.venue == "bitget":
+            env[f"{account}PASSPHRASE"] = DEMO_PASSPHRASE
         self.started += 1
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
@@ -258,6 +308,7 @@ class World:
     server: EmbeddedServer
     simulator: Simulator
     url: str
+    place: Place
     slots: list[Slot] = field(default_factory=list)
     asks: dict[str, Ask] = field(default_factory=dict)
     acknowledged: list[str] = field(default_factory=list)
@@ -276,15 +327,23 @@ class World:
     def at(self) -> float:
         return time.monotonic() - self.began_s
 
-    def new_order(self, kind: str = "order", symbol: str = "BTCUSDT", client_id: str = "", age_ms: int = 3000) -> str:
+    @property
+    def lane(self) -> Lane:
+        return self.place.lane
+
+    def truth_of(self, orders: Iterable[str]) -> list[dict[str, Any]]:
+        """What the venue did with some orders."""
+        return self.simulator.truth_of(orders, venue=self.lane.venue).entries
+
+    def new_order(self, kind: str = "order", symbol: str = "", client_id: str = "", age_ms: int = 3000) -> str:
         entry = Entry(
-            symbol,
+            symbol or self.place.spelt("BTC"),
             Kind(kind),
             client_id=client_id,
             trigger_price="" if kind == "order" else "90",
             created_ms=time.time_ns() // 1_000_000 - age_ms,
         )
-        return str(self.simulator.add_order(entry).order_id)
+        return str(self.simulator.add_order(entry, venue=self.lane.venue).order_id)
 
 
 def client(url: str) -> aioredis.Redis:
@@ -336,16 +395,16 @@ def _intent(world: World) -> dict[str, str]:
 
 def _of_kind(world: World, draw: float) -> tuple[dict[str, str], Ask]:
     now_ms, n = time.time_ns() // 1_000_000, world.sent
-    base = {"symbol": "BTCUSDT"}
+    base = {"symbol": world.place.spelt("BTC")}
     if draw < 0.10:
-        order = world.new_order(client_id=f"mine-{n}")
-        return {**base, "client_order_id": f"mine-{n}"}, Ask((order,))
+        order = world.new_order(client_id=f"mine{n}")
+        return {**base, "client_order_id": f"mine{n}"}, Ask((order,))
     if draw < 0.16:
         order = world.new_order("tpsl")
         return {**base, "scope": "tpsl", "order_id": order}, Ask((order,))
     if draw < 0.23:
-        order = world.new_order("plan", client_id=f"plan-{n}")
-        named = {"client_order_id": f"plan-{n}"} if draw < 0.19 else {"order_id": order}
+        order = world.new_order("plan", client_id=f"plan{n}")
+        named = {"client_order_id": f"plan{n}"} if draw < 0.19 else {"order_id": order}
         return {**base, "scope": "stop", **named}, Ask((order,))
     if draw < 0.25:
         return {**base, "order_id": str(10**17 + n)}, Ask(unknown=True)
@@ -364,16 +423,16 @@ def _of_kind(world: World, draw: float) -> tuple[dict[str, str], Ask]:
     if draw < 0.335:
         return _sweep(world)
     if draw < 0.345:
-        return {"symbol": "BTC-USDT", "order_id": "1"}, Ask()
-    order = world.new_order(symbol=world.rng.choice(["BTCUSDT", "ETHUSDT"]))
-    symbol = world.simulator.truth_of([order]).entries[0]["symbol"]
+        return {"symbol": "BTC/USDT", "order_id": "1"}, Ask()
+    symbol = world.place.spelt(world.rng.choice(["BTC", "ETH"]))
+    order = world.new_order(symbol=symbol)
     return {"symbol": symbol, "order_id": order}, Ask((order,))
 
 
 def _sweep(world: World) -> tuple[dict[str, str], Ask]:
     """All orders of a pair that nothing else uses; half of them without the bulk call, triggers included."""
     world.pair += 1
-    symbol = f"S{world.pair}USDT"
+    symbol = world.place.spelt(f"S{world.pair}")
     orders = [world.new_order(symbol=symbol) for _ in range(world.rng.randrange(1, 12))]
     fields = {"scope": "symbol", "symbol": symbol}
     if world.pair % 2:
@@ -386,7 +445,7 @@ async def _add(world: World, redis: aioredis.Redis, fields: dict[str, str]) -> N
     flat = [word for pair in fields.items() for word in pair]
     for _ in range(100):
         try:
-            entry = await redis.execute_command("XADD", LANE.inbox, "NOMKSTREAM", "*", *flat)  # type: ignore[no-untyped-call]
+            entry = await redis.execute_command("XADD", world.lane.inbox, "NOMKSTREAM", "*", *flat)  # type: ignore[no-untyped-call]
         except ResponseError:
             world.refused_adds += 1  # memory full, or loading: surely not taken
             await asyncio.sleep(0.2)
@@ -488,9 +547,9 @@ async def hurt_link(world: World) -> None:
 async def hurt_venue(world: World) -> None:
     rng = world.rng
     if rng.random() < 0.6:
-        endpoint, kind = rng.choice(CANCELS), rng.choice(FAULTS_OF_CANCELS)
+        endpoint, kind = rng.choice(world.place.cancels), rng.choice([*FAULTS_OF_CANCELS, *world.place.cancel_codes])
     else:
-        endpoint, kind = rng.choice(LOOKS), rng.choice(FAULTS_OF_LOOKS)
+        endpoint, kind = rng.choice(world.place.looks), rng.choice([*FAULTS_OF_LOOKS, *world.place.look_codes])
     world.injected[kind] += 1
     delay_ms = 600 if kind == "late_ms" else None  # no later than what a permit without answer allows for
     world.simulator.add_fault(Fault(kind, endpoint=endpoint, count=rng.choice([1, 1, 2, 4]), delay_ms=delay_ms))
@@ -509,6 +568,8 @@ async def change_venue(world: World) -> None:
             "info_lag_ms": rng.choice([0, 0, 300]),
             "open_lag_ms": rng.choice([0, 0, 500]),
             "symbol_cancel_miss": rng.choice([0.0, 0.3]),
+            "stream_loss": rng.choice([0.0, 0.3]),
+            "stream_jitter_ms": rng.choice([0, 300]),
         }
     )
 
@@ -595,11 +656,11 @@ class Told:
         return by_id
 
 
-async def read_streams(redis: aioredis.Redis) -> Told:
+async def read_streams(redis: aioredis.Redis, lane: Lane) -> Told:
     entries, events = [], []
-    async for entry_id, flat in _whole(redis, LANE.inbox):
+    async for entry_id, flat in _whole(redis, lane.inbox):
         entries.append(read_entry(entry_id, flat))
-    async for entry_id, flat in _whole(redis, LANE.results):
+    async for entry_id, flat in _whole(redis, lane.results):
         events.append(Event.read(entry_id, dict(zip(flat[::2], flat[1::2], strict=True))))
     return Told(entries, events)
 
@@ -658,7 +719,7 @@ def _judge_one(
     if ask is None:
         world.tell("3", f"{id_} is in the inbox and nobody sent it")
         return
-    truth = world.simulator.truth_of(ask.orders).entries
+    truth = world.truth_of(ask.orders)
     states = [row["state"] for row in truth]
     said = f"{id_}: {event.status} ({event.evidence}: {event.detail})"
     match event.status:
@@ -684,7 +745,7 @@ def _judge_one(
         told_first = sum(1 for e in finals.values() if e and world.asks.get(e[0].id, Ask()).target == ask.target)
         if (event.status is Status.revoked) != withdrawn and told_first == 1:
             world.tell("4", f"{said}, but its target was {'' if withdrawn else 'not '}withdrawn")
-    for row in world.simulator.truth_of(ask.spared).entries:
+    for row in world.truth_of(ask.spared):
         if not row["open"] or row["cancels"]:
             world.tell("15", f"{id_}: order {row['order_id']} of a repeat with other content was touched")
     if (event.attempt or 0) > MAX_ATTEMPTS and event.scope != "symbol":
@@ -717,8 +778,9 @@ def _judge_attempts(world: World, finals: dict[str, list[Event]]) -> None:
             attempts[order] += events[0].attempt or 0
     for row in world.simulator.truth().entries:
         arrived = len({naming["call"] for naming in row["cancels"]})
-        if arrived > attempts[row["order_id"]]:
-            known = attempts[row["order_id"]]
+        # At Bybit an order that fired goes on under the id of the trigger.
+        known = attempts[row["order_id"]] + attempts[row["parent_id"]]
+        if arrived > known:
             world.tell("5", f"order {row['order_id']} was named by {arrived} calls, {known} attempts are on record")
 
 
@@ -729,7 +791,7 @@ def _judge_venue(world: World) -> None:
     bulk: Counter[str] = Counter(
         call["symbol"]
         for call in world.simulator.calls().entries
-        if call["endpoint"] == "cancel-symbol-order" and call["executed"]
+        if call["endpoint"] in world.place.bulk and call["executed"]
     )
     for symbol, calls in bulk.items():
         if calls > 1:
@@ -767,7 +829,9 @@ def _judge_logs(world: World) -> None:
 # One run
 
 
-async def run(seed: int, seconds: float, folder: Path, *, workers: int = 3, per_s: float = 40.0) -> World:
+async def run(
+    seed: int, seconds: float, folder: Path, *, venue: str = "bitget", workers: int = 3, per_s: float | None = None
+) -> World:
     """Torments for `seconds`, heals, waits until everything is told, and judges. Ends all it started."""
     rng = random.Random(seed)
     simulator = Simulator(rng=random.Random(seed + 1))
@@ -776,7 +840,8 @@ async def run(seed: int, seconds: float, folder: Path, *, workers: int = 3, per_
     (folder / "server").mkdir()
     server = EmbeddedServer(durable=True, port=free_port(), data_dir=folder / "server")
     await asyncio.to_thread(server.start)
-    world = World(rng, folder, server, simulator, server.url)
+    place = PLACES[venue]
+    world = World(rng, folder, server, simulator, server.url, place)
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(server.stop)
         served = await stack.enter_async_context(serve_simulator(simulator))
@@ -785,11 +850,11 @@ async def run(seed: int, seconds: float, folder: Path, *, workers: int = 3, per_
             for link in (redis_link, venue_link):
                 await link.open()
                 stack.push_async_callback(link.close)
-            world.slots.append(Slot(number, redis_link, venue_link, folder))
+            world.slots.append(Slot(number, redis_link, venue_link, folder, place, streams=bool(seed % 2)))
             world.slots[-1].start()
         stack.push_async_callback(_end_workers, world)
         await _until(lambda: _lane_open(world), 20)
-        await _torment_and_heal(world, seconds, per_s)
+        await _torment_and_heal(world, seconds, per_s or place.per_s)
     return world
 
 
@@ -806,10 +871,10 @@ async def _torment_and_heal(world: World, seconds: float, per_s: float) -> None:
     healed_us = time.time_ns() // 1000
     redis = client(url)
     try:
-        await _until(lambda: _all_told(redis), GIVE_UP_S)
+        await _until(lambda: _all_told(redis, world.lane), GIVE_UP_S)
         supervisor.cancel()
         await _end_workers(world)
-        told = await read_streams(redis)
+        told = await read_streams(redis, world.lane)
     finally:
         supervisor.cancel()
         await redis.aclose()
@@ -831,13 +896,13 @@ def _heal(world: World) -> None:
 async def _lane_open(world: World) -> bool:
     redis = client(world.url)
     try:
-        return bool(await redis.exists(LANE.inbox))
+        return bool(await redis.exists(world.lane.inbox))
     finally:
         await redis.aclose()
 
 
-async def _all_told(redis: aioredis.Redis) -> bool:
-    told = await read_streams(redis)
+async def _all_told(redis: aioredis.Redis, lane: Lane) -> bool:
+    told = await read_streams(redis, lane)
     finals = told.finals()
     return all(id_ in finals for id_ in told.intents)
 
@@ -876,7 +941,7 @@ async def _end_workers(world: World) -> None:
 
 def report(world: World, seed: int, notes: Iterable[str]) -> str:
     lines = [*notes, *world.broken[:60]]
-    lines.append(f"seed {seed}: {len(world.broken)} broken promises; logs in {world.folder}")
+    lines.append(f"{world.lane.venue}, seed {seed}: {len(world.broken)} broken promises; logs in {world.folder}")
     return "\n".join(lines)
 
 
@@ -885,12 +950,15 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=120.0, help="how long things go wrong")
     parser.add_argument("--seed", type=int, default=None, help="default: a new one, which is told")
     parser.add_argument("--workers", type=int, default=3)
-    parser.add_argument("--rate", type=float, default=40.0, help="intents a second")
+    parser.add_argument("--rate", type=float, default=None, help="intents a second (default: what the venue can take)")
+    parser.add_argument("--venue", choices=sorted(PLACES), default="bitget")
     options = parser.parse_args()
     seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
     folder = Path(tempfile.mkdtemp(prefix="cancelq-chaos-"))
     print(f"seed {seed}", flush=True)
-    world = asyncio.run(run(seed, options.seconds, folder, workers=options.workers, per_s=options.rate))
+    world = asyncio.run(
+        run(seed, options.seconds, folder, venue=options.venue, workers=options.workers, per_s=options.rate)
+    )
     print(report(world, seed, world.notes))
     return 1 if world.broken else 0
 
