@@ -3,7 +3,8 @@
 They are JSON files under `tests/conformance/answers/<venue>/`:
   keys.json     the test key, and signatures that other clients computed with it
   codes.json    the table of codes: rows of {"codes", "text", "word", "source"}; "whole": of refusals of a call,
-                "items": what a batch says of one order, if that differs
+                "items": what a batch says of one order, if that differs; "pair": 1 for what is about the pair alone,
+                so that it means the same in answer to a look
   states.json   the venue's words for an order's state, by the sort of list they stand in
   cancels.json  answers to cancels, each with the words it means for its intents
   refusals.json the shapes of a refusal, of a whole call or of one order in a batch
@@ -46,11 +47,12 @@ class Keys:
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """A row of the code table: what the code means for a cancel of one order."""
+    """A row of the code table: what the code means for a cancel of one order. `pair`: it is about the pair alone."""
 
     code: str
     text: str
     word: Word
+    pair: bool = False
 
     def __str__(self) -> str:
         return f"{self.code} {self.text[:24]}".strip()
@@ -193,8 +195,12 @@ def _keys(row: Mapping[str, Any]) -> Keys:
     )  # fmt: skip
 
 
-def _codes(rows: Sequence[Mapping[str, str]]) -> list[Code]:
-    return [Code(code, row.get("text", ""), Word(row["word"])) for row in rows for code in row["codes"].split()]
+def _codes(rows: Sequence[Mapping[str, Any]]) -> list[Code]:
+    return [
+        Code(code, row.get("text", ""), Word(row["word"]), bool(row.get("pair")))
+        for row in rows
+        for code in row["codes"].split()
+    ]
 
 
 def _cancelled(row: Mapping[str, Any]) -> Cancelled:

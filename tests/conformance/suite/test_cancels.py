@@ -43,9 +43,9 @@ def test_every_code_leads_to_its_class(dossier: Dossier, refusal: Refusal) -> No
 
 def expected(dossier: Dossier, refusal: Refusal, code: Code) -> set[Word]:
     """What a code may lead to. Of many orders it says nothing about any one; as an answer to a look, only that the call
-    was not served; for one item, what is about the account makes no sense."""
+    was not served, or that there is no such pair; for one item, what is about the account makes no sense."""
     if dossier.route(refusal.route).stage is Stage.LOOK:
-        if code.word in ABOUT_THE_CALL or code.word is Word.LATER:
+        if code.word in ABOUT_THE_CALL or code.word is Word.LATER or code.pair:
             return {code.word}
         return {Word.UNCLEAR, Word.ABSENT} if code.word is Word.GONE and len(refusal.intents) == 1 else {Word.UNCLEAR}
     if refusal.item:
