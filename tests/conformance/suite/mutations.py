@@ -59,7 +59,7 @@ def _repeat(draw: st.DrawFn, root: Any, path: Path) -> None:
     if isinstance(parent, list):
         parent.append(item)
     else:
-        parent[path[-1]] = [item, item]
+        parent[path[-1]] = [item, copy.deepcopy(item)]
 
 
 def _exchange(draw: st.DrawFn, root: Any, path: Path) -> None:

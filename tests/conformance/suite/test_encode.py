@@ -58,6 +58,10 @@ def _check_cancel(dossier: Dossier, route: Route, targets: Sequence[Target], pat
         assert dossier.venue.sweep_named(route.name, targets[0]) == len(ids)
         return
     assert list(ids) == [target.order_id or target.client_order_id for target in targets], "the ids that were given"
+    if route.most > 1:
+        others = [dossier.venue.cancel_class(target) for target in targets if target.scope != "order"]
+        kinds = {name.partition(":")[0] for name in others}
+        assert kinds <= set(route.kinds), "a batch for normal orders names no others"
 
 
 def test_no_route_makes_a_call_for_nothing(dossier: Dossier) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from cancelq.contract import Status
-from cancelq_worker.venues.port import Answer, Request
+from cancelq_worker.venues.port import Answer, Request, Stage, Word
 from tests.conformance.suite.cases import NEVER_CANCELLED, Fate, Naming
 from tests.conformance.suite.dossier import Dossier, World
 from tests.conformance.suite.journeys import OLD_MS, TRUE_END, Spoil, travel
+from tests.conformance.suite.test_routes import serving
 
 #: What may come instead of the answer to the first cancel, which was executed.
 UNREADABLE = {
@@ -69,6 +70,24 @@ def test_an_order_that_cannot_be_looked_for_is_unresolved(dossier: Dossier, nami
     fields = {**dossier.intent(naming.scope, naming.by), **_named(naming.by, gone)}
     end, _ = travel(dossier, world, fields, lambda call, said: Answer(502, {}, b"") if call.method == "GET" else said)
     assert end.status is Status.unresolved, end
+
+
+@pytest.mark.parametrize("by", ["order_id", "client_order_id"])
+def test_a_dead_order_in_a_batch_keeps_no_other_from_being_cancelled(dossier: Dossier, by: str) -> None:
+    venue = dossier.venue
+    kind = venue.cancel_class(dossier.target(dossier.intent(by=by)))
+    for route in (route for route in serving(venue, Stage.CANCEL, kind) if route.most > 1):
+        world = dossier.world(dossier)
+        states = ("live", "cancelled", "live", "filled")
+        made = [(state, f"mine_{n}") for n, state in enumerate(states)]
+        ids = [world.add("order", s, symbol=dossier.symbol, client_id=c, created_ms=OLD_MS) for s, c in made]
+        names = ids if by == "order_id" else [client_id for _, client_id in made]
+        named = [dossier.target(dossier.intent(by=by, **{by: name})) for name in names]
+        said = world.send(venue.sign(venue.encode(route, named), world.now_ms()))
+        words = [reply.word for reply in venue.decode(route, named, said)]
+        assert [world.state(order_id) for order_id in ids] == ["cancelled", "cancelled", "cancelled", "filled"]
+        assert {words[0], words[2]} <= {Word.ACKNOWLEDGED, Word.CANCELLED}
+        assert {words[1], words[3]} <= {Word.GONE, Word.UNCLEAR}, "which end they had, a look tells"
 
 
 @pytest.mark.parametrize("by", ["order_id", "client_order_id"])

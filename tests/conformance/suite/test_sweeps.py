@@ -47,6 +47,17 @@ def test_a_bulk_call_that_leaves_orders_open_is_not_repeated(dossier: Dossier, s
 
 
 @pytest.mark.parametrize("scope", SCOPES)
+def test_an_order_that_cannot_be_cancelled_keeps_no_other_from_being_so(dossier: Dossier, scope: str) -> None:
+    """Narrowed, so that all of them are named in one call where the venue has batches."""
+    world = dossier.world(dossier)
+    made = [world.add(symbol=dossier.symbol, client_id=f"mm_{n}", created_ms=OLD_MS) for n in range(4)]
+    world.refuses_cancels(made[1])
+    end, _ = travel(dossier, world, dossier.intent(scope, client_prefix="mm_"))
+    assert (end.status, end.open_orders) == (Status.unresolved, 1)
+    assert [world.state(order_id) for order_id in made] == ["cancelled", "live", "cancelled", "cancelled"]
+
+
+@pytest.mark.parametrize("scope", SCOPES)
 def test_a_narrowed_sweep_makes_no_bulk_call_and_takes_only_what_is_meant(dossier: Dossier, scope: str) -> None:
     world = dossier.world(dossier)
     mine = [world.add(symbol=dossier.symbol, client_id=f"mm_{n}", created_ms=OLD_MS) for n in range(60)]

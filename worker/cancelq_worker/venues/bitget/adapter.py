@@ -237,6 +237,8 @@ def _cancel_body(route: Route, targets: Sequence[Target]) -> dict[str, Any]:
                 [(row["symbol"], {"orderId": row["id"]}) for row in sweeps.MANNER.due(route.name, first)]
             )
         case "batch-cancel-order":  # BATCH; a name would be a pattern
+            if any(t.scope != "order" for t in targets):
+                raise ValueError("a Bitget batch must name normal orders only")
             refs = [(_symbol(t), _order_ref(t)) for t in targets]
             if len({tuple(ref) for _, ref in refs}) > 1:
                 raise ValueError("a Bitget batch must not mix order ids and client ids")
