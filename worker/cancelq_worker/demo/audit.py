@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
 
 from cancelq.contract import FINAL, Event, Status
@@ -40,7 +40,6 @@ class Row:
     agree: int = 0
     missing: int = 0
     doubled: int = 0
-    got: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +145,6 @@ class _Books:
         if not finals:
             row.missing += 1
             return "no final event"
-        row.got[finals[0].status.value] += 1
         if len(finals) > 1:
             row.doubled += 1
             return f"{len(finals)} final events: {', '.join(event.status for event in finals)}"
@@ -158,7 +156,6 @@ class _Books:
         if len(told) < sent:
             row.missing += 1
             return f"{sent} repeats of this id, {len(told)} duplicate events"
-        row.got[Status.duplicate.value] += 1
         if len(told) > sent:
             row.doubled += 1
             return f"{sent} repeats of this id, {len(told)} duplicate events"
