@@ -32,7 +32,7 @@ class Gate:
     def holds(self, call: Call, replies: list[Reply]) -> list[Hold]:
         """What the answer closes, for the whole fleet."""
         for reply in replies:
-            said = f"{reply.code} {reply.text}".strip()[:160]
+            said = f"{reply.code} {reply.text}".strip()[:240]
             if reply.word is Word.REFUSED:
                 nth = self._count(call.route.bucket)
                 for_us = self._asked_to_wait_us(reply) or min(300_000_000, 1_000_000 * 2 ** max(0, min(nth - 1, 9)))

@@ -65,6 +65,11 @@ CODES: dict[str, Word] = {code: word for word, codes, _ in _ROWS for code in cod
 #: code → who says so
 SOURCES: dict[str, str] = {code: source for _, codes, source in _ROWS for code in codes.split()}
 
+_UNIFIED = (
+    "this is a unified account (UTA), or one that is being switched to it, and Bitget's classic v2 calls, which are "
+    "used here, do not serve it: use a classic account, such as a sub-account that was never switched"
+)
+
 #: Plain words for the account codes a desk meets, with the remedy.
 REMEDIES: dict[str, str] = {
     "40006": "the API key is not known to Bitget: check API_KEY and the environment (a demo key needs demo = true)",
@@ -74,7 +79,9 @@ REMEDIES: dict[str, str] = {
     "40018": "this address is not on the key's IP list: add it at Bitget",
     "40037": "the API key does not exist: check API_KEY",
     "40099": "the key belongs to the other environment: set or remove demo = true for this account",
-    "40085": "the account was switched to a unified account (UTA), which the classic v2 calls do not serve",
+    "40085": _UNIFIED,
+    "40115": _UNIFIED,
+    "40128": _UNIFIED,
 }
 
 
