@@ -125,7 +125,7 @@ def _count_rows(
 
 
 def _limits(lanes: Sequence[LaneReport]) -> Table:
-    table = plain_table("the venues' limits", "", "taken", "fullest", "limit", "refused")
+    table = plain_table("the venues' limits", "", "taken", "peak", "limit", "refused")
     table.columns[1].justify, table.columns[1].no_wrap = "left", True
     for lane in lanes:
         name = lane.lane
