@@ -426,6 +426,32 @@ def test_a_sweep_ends_as_cancelled_only_when_a_whole_pass_found_nothing() -> Non
     assert (verdict.status, verdict.evidence, verdict.open_orders) == (Status.cancelled, "query", 0)
 
 
+def test_a_pass_that_cancelled_late_is_no_reason_to_give_up() -> None:
+    """Where permits are scarce, the cancels of one pass may wait for longer than the budget. What that pass counted as
+    open was counted ahead of them."""
+    open_ = {f"{n}": {"id": f"{n}", "symbol": "BTCUSDT"} for n in range(3)}
+
+    def say(route: Route, one: Target) -> Reply:
+        if route.stage is Stage.CANCEL:
+            for row in one.notes.get("sweep", {}).get("todo", []):
+                open_.pop(row["id"], None)
+            return Reply(Word.ACKNOWLEDGED)
+        now = one.notes.get("sweep", {})
+        if now.get("open") and not now.get("end"):
+            # The trailing page of a list that was not known to be over.
+            return Reply(Word.LISTED, notes={"sweep": {**now, "todo": [], "end": True}})
+        todo = list(open_.values()) if one.may_cancel else []
+        if todo:
+            journey.now_us += POLICY.sweep_budget_us + 10_000_000
+        end = not todo
+        return Reply(Word.LISTED, notes={"sweep": {"todo": todo, "open": len(open_), "end": end}})
+
+    journey = Journey(BULK["symbol"])
+    end = journey.run(say, most=FOR_EVER)
+    assert not open_
+    assert (end.status, end.open_orders) == (Status.cancelled, 0)
+
+
 def test_a_bulk_call_refused_for_good_is_rejected() -> None:
     end = Journey(BULK["symbol"]).run(lambda r, t: Reply(Word.FAILED, "40034", "symbol: bad", 400), most=1)
     assert (end.status, end.evidence) == (Status.rejected, "reply")

@@ -336,6 +336,9 @@ class Judge:
         if best is None or still < best:
             state.notes["best"], state.notes["moved"] = still, at.steady_us
         stalled_us = at.steady_us - int(state.notes["moved"])
+        if stalled_us >= self.policy.sweep_budget_us and self._just_cancelled(state, at):
+            # Its cancels may have waited for permits all that time: they are counted once more before it is given up.
+            return self._next_pass(state, fields, reply, at, 100 * MS, count_only=True)
         if stalled_us >= self.policy.sweep_budget_us:
             unsure = int(sweep.get("unsure", 0))
             detail = f"{still} orders are still open" + (
@@ -344,12 +347,28 @@ class Judge:
             return Finish(Status.unresolved, "query", detail, state, reply, open_orders=still)
         return self._next_pass(state, fields, reply, at, min(2_000 * MS, max(100 * MS, stalled_us // 3)))
 
-    def _next_pass(self, state: State, fields: dict[str, str], reply: Reply, at: Moment, delay_us: int) -> Go:
+    def _just_cancelled(self, state: State, at: Moment) -> bool:
+        """Whether this pass cancelled something itself, or came too soon after a cancel to tell what became of it."""
+        if "sent_at" not in state.notes:
+            return False
+        sent, begun = int(state.notes["sent_at"]), int(state.notes.get("p0", state.notes["w0"]))
+        return sent >= begun or at.steady_us - sent < self.venue.timing.patience_us
+
+    def _next_pass(
+        self,
+        state: State,
+        fields: dict[str, str],
+        reply: Reply,
+        at: Moment,
+        delay_us: int,
+        *,
+        count_only: bool = False,
+    ) -> Go:
         """All lists once more. Within the gap after a cancel they are only counted: what was cancelled is given
         the time to close, and no order is named twice within it."""
         sent_at = state.notes.get("sent_at")
         may = sent_at is None or at.steady_us + delay_us - int(sent_at) >= self.venue.timing.gap_us
-        state.notes["sweep"], state.notes["may"] = {}, int(may)
+        state.notes["sweep"], state.notes["may"] = {}, int(may and not count_only)
         state.notes["p0"] = at.steady_us + delay_us
         state.stage = Stage.LOOK
         state.look_class = self.venue.next_look(_target(fields, state)).look_class
