@@ -21,6 +21,7 @@ CASES: Final[dict[str, Callable[[Dossier], Iterable[Any]]]] = {
     "look": lambda dossier: dossier.papers.looks,
     "look_in_list": lambda dossier: [look for look in dossier.papers.looks if look.empty],
     "look_in_pages": lambda dossier: [look for look in dossier.papers.looks if look.full],
+    "look_by_client_id": lambda dossier: [k for k in dossier.papers.looks if "client_order_id" in k.intent],
     "look_of_many": lambda dossier: [look for look in dossier.papers.looks if dossier.route(look.route).most > 1],
     "listing": lambda dossier: dossier.papers.lists,
     "stream": lambda dossier: [dossier.venue.stream] if dossier.venue.stream else [],

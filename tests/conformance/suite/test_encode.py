@@ -64,6 +64,24 @@ def _check_cancel(dossier: Dossier, route: Route, targets: Sequence[Target], pat
         assert kinds <= set(route.kinds), "a batch for normal orders names no others"
 
 
+def test_a_batch_for_normal_orders_names_no_others(dossier: Dossier, trigger: str) -> None:
+    """It would look for them in the wrong book."""
+    venue = dossier.venue
+    other = dossier.target(dossier.intent(trigger, order_id=dossier.other_id))
+    for route in (route for route in venue.routes if route.stage is Stage.CANCEL and route.most > 1):
+        if venue.cancel_class(other).partition(":")[0] not in route.kinds:
+            for targets in ([dossier.target(dossier.intent()), other], [other, other], [other]):
+                assert encoded(dossier, route, targets) is None
+
+
+@pytest.mark.parametrize("scope", SWEEPS)
+@pytest.mark.parametrize("narrow", [{"client_prefix": "mm_"}, {"older_than_ms": "1700000000000"}], ids=repr)
+def test_a_narrowed_intent_is_never_a_bulk_call(dossier: Dossier, narrow: dict[str, str], scope: str) -> None:
+    for route in dossier.venue.routes:
+        if route.stage is Stage.CANCEL and dossier.venue.endpoint(route.name) in dossier.bulk:
+            assert encoded(dossier, route, [dossier.target(dossier.intent(scope, **narrow))]) is None
+
+
 def test_no_route_makes_a_call_for_nothing(dossier: Dossier) -> None:
     for route in dossier.venue.routes:
         with pytest.raises(ValueError, match=r"."):

@@ -97,6 +97,13 @@ def test_two_rows_that_contradict_each_other_end_nothing(dossier: Dossier, look_
                 assert reply.word not in ENDED, f"{one} and {other}: {reply}"
 
 
+def test_the_same_client_id_at_another_pair_is_another_order(dossier: Dossier, look_by_client_id: Look) -> None:
+    look = look_by_client_id
+    for state in dossier.papers.states[look.states]:
+        rows = [row(dossier, look, state, symbol=dossier.other_symbol)]
+        assert read(dossier, look, body(dossier, look, rows)).word in (Word.UNCLEAR, Word.UNREAD, Word.ABSENT)
+
+
 def test_an_answer_without_what_was_asked_for_is_no_empty_one(dossier: Dossier, look: Look) -> None:
     whole = body(dossier, look, [])
     for path in _branches(whole):

@@ -248,6 +248,8 @@ def read(route: Route, targets: Sequence[Target], data: Any) -> list[Reply]:
             return absent(target, place)
         if torn and (target.order_id or target.client_order_id) in torn:
             return Reply(Word.UNCLEAR, text="the answer says two things about this order", place=place)
+        if not target.order_id and _elsewhere(target, row):
+            return Reply(Word.UNCLEAR, text="that client id stands at an order of another pair", place=place)
         if target.scope == "order" and place in _OTHER_SCOPES:
             return _wrong_scope(place)
         return _sighting(target, row, place)
@@ -263,6 +265,12 @@ def _torn(rows: Sequence[Mapping[str, Any]], name: str, known: Mapping[str, Any]
     for row in rows:
         said.setdefault(str(row.get(name) or ""), set()).add((str(row["orderId"]), str(row.get("status"))))
     return {order for order, ways in said.items() if len(ways) > 1}
+
+
+def _elsewhere(target: Target, row: Mapping[str, Any]) -> bool:
+    """Whether a row is of another pair than the intent names. Bitget's own examples spell pairs in small letters."""
+    symbol = row.get("symbol")
+    return bool(target.symbol) and isinstance(symbol, str) and symbol.upper() != target.symbol
 
 
 def _wrong_scope(place: str) -> Reply:
