@@ -100,8 +100,8 @@ class LaneServer:
         finally:
             if stream and listening:
                 stream.stop()
-                await asyncio.wait({listening}, timeout=2.0)
                 listening.cancel()
+                await asyncio.wait({listening}, timeout=1.5)
 
     def _open_stream(self) -> LaneStream | None:
         parts, stream = self._p, self._p.venue.stream
