@@ -89,6 +89,9 @@ class LaneStream:
                     wait_s = random.uniform(0.1, min(BACKOFF_MOST_S, BACKOFF_S * 2 ** min(fails, 8)))
                     # Only its kind: an address may hold the key.
                     self._log.warning("the order stream ended; it is opened again", why=type(error).__name__)
+                except Exception as error:  # whatever a venue's frames lead to, the lane goes on by look-ups
+                    wait_s = REFUSED_S
+                    self._log.error("the order stream failed; it is opened again", why=type(error).__name__)
                 finally:
                     await self._lease("leave")
             with contextlib.suppress(TimeoutError):
