@@ -19,7 +19,8 @@ CODE_ROOTS = (ROOT, ROOT / "worker" / "cancelq_worker", ROOT / "tests" / "confor
 
 @pytest.mark.parametrize("shown", SHOWN, ids=range(len(SHOWN)))
 def test_the_code_it_shows_is_the_examples(shown: str) -> None:
-    assert any(shown in source for source in SOURCES)
+    """Line by line, but for the indentation."""
+    assert any(_lines(shown) in _lines(source) for source in SOURCES)
 
 
 def test_the_answer_it_shows_is_recorded() -> None:
@@ -37,3 +38,7 @@ def test_the_rules_it_lists_are_all_there_are() -> None:
     named = re.findall(r"`(test_[a-z]+)`", PAGE)
     assert set(named) == suite
     assert len(named) == len(suite)
+
+
+def _lines(text: str) -> str:
+    return "\n".join(line.strip() for line in text.strip().splitlines())

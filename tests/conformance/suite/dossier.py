@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 from pydantic import SecretStr
@@ -135,8 +136,9 @@ class Dossier:
     def papers(self) -> Papers:
         return papers_of(self.name)
 
-    @property
+    @cached_property
     def venue(self) -> Venue:
+        """One for all tests: an adapter holds no state."""
         return self.open()
 
     def open(self, **settings: Any) -> Venue:
