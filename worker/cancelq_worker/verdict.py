@@ -145,6 +145,9 @@ class Judge:
             return Finish(Status.rejected, "query", reply.text, state, reply)
         if reply.word is Word.OPEN:
             return self._still_open(state, fields, reply, at)
+        if reply.word is Word.UNSEEABLE and state.attempts == 0:
+            state.notes["blind"] = 1
+            return Go(self._to_cancel(state, fields), 0, reply)
         if reply.word in (Word.ABSENT, Word.UNREAD):
             return self._not_seen(before, state, fields, reply, at)
         return self._look_failed(state, fields, reply)

@@ -168,6 +168,7 @@ class Word(Enum):
     CLOSED = "closed"  # another end: rejected, expired, failed
     ABSENT = "absent"  # this place was read to its end and holds no such order
     UNREAD = "unread"  # this place was not read far enough to tell
+    UNSEEABLE = "unseeable"  # to a look ahead of a cancel: no list tells this order by the id that is known
     LISTED = "listed"  # a sweep's page; `notes["sweep"]` tells `todo` (rows to cancel next, by id), `open`
     # (orders that matched in this pass), `unsure` (of an age nobody can tell), `end` (every list was read)
 

@@ -59,7 +59,7 @@ ADDRESS_BUCKETS: Final = (
     *(Bucket(f"bingx-{bucket.name}", 300, 10 * SECOND_US) for bucket in BUCKETS),
 )
 
-_MANY: Final = ("cancel-orders", "cancel-orders-seen")
+_MANY: Final = ("cancel-orders", "cancel-orders-seen", "cancel-orders-blind")
 _ROUTES: Final[tuple[Route, ...]] = (
     # What nobody has seen open lately may end in one more error.
     Route("cancel", Stage.CANCEL, ("id", "cid", "only", "trigger"), "cancel", errors=looks.ERRORS),
@@ -67,7 +67,7 @@ _ROUTES: Final[tuple[Route, ...]] = (
     Route(
         "cancel-seen",
         Stage.CANCEL,
-        ("seen", "seen-cid", "seen-only", "seen-trigger"),
+        ("seen", "seen-cid", "seen-only", "seen-trigger", "blind-one"),
         "cancel",
         errors=sweeps.ERRORS,
     ),
@@ -80,6 +80,9 @@ _ROUTES: Final[tuple[Route, ...]] = (
         least=3,
         errors=sweeps.ERRORS,
     ),
+    # Where no list tells client ids, they cannot be looked for first: a batch answers for each order by text, without
+    # an error of the call.
+    Route("cancel-orders-blind", Stage.CANCEL, ("blind",), "cancelOrders", most=BATCH, errors=sweeps.ERRORS),
     *sweeps.ROUTES,
     *looks.ROUTES,
 )
@@ -146,7 +149,10 @@ class Bingx:
         if target.scope not in SCOPES:
             return self._manner.cancel_class(target)
         seen = bool(target.notes.get("seen"))
-        if "only_if" in target.fields:
+        blind = bool(target.notes.get("blind")) and not target.order_id and not seen
+        if blind:
+            kind = "blind-one" if "only_if" in target.fields or target.scope != "order" else "blind"
+        elif "only_if" in target.fields:
             kind = "seen-only" if seen else "only"
         elif target.scope != "order":
             kind = "seen-trigger" if seen else "trigger"

@@ -28,6 +28,7 @@ COURTESY_FAILS: Final = 6
 QUERIES_WHERE_MUTE: Final = 5  # some seconds: an order that was just placed may not be visible yet
 
 QUERY, OPEN, HISTORY, ABROAD = "query", "open", "history", "abroad"
+MUTE = "mute"  # stands for a query that could not be made, where no list tells a client id
 
 # Classes have the pair behind the colon. `any`, `one`, `history` and `walk` go by order id; `named`, `mute` (where the
 # lists do not tell client ids) and `pages` (its page stands behind the pair) by client id; `open` by both. `abroad` is
@@ -67,14 +68,15 @@ _MUTE: Final = "BingX' lists do not tell client ids, and a query finds one for t
 # -- where to look next --------------------------------------------------------------------------------------
 # notes: `f` looks that failed, `abs` and `bad` {place: times found absent, times not to be read}, `walk` {"by": "i" or
 # "c", "at": next page}, `paged` a shared page did not reach it, `cut` the pair's open list is too long, `wide` that of
-# all pairs is, `mute` the lists tell no client ids
+# all pairs is, `mute` the lists tell no client ids, `lent` looks by list in the place of a query
 
 
 def next_look(target: Target) -> NextLook:
     """The look that follows those already noted."""
     by, pair = ("i" if target.order_id else "c"), target.symbol or ""
     if by == "c" and target.notes.get("mute"):
-        return NextLook(f"mute:{pair}", _absent(target, QUERY) >= QUERIES_WHERE_MUTE, _MUTE)
+        asked = _absent(target, QUERY) + _absent(target, MUTE)
+        return NextLook(f"mute:{pair}", asked >= QUERIES_WHERE_MUTE, _MUTE)
     page = _page_of(target, by)
     if page > 1:
         walk = f"walk:{pair}" if by == "i" else f"pages:{pair}:{min(page, PAGES_MOST)}"
@@ -89,7 +91,8 @@ def next_look(target: Target) -> NextLook:
 
 def _turn(target: Target, by: str, pair: str) -> str:
     """The fast way, the open list or the history: whichever was read least; after a failure the next of them."""
-    fast = max(_tried(target, QUERY), _tried(target, HISTORY))
+    lent = int(target.notes.get("lent", 0))
+    fast = max(_tried(target, QUERY) + lent, _tried(target, HISTORY))
     tried = (fast, _tried(target, OPEN), _tried(target, HISTORY))
     fails = int(target.notes.get("f", 0))
     turn = min(range(3), key=lambda nth: (tried[nth], (nth - fails) % 3))
@@ -239,7 +242,11 @@ def read(route: Route, targets: Sequence[Target], data: Any) -> list[Reply]:
     if page is None:
         nothing = Reply(Word.UNCLEAR, text="an answer without a list", place=place)
         return [_noted(target, nothing) for target in targets]
-    return [_noted(target, reply) for target, reply in zip(targets, _listed(route, targets, page), strict=True)]
+    replies = _listed(route, targets, page)
+    if route.name == "open-named":
+        for target, reply in zip(targets, replies, strict=True):
+            reply.notes["lent"] = int(target.notes.get("lent", 0)) + 1
+    return [_noted(target, reply) for target, reply in zip(targets, replies, strict=True)]
 
 
 def _listed(route: Route, targets: Sequence[Target], page: Page) -> list[Reply]:
@@ -294,8 +301,11 @@ def _absence(route: Route, target: Target, page: Page, asked: int) -> Reply:
     place = _PLACES[route.name]
     if not page.whole:
         return Reply(Word.UNCLEAR, text="a row that cannot be read", place=place)
+    if route.name == "open-mute":
+        return Reply(Word.ABSENT, place=MUTE)
     if not target.order_id and any(client_id_of(row) is None for row in page.rows):
-        return Reply(Word.UNCLEAR, text="the list does not tell client ids", place=place, notes={"mute": 1})
+        word_ = Word.UNSEEABLE if route.first_look else Word.UNCLEAR
+        return Reply(word_, text="the list does not tell client ids", place=place, notes={"mute": 1})
     if any(found < asked for found in page.ids):
         return Reply(Word.UNCLEAR, text="a page that ignores where it was asked to begin", place=place)
     if place in (OPEN, ABROAD):
