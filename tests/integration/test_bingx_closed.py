@@ -25,6 +25,7 @@ async def hear_errors(desk: Floor, lane: Lane, many: int) -> None:
 
 async def remember_errors(desk: Floor, lane: Lane) -> None:
     """The same, as a lane remembers it: eight of one code at `cancel` and at `query`."""
+    await desk.until(lambda: desk.get(lane.key("clock")))
     steady = (await desk.get(lane.key("clock"))).split()[1]
     for bucket in ("cancel", "query"):
         rows = [word for n in range(8) for word in (steady, f"100404 x-{n}")]
