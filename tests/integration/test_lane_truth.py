@@ -98,13 +98,17 @@ async def test_orders_of_other_kinds(redis_url: str, scope: str, state: str, exp
         assert event.status == expected
 
 
-async def test_a_live_order_of_another_kind_is_not_called_unknown(redis_url: str) -> None:
+@pytest.mark.parametrize(
+    ("said", "right"),
+    [("order", "tpsl"), ("order", "stop"), ("tpsl", "order"), ("tpsl", "stop"), ("stop", "order"), ("stop", "tpsl")],
+)
+async def test_a_live_order_of_another_kind_is_not_called_unknown(redis_url: str, said: str, right: str) -> None:
     async with desk(redis_url, env={"CANCELQ_LOOKUP_BUDGET_MS": "1500"}) as rig:
-        order_id = rig.order(kind="tpsl")
-        event = await rig.final(await rig.send(symbol="BTCUSDT", order_id=order_id))
+        order_id = rig.order(kind="plan" if right == "stop" else right)
+        event = await rig.final(await rig.send(scope=said, symbol="BTCUSDT", order_id=order_id))
         assert event.status == Status.rejected
         assert event.detail is not None
-        assert "scope tpsl" in event.detail
+        assert f"send it with scope {right}" in event.detail
         assert rig.truth(order_id)["state"] == "live"
 
 

@@ -181,3 +181,21 @@ async def test_a_refused_key_holds_its_lane_and_no_other(redis_url: str) -> None
         desk.simulator.core.faults.clear()
         await desk.resume(bybit)
         assert (await desk.final(bybit, held)).status == Status.cancelled
+
+
+@pytest.mark.parametrize("venue", ["bitget", "bybit", "bingx"])
+async def test_a_refused_bulk_call_is_not_made_again(redis_url: str, venue: str) -> None:
+    """Orders placed after the intent are left alone, however long the refusal lasts."""
+    async with floor(redis_url, f"{venue}:main") as desk:
+        (lane,) = desk.lanes
+        old = [desk.order(lane) for _ in range(12)]
+        bulk = "cancel-symbol-order cancel-all cancelOpenOrders"
+        desk.fault(lane, "http_429", endpoint=bulk, count=1)
+        id_ = await desk.send(lane, scope="symbol", symbol=spelled(venue))
+        await desk.until(lambda: len([c for c in desk.calls(lane) if c["endpoint"].rpartition("/")[2] in bulk]) == 1)
+        new = desk.order(lane, created_ms=time.time_ns() // 1_000_000)
+        event = await desk.final(lane, id_)
+        assert (event.status, event.open_orders) == (Status.cancelled, 0)
+        assert {desk.truth(lane, order)["state"] for order in old} == {"cancelled"}
+        assert desk.truth(lane, new)["state"] == "live"
+        assert len([c for c in desk.calls(lane) if c["endpoint"].rpartition("/")[2] in bulk]) == 1

@@ -55,8 +55,14 @@ PLACES = {
         {"orderInfo", "history-orders", "unfilled-orders", "unfilled-orders:tpsl", "current-plan-order"},
     ),
     "by client id": (MINE, {"orderInfo", "history-orders", "unfilled-orders"}),
-    "tpsl": (target(ORDER_ID, scope="tpsl"), {"history-orders:tpsl", "unfilled-orders:tpsl"}),
-    "stop": (target(ORDER_ID, scope="stop"), {"history-plan-order", "current-plan-order"}),
+    "tpsl": (
+        target(ORDER_ID, scope="tpsl"),
+        {"history-orders:tpsl", "unfilled-orders:tpsl", "orderInfo", "current-plan-order"},
+    ),
+    "stop": (
+        target(ORDER_ID, scope="stop"),
+        {"history-plan-order", "current-plan-order", "orderInfo", "unfilled-orders:tpsl"},
+    ),
     "stop by client id": (
         target(client_order_id="mine-1", scope="stop"),
         {"history-plan-order", "current-plan-order"},

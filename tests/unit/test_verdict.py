@@ -54,7 +54,23 @@ def test_a_refused_call_costs_nothing(intent: Target, word: Word) -> None:
     for journey in journeys_under_way(intent):
         before = journey.state
         verdict = journey.step(lambda route, one: Reply(word, "429", "not now", 429, retry_us=5))
+        if before.cancel_class == "symbol" and before.stage is Stage.CANCEL:
+            continue  # a bulk call: see below
         check_returned(before, verdict)
+
+
+@pytest.mark.parametrize("word", [Word.REFUSED, Word.ACCOUNT, Word.CLOCK])
+def test_a_refused_bulk_call_costs_nothing_and_is_not_made_again(word: Word) -> None:
+    """By then it could hit newer orders: the lists and cancels by id serve instead."""
+    journey = Journey(BULK["symbol"])
+    before = journey.state
+    verdict = journey.step(lambda route, one: Reply(word, "429", "not now", 429, retry_us=5))
+    assert isinstance(verdict, Go)
+    assert (verdict.delay_us, verdict.tell) == (None, None)
+    assert (verdict.state.attempts, verdict.state.place) == (before.attempts, before.place)
+    end = journey.run(by_words(Word.UNCLEAR, Word.UNCLEAR), most=FOR_EVER)
+    assert end.status is Status.unresolved
+    assert [call.route.name for call in journey.cancels()] == []
 
 
 @pytest.mark.parametrize("intent", [*INTENTS.values(), *BULK.values()], ids=[*INTENTS, *BULK])

@@ -71,7 +71,7 @@ class Carrier:
             doubt_us = clock.uncertainty_us + self._p.redis_clock.uncertainty_us
             target.age_band_ms = ((asked_us - doubt_us) // 1000, (asked_us + 1_000 + doubt_us) // 1000 + 1)
             target.may_cancel = bool(work.before.notes.get("may", 1))
-            target.may_bulk = work.before.attempts == 0
+            target.may_bulk = work.before.attempts == 0 and "nobulk" not in work.before.notes
         return target
 
     def _answered(self, call: Call, targets: list[Target], exchange: Exchange) -> Outcome:

@@ -99,6 +99,8 @@ class Judge:
     def cancel(self, before: State, taken: State, fields: dict[str, str], reply: Reply, at: Moment) -> Verdict:
         """What follows from the reply to a cancel. `before` is the state ahead of the take, `taken` after it."""
         if reply.word in ABOUT_THE_CALL:
+            if fields["scope"] in ("symbol", "account") and _is_bulk(before):
+                return self._bulk_refused(before, taken, fields, reply)
             return Go(_restored(before, taken), None, reply)
         state = _with_call(taken, reply, at)
         if fields["scope"] in ("symbol", "account"):
@@ -286,7 +288,7 @@ class Judge:
         state.notes.setdefault("w0", at.steady_us)
         sweep = dict(state.notes.get("sweep", {}))
         todo = sweep.get("todo", [])
-        bulk = not todo or bool(sweep.get("bulk"))
+        bulk = _is_bulk(before)
         if bulk and reply.word in (Word.FAILED, Word.SPLIT):
             return Finish(Status.rejected, "reply", reply.text, state, reply)
         if todo:
@@ -307,6 +309,15 @@ class Judge:
         state.stage = Stage.LOOK
         state.look_class = self.venue.next_look(_target(fields, state)).look_class
         return Go(state, 0, reply, first, detail)
+
+    def _bulk_refused(self, before: State, taken: State, fields: dict[str, str], reply: Reply) -> Go:
+        """The one bulk call was refused, and nothing of it was carried out. It is not made a second time all the same:
+        by then it could hit orders that are newer than the intent. The lists and cancels by id serve instead."""
+        state = _restored(before, taken)
+        state.notes["sweep"], state.notes["nobulk"] = {}, 1
+        state.stage = Stage.LOOK
+        state.look_class = self.venue.next_look(_target(fields, state)).look_class
+        return Go(state, None, reply)
 
     def _sweep_looked(self, state: State, fields: dict[str, str], reply: Reply, at: Moment) -> Verdict:
         state.notes.setdefault("w0", at.steady_us)
@@ -411,6 +422,12 @@ _END_DETAIL = {
     Word.TRIGGERED: "too late: the order had fired; what it placed was not touched",
     Word.CLOSED: "the venue states another end of the order",
 }
+
+
+def _is_bulk(before: State) -> bool:
+    """Whether a sweep's cancel call was the bulk call, not one that names what was found."""
+    sweep = before.notes.get("sweep", {})
+    return not sweep.get("todo") or bool(sweep.get("bulk"))
 
 
 def _unmet(state: State, fields: dict[str, str], reply: Reply) -> bool:

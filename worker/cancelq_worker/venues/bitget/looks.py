@@ -80,6 +80,14 @@ PAGE_FAILS: Final = 3  # a history that cannot be read is left for orderInfo
 COURTESY_FAILS: Final = 3
 _OTHER_SCOPES: Final = ("tpsl-open", "stop-open")
 
+#: Where an order of a scope cannot stand: looked at last, for whoever named the wrong scope.
+_ELSEWHERE: Final = {"order": _OTHER_SCOPES, "tpsl": ("info", "stop-open"), "stop": ("info", "tpsl-open")}
+_KINDS: Final = {
+    "info": ("order", "a normal order"),
+    "tpsl-open": ("tpsl", "a TP/SL order"),
+    "stop-open": ("stop", "a plan order"),
+}
+
 #: Everything to be read before an order may be called unknown; orderInfo first and last, some time apart.
 _PLACES_OF_AN_ORDER: Final = ("info", "history", "open", *_OTHER_SCOPES, "info")
 
@@ -99,8 +107,12 @@ def next_look(target: Target) -> NextLook:
     if target.scope == "stop" and not target.order_id:
         return _next_walk(target, n, places, places)
     absent = target.notes.get("abs", {})
-    done = all(absent.get(place, 0) >= 2 for place in places)
-    return NextLook(places[n % 2], done)
+    if any(absent.get(place, 0) < 2 for place in places):
+        return NextLook(places[n % 2])
+    for place in _ELSEWHERE[target.scope]:
+        if target.order_id and not absent.get(place, 0) and int(target.notes.get("f", 0)) < COURTESY_FAILS:
+            return NextLook(place)
+    return NextLook(places[n % 2], True)
 
 
 def _next_for_order(target: Target, n: int) -> NextLook:
@@ -250,9 +262,10 @@ def read(route: Route, targets: Sequence[Target], data: Any) -> list[Reply]:
             return Reply(Word.UNCLEAR, text="the answer says two things about this order", place=place)
         if not target.order_id and _elsewhere(target, row):
             return Reply(Word.UNCLEAR, text="that client id stands at an order of another pair", place=place)
-        if target.scope == "order" and place in _OTHER_SCOPES:
-            return _wrong_scope(place)
-        return _sighting(target, row, place)
+        seen = _sighting(target, row, place)
+        if place not in _ELSEWHERE[target.scope]:
+            return seen
+        return _wrong_scope(place) if seen.word is Word.OPEN else Reply(Word.ABSENT, place=place)
 
     return [one(t, row) for t, row in zip(targets, rows, strict=True)]
 
@@ -274,7 +287,7 @@ def _elsewhere(target: Target, row: Mapping[str, Any]) -> bool:
 
 
 def _wrong_scope(place: str) -> Reply:
-    scope, kind = ("tpsl", "a TP/SL order") if place == "tpsl-open" else ("stop", "a plan order")
+    scope, kind = _KINDS[place]
     return Reply(Word.FAILED, text=f"scope: this id is {kind}, still open; send it with scope {scope}", place=place)
 
 
