@@ -119,14 +119,17 @@ async def test_an_account_is_emptied_with_one_bulk_call_at_most(redis_url: str, 
         assert desk.refused() == 0
 
 
+@pytest.mark.parametrize("ahead_ms", [0, 3_600_000])
 @pytest.mark.parametrize("venue", ["bitget", "bybit", "bingx"])
-async def test_only_what_is_meant_is_swept(redis_url: str, venue: str) -> None:
-    async with floor(redis_url, f"{venue}:main") as desk:
+async def test_only_what_is_meant_is_swept(redis_url: str, venue: str, ahead_ms: int) -> None:
+    """Also at a venue whose clock is an hour ahead: `older_than_ms` is the desk's time, orders carry the venue's."""
+    async with floor(redis_url, f"{venue}:main", clock_offset_ms=ahead_ms) as desk:
         (lane,) = desk.lanes
         now_ms, symbol = time.time_ns() // 1_000_000, spelled(venue)
-        old = [desk.order(lane, client_id=f"mm{n}", created_ms=now_ms - 60_000) for n in range(25)]
-        young = [desk.order(lane, client_id=f"mm{n}", created_ms=now_ms - 5_000) for n in range(100, 105)]
-        other = [desk.order(lane, client_id=f"hand{n}", created_ms=now_ms - 60_000) for n in range(5)]
+        there_ms = now_ms + ahead_ms
+        old = [desk.order(lane, client_id=f"mm{n}", created_ms=there_ms - 60_000) for n in range(25)]
+        young = [desk.order(lane, client_id=f"mm{n}", created_ms=there_ms - 5_000) for n in range(100, 105)]
+        other = [desk.order(lane, client_id=f"hand{n}", created_ms=there_ms - 60_000) for n in range(5)]
         entry = {"scope": "symbol", "symbol": symbol, "client_prefix": "mm", "older_than_ms": str(now_ms - 30_000)}
         event = await desk.final(lane, await desk.send(lane, **entry))
         assert event.status == Status.cancelled

@@ -70,6 +70,9 @@ class Carrier:
             # Entry ids and creation times are both whole milliseconds, rounded down.
             doubt_us = clock.uncertainty_us + self._p.redis_clock.uncertainty_us
             target.age_band_ms = ((asked_us - doubt_us) // 1000, (asked_us + 1_000 + doubt_us) // 1000 + 1)
+            if "older_than_ms" in work.record:
+                bound_us = int(work.record["older_than_ms"]) * 1000
+                target.older_than_ms = clock.at_us(self._p.redis_clock.when_ns(bound_us)) // 1000
             target.may_cancel = bool(work.before.notes.get("may", 1))
             target.may_bulk = work.before.attempts == 0 and "nobulk" not in work.before.notes
         return target

@@ -80,7 +80,7 @@ class Gate:
         signed_before = corrected_ns is not None and taken_ns < corrected_ns
         lately = self._clock_fault_ns and now_ns - self._clock_fault_ns < 60_000_000_000
         if lately and corrected_ns is not None and not signed_before:
-            return [self._auth_hold(said)]
+            return [self._auth_hold(f"the clock was corrected, and the time stamp refused again: {said}")]
         if not lately and not signed_before:
             self._clock_fault_ns = now_ns
             self._p.venue_clock.forget()

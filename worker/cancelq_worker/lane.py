@@ -47,12 +47,12 @@ from cancelq_worker.verdict import Finish, ended_by_push, learn
 log = structlog.get_logger("cancelq.lane")
 
 SETTLE_TRIES = 40
-OTHERS = 100  # intents of one order that are ended in one script
+ORDERS = 100  # orders whose intents are ended in one script
 SLOTS = 8  # calls in flight per stage, one connection each
 INTAKE_PAUSE_NS = 500_000_000  # after Redis refused an admission
 TAKES = 4  # takes in one round under backlog
-PUSH_KEPT_NS = 10_000_000_000  # how long a push waits for an intent's call to end
-PUSH_AGAIN_S = 0.02
+END_KEPT_NS = 10_000_000_000  # how long an order's end waits for an intent's call to end
+END_AGAIN_S = 0.02
 
 
 class LaneServer:
@@ -324,7 +324,7 @@ class LaneServer:
             if isinstance(reply, RedisError):
                 self._settle_again(outcome, reply)
             elif reply.others:
-                self._spawn(self._end_others(reply.others, outcome.ended))
+                self._end_all(outcome.ended)
 
     def _settle_again(self, outcome: Outcome, error: RedisError) -> None:
         """Redis refused a settlement (read-only, busy, loading): a little later, as long as its lease may live."""
@@ -337,30 +337,29 @@ class LaneServer:
         await asyncio.sleep(0.25)
         self._outcomes.append(outcome)
 
-    async def _end_others(self, ids: list[str], ended: dict[str, Finish]) -> None:
-        """The end of an order ends every open intent that names it."""
-        for at in range(0, len(ids), OTHERS):
-            self._end_works(await self._p.ledger.claim(ids[at : at + OTHERS]), ended)
-
     def pushed(self, pushes: list[Push]) -> None:
-        """What the order stream told: an order's end ends every intent that names it, also one not yet sent."""
-        until_ns = time.monotonic_ns() + PUSH_KEPT_NS
+        """What the order stream told."""
         for push in pushes:
             finish = ended_by_push(push.reply)
             if finish:
-                self._told.update(dict.fromkeys(push.keys, (finish, until_ns)))
+                self._end_all(dict.fromkeys(push.keys, finish))
+
+    def _end_all(self, ended: dict[str, Finish]) -> None:
+        """An order's end ends every open intent that names it, also one not yet sent. `ended`: by order key."""
+        until_ns = time.monotonic_ns() + END_KEPT_NS
+        self._told.update({key: (finish, until_ns) for key, finish in ended.items()})
         if self._told and not self._telling:
             self._telling = True
-            self._spawn(self._tell_pushes())
+            self._spawn(self._tell())
 
-    async def _tell_pushes(self) -> None:
-        """Ends what pushes have named. An intent that is in a call at this moment is left to its call, which knows
-        its own times, and ended right after it."""
+    async def _tell(self) -> None:
+        """Ends the intents that name orders whose end is known. One that is in a call at this moment is left to its
+        call, which knows its own times, and ended right after it."""
         try:
             while self._told:
-                keys = list(self._told)[:OTHERS]
+                keys = list(self._told)[:ORDERS]
                 try:
-                    works, left_alone = await self._p.ledger.claim_orders(keys)
+                    works, left_alone = await self._p.ledger.claim(keys)
                 except (RedisError, OSError):
                     left_alone, works = 1, []
                 self._end_works(works, {key: self._told[key][0] for key in keys})
@@ -369,7 +368,7 @@ class LaneServer:
                     if not left_alone or self._told[key][1] < now_ns or self._draining:
                         del self._told[key]
                 if left_alone:
-                    await asyncio.sleep(PUSH_AGAIN_S)
+                    await asyncio.sleep(END_AGAIN_S)
         finally:
             self._telling = False
 
@@ -384,10 +383,7 @@ class LaneServer:
                 event = self._carrier.event(work, state, finish.status, finish.evidence, finish.detail, finish.reply)
                 ends.append(End(work, event, state.attempts > 0, True, orders))
             else:
-                back = work.before.at_rest(work.fence)
-                if work.before.taken == 1:  # its call may have been sent
-                    back.stage = Stage.LOOK
-                ends.append(Move(work, back, None))
+                ends.append(Move(work, work.before.at_rest(work.fence), None))
         if ends:
             self._wake.set()
             self._outcomes.append(Outcome(Settlement(None, ends), time.monotonic_ns(), ended))

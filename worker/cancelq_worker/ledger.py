@@ -245,8 +245,7 @@ class Ledger(Protocol):
         takes: Sequence[TakeRequest],
         read_after: str | None,
     ) -> Round: ...
-    async def claim(self, ids: Sequence[str]) -> list[Work]: ...
-    async def claim_orders(self, orders: Sequence[str]) -> tuple[list[Work], int]: ...
+    async def claim(self, orders: Sequence[str]) -> tuple[list[Work], int]: ...
     async def stream(self, worker: str, what: StreamStep) -> bool: ...
     async def cursor(self) -> str: ...
     async def trim(self, keep_ms: int, dedup_hours: int, now_ms: int) -> None: ...
@@ -476,16 +475,10 @@ class RedisLedger:
             out.entries = read_entries(reply).get(self._inbox, [])
         return out
 
-    async def claim(self, ids: Sequence[str]) -> list[Work]:
-        """Takes open intents for a step without a call, those in a call too; what could be claimed."""
-        return (await self._claim(False, ids, ()))[0]
-
-    async def claim_orders(self, orders: Sequence[str]) -> tuple[list[Work], int]:
-        """The same for the intents that name these orders, if they are in no call now; how many are."""
-        return await self._claim(True, (), orders)
-
-    async def _claim(self, at_rest: bool, ids: Sequence[str], orders: Sequence[str]) -> tuple[list[Work], int]:
-        args = [self._plan.lease_us, int(at_rest), len(ids), *ids, *orders]
+    async def claim(self, orders: Sequence[str]) -> tuple[list[Work], int]:
+        """Takes the open intents that name these orders for a step without a call, if they are in no call now; how
+        many are."""
+        args = [self._plan.lease_us, *orders]
         _, flat, left_alone = await SCRIPTS.run(self._client, "claim", [self._clock], args)
         return [Work.read(*flat[i : i + 3]) for i in range(0, len(flat), 3)], int(left_alone)
 

@@ -173,8 +173,10 @@ def _age(target: Target, row: OpenOrder) -> str:
     is one of those meant."""
     if row.created_ms is None or (row.client_order_id is None and "client_prefix" in target.fields):
         return "unsure"
-    bound = target.fields.get("older_than_ms")
-    if bound is not None and row.created_ms >= int(bound):
+    bound_ms = target.older_than_ms
+    if bound_ms is None and "older_than_ms" in target.fields:
+        bound_ms = int(target.fields["older_than_ms"])
+    if bound_ms is not None and row.created_ms >= bound_ms:
         return "newer"
     older, newer = target.age_band_ms
     if row.created_ms < older:
