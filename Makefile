@@ -24,8 +24,9 @@ env: $(VENV)/.project $(VENV)/.tools ## the project and its tools in .venv, from
 demo: $(VENV)/.project ## embedded server, simulated venues, workers and producers; ends with an audit
 	$(BIN)/cancelq demo $(ARGS)
 
+# One process more than there are processors: many tests wait for a venue's clock.
 test: env redis7 ## all tests (ARGS="-k name" for some)
-	$(BIN)/python -m pytest -n auto $(ARGS)
+	$(BIN)/python -m pytest -n $$($(BIN)/python -c 'import os; print(1 + (os.cpu_count() or 1))') --dist worksteal $(ARGS)
 
 check: env ## lint, formatting, types
 	$(BIN)/ruff check .
