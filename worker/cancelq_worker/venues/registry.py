@@ -1,21 +1,29 @@
-"""The venues this build serves, by name: a folder here and a line below for each."""
+"""The venues this build serves: those of the public contract, each a folder here.
+
+The one line of a venue outside its folder is its name in `cancelq.contract.VENUES`: it lets lanes of that name through
+on both sides, and names the folder whose `kind.py` opens its accounts.
+"""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from typing import Final
 
-from cancelq_worker.venues.bingx.kind import KIND as BINGX
-from cancelq_worker.venues.bitget.kind import KIND as BITGET
-from cancelq_worker.venues.bybit.kind import KIND as BYBIT
+from cancelq.contract import VENUES
 from cancelq_worker.venues.kind import AccountView, VenueKind
 from cancelq_worker.venues.port import Venue
 
-KINDS: Final[Mapping[str, VenueKind]] = {
-    "bitget": BITGET,
-    "bybit": BYBIT,
-    "bingx": BINGX,
-}
+
+def kind_of(name: str) -> VenueKind:
+    """What a venue's folder says it is. Raises ImportError without such a folder, TypeError if it says nothing."""
+    found = importlib.import_module(f"cancelq_worker.venues.{name}.kind").KIND
+    if not isinstance(found, VenueKind):
+        raise TypeError(f"cancelq_worker.venues.{name}.kind.KIND is no VenueKind")
+    return found
+
+
+KINDS: Final[Mapping[str, VenueKind]] = {name: kind_of(name) for name in VENUES}
 
 
 def open_venue(name: str, account: AccountView) -> Venue:
