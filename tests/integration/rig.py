@@ -24,6 +24,24 @@ from cancelq_worker.simulator.simulator import DEMO_KEY, DEMO_PASSPHRASE, DEMO_S
 LANE = Lane("bitget", "main")
 
 
+#: Ways in which a venue can leave unclear what became of a call, whichever venue it is.
+UNCLEAR = (
+    "drop",
+    "execute_and_drop",
+    "reset",
+    "half_body",
+    "http_500",
+    "http_500_executed",
+    "html_200",
+    "html_502",
+    "unknown_code",
+    "empty_200",
+    "wrong_ids",
+    "missing_items",
+    "repeat_items",
+)
+
+
 class Rig:
     """`send` asks for a cancel, `final` waits for its one outcome, `truth` is the venue's own."""
 

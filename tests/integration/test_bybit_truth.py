@@ -14,24 +14,12 @@ from cancelq.contract import Status
 from cancelq_worker import operate
 from cancelq_worker.ledger import command
 from cancelq_worker.simulator.simulator import DEMO_KEY, DEMO_SECRET
-from tests.integration.rig import Rig, desk
+from tests.integration.rig import UNCLEAR, Rig, desk
 
 pytestmark = pytest.mark.one_server
 
-UNCLEAR = (
-    "drop",
-    "execute_and_drop",
-    "reset",
-    "half_body",
-    "http_500",
-    "http_500_executed",
-    "html_200",
-    "html_502",
-    "unknown_code",
-    "empty_200",
-    "wrong_ids",
-    "missing_items",
-    "repeat_items",
+FAULTS = (
+    *UNCLEAR,
     "code:170213",
     "code:110001",
     "code:170191",
@@ -40,7 +28,7 @@ UNCLEAR = (
 
 
 @pytest.mark.parametrize("orders", [1, 5])
-@pytest.mark.parametrize("fault", UNCLEAR)
+@pytest.mark.parametrize("fault", FAULTS)
 async def test_an_unclear_answer_never_becomes_an_outcome_by_itself(redis_url: str, fault: str, orders: int) -> None:
     async with desk(redis_url, venue="bybit") as rig:
         ids = [rig.order() for _ in range(orders)]

@@ -7,31 +7,19 @@ import time
 import pytest
 
 from cancelq.contract import Status
-from tests.integration.rig import desk
+from tests.integration.rig import UNCLEAR, desk
 
 pytestmark = pytest.mark.one_server
 
-UNCLEAR = (
-    "drop",
-    "execute_and_drop",
-    "reset",
-    "half_body",
-    "http_500",
-    "http_500_executed",
-    "html_200",
-    "html_502",
-    "unknown_code",
-    "empty_200",
-    "wrong_ids",
-    "missing_items",
-    "repeat_items",
+FAULTS = (
+    *UNCLEAR,
     "code:43001",
     "code:45024",
 )
 
 
 @pytest.mark.parametrize("orders", [1, 5])
-@pytest.mark.parametrize("fault", UNCLEAR)
+@pytest.mark.parametrize("fault", FAULTS)
 async def test_an_unclear_answer_never_becomes_an_outcome_by_itself(redis_url: str, fault: str, orders: int) -> None:
     async with desk(redis_url) as rig:
         endpoint = "cancel-order" if orders == 1 else "batch-cancel-order"
