@@ -18,7 +18,7 @@ from cancelq_worker.http import Exchange, NoAnswer, NotSent
 from cancelq_worker.lane_parts import SEND_BY_MS, Call, LaneParts, Outcome
 from cancelq_worker.ledger import End, Move, PermitUse, Settlement
 from cancelq_worker.state import State, Work
-from cancelq_worker.venues.port import ABOUT_THE_CALL, Bucket, Reply, Stage, Target, Word
+from cancelq_worker.venues.port import ABOUT_THE_CALL, SWEEPS, Bucket, Reply, Stage, Target, Word
 from cancelq_worker.verdict import Finish, Moment, Silence, Verdict
 
 log = structlog.get_logger("cancelq.lane")
@@ -48,7 +48,7 @@ class Carrier:
             await asyncio.sleep(batch.fastest_us / 1e6)
         left_s = SEND_BY_MS / 1000 - (time.monotonic_ns() - call.asked_ns) / 1e9
         if left_s <= 0 or self.draining:
-            return self.given_back(call)
+            return self._given_back(call)
         signed = self._p.venue.sign(request, self._p.venue_clock.now_us() // 1000)
         door = self._p.cancel_door if batch.stage is Stage.CANCEL else self._p.look_door
         sent_ns = time.monotonic_ns()
@@ -64,7 +64,7 @@ class Carrier:
 
     def _target(self, work: Work, call: Call) -> Target:
         target = work.target
-        if target.scope in ("symbol", "account"):
+        if target.scope in SWEEPS:
             clock = self._p.venue_clock
             asked_us = clock.at_us(self._p.redis_clock.when_ns(int(work.record["queued_us"])))
             # Entry ids and creation times are both whole milliseconds, rounded down.
@@ -112,7 +112,7 @@ class Carrier:
         answered_us = None if answered_ns is None else clock.at_us(answered_ns)
         return Moment(steady_us, clock.at_us(sent_ns), answered_us, self.streamed)
 
-    def given_back(self, call: Call) -> Outcome:
+    def _given_back(self, call: Call) -> Outcome:
         """Too late to send, or draining: as if it had never been taken."""
         self._p.egress.unuse(call.ticket)
         moment = self._moment(call, call.back_ns, None)
@@ -120,7 +120,7 @@ class Carrier:
         return self._outcome(call, verdicts, "u", 0, time.monotonic_ns(), False)
 
     def _not_sent(self, call: Call, why: str) -> Outcome:
-        outcome = self.given_back(call)
+        outcome = self._given_back(call)
         outcome.settlement.holds = self._gate.unreachable(why)
         return outcome
 

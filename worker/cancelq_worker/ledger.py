@@ -148,7 +148,7 @@ class Settlement:
 @dataclass(frozen=True, slots=True)
 class Settled:
     applied: int
-    others: list[str]
+    others: int  # open intents that still name an order whose end is now known
 
 
 @dataclass(frozen=True, slots=True)
@@ -458,7 +458,7 @@ class RedisLedger:
         for _ in settlements:
             reply = next(rest)
             failed = isinstance(reply, RedisError)
-            out.settled.append(reply if failed else Settled(reply[1], [i.decode() for i in reply[2]]))
+            out.settled.append(reply if failed else Settled(reply[1], reply[2]))
         if admission:
             reply = next(rest)
             if isinstance(reply, RedisError):

@@ -14,7 +14,7 @@ from typing import Any
 
 from cancelq.contract import Status
 from cancelq_worker.state import State
-from cancelq_worker.venues.port import ABOUT_THE_CALL, ENDED, Reply, Stage, Target, Venue, Word
+from cancelq_worker.venues.port import ABOUT_THE_CALL, ENDED, SWEEPS, Reply, Stage, Target, Venue, Word
 
 MS = 1_000
 
@@ -99,11 +99,11 @@ class Judge:
     def cancel(self, before: State, taken: State, fields: dict[str, str], reply: Reply, at: Moment) -> Verdict:
         """What follows from the reply to a cancel. `before` is the state ahead of the take, `taken` after it."""
         if reply.word in ABOUT_THE_CALL:
-            if fields["scope"] in ("symbol", "account") and _is_bulk(before):
+            if fields["scope"] in SWEEPS and _is_bulk(before):
                 return self._bulk_refused(before, taken, fields, reply)
             return Go(_restored(before, taken), None, reply)
         state = _with_call(taken, reply, at)
-        if fields["scope"] in ("symbol", "account"):
+        if fields["scope"] in SWEEPS:
             return self._sweep_cancelled(before, state, fields, reply, at)
         if reply.word in ENDED:
             learn(state, reply)
@@ -137,7 +137,7 @@ class Judge:
         state = taken
         state.stage = Stage.LOOK  # also of an order that was looked for instead of being sent
         state.notes.setdefault("t0", at.steady_us)
-        if fields["scope"] in ("symbol", "account"):
+        if fields["scope"] in SWEEPS:
             return self._sweep_looked(state, fields, reply, at)
         learn(state, reply)
         if reply.word in ENDED:

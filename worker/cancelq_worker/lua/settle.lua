@@ -18,7 +18,7 @@
 --     'm' queue at sort state orders_n order… shape own value…                  moves; queue: 'l:u:any'; at: 'p' its
 --         old place, else a delay in us; sort: the order id it is looked for by, or empty; orders: further orders
 --         it is now known to name
--- Replies  {steady, applied, {other id, …}}   the others are open intents that name an order whose end is now known
+-- Replies  {steady, applied, others}   others: how many open intents still name an order whose end is now known
 -- A fence that does not match, or an intent at rest, is stale: nothing of that intent changes.
 -- An event is written before what it stands for is removed: every prefix of this script is safe.
 
@@ -250,6 +250,6 @@ if #works > 0 then
 end
 
 keep_clock(new_out)
-local list = {}
-for id in pairs(others) do list[#list + 1] = id end
-return {text(steady), applied, list}
+local left = 0
+for _ in pairs(others) do left = left + 1 end
+return {text(steady), applied, left}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 
 class Stage(StrEnum):
@@ -174,6 +174,9 @@ class Word(Enum):
     LISTED = "listed"  # a sweep's page; `notes["sweep"]` tells `todo` (rows to cancel next, by id), `open`
     # (orders that matched in this pass), `unsure` (of an age nobody can tell), `end` (every list was read)
 
+
+#: Scopes that mean many orders: all of a pair, all of an account.
+SWEEPS: Final = ("symbol", "account")
 
 #: The words that state an order's end.
 ENDED = frozenset({Word.CANCELLED, Word.FILLED, Word.TRIGGERED, Word.CLOSED})

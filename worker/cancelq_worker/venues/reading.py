@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -52,3 +52,13 @@ def epoch_ms(text: str) -> int | None:
         return None
     ms = int(text) * 1000 if len(text) <= 10 else int(text)
     return ms if ms >= _YEAR_2000_MS else None
+
+
+def named_field(text: str, fields: Sequence[tuple[str, str]]) -> str:
+    """A refusal's text with the field of an intent that it is about. `fields`: the venue's parameter names, small
+    letters alone, each with our field; the first one in the text counts."""
+    squeezed = re.sub(r"[^a-z]", "", text.lower())
+    for theirs, ours in fields:
+        if theirs in squeezed:
+            return f"{ours}: refused by the venue: {text}"
+    return f"refused by the venue: {text}; check symbol, order_id and client_order_id"

@@ -22,7 +22,7 @@ from cancelq_worker.venues.bingx.codes import (
 )
 from cancelq_worker.venues.bingx.rows import client_id_of, is_about, order_id_of, said_of, state_of
 from cancelq_worker.venues.port import ABOUT_THE_CALL, Answer, Reply, Target, Word
-from cancelq_worker.venues.reading import payload, rows_of, word
+from cancelq_worker.venues.reading import named_field, payload, rows_of, word
 
 #: What a cancel's answer may call an order's end. Another end may be that of the request.
 _ENDS: Final = (Word.CANCELLED, Word.FILLED, Word.TRIGGERED)
@@ -75,7 +75,7 @@ def whole_call(failure: Reply, orders: int) -> Reply:
     if orders > 1 and failure.word is Word.GONE:
         return replace(failure, word=Word.UNCLEAR)  # says "no such order" without saying which
     if failure.word in (Word.FAILED, Word.SPLIT):
-        return replace(failure, text=_name_field(failure.text))
+        return replace(failure, text=named_field(failure.text, _FIELDS))
     return replace(failure)
 
 
@@ -139,14 +139,6 @@ def _by_code(meant: Word, code: str, text: str, status: int) -> Reply:
         return Reply(meant, code, text, status, retry_us=0 if until else LIMIT_US, retry_at_ms=until)
     error = "" if meant in ABOUT_THE_CALL else _error(code)
     return Reply(meant, code, REMEDIES.get(code) or text, status, error=error)
-
-
-def _name_field(text: str) -> str:
-    squeezed = re.sub(r"[^a-z]", "", text.lower())
-    for theirs, ours in _FIELDS:
-        if theirs in squeezed:
-            return f"{ours}: refused by the venue: {text}"
-    return f"refused by the venue: {text}; check symbol, order_id and client_order_id"
 
 
 def _cancelled(target: Target, row: dict[str, Any], status: int) -> Reply:

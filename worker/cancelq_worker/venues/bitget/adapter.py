@@ -33,7 +33,7 @@ from cancelq_worker.venues.port import (
     Unfit,
     Word,
 )
-from cancelq_worker.venues.reading import payload, rows_of, safe_id
+from cancelq_worker.venues.reading import named_field, payload, rows_of, safe_id
 
 API: Final = "/api/v2/spot/trade/"
 SECOND_US: Final = 1_000_000
@@ -296,16 +296,8 @@ def _whole_call(failure: Reply, orders: int) -> Reply:
     elif orders > 1 and word is Word.GONE:
         word = Word.UNCLEAR  # says "no such order" without saying which
     elif word is Word.FAILED:
-        text = _name_field(text)
+        text = named_field(text, _FIELDS)
     return Reply(word, failure.code, text, failure.http_status, retry_us=failure.retry_us)
-
-
-def _name_field(text: str) -> str:
-    squeezed = re.sub(r"[^a-z]", "", text.lower())
-    for theirs, ours in _FIELDS:
-        if theirs in squeezed:
-            return f"{ours}: refused by the venue: {text}"
-    return f"refused by the venue: {text}; check symbol, order_id and client_order_id"
 
 
 def _read_single(route: Route, target: Target, data: Any, status: int) -> Reply:
@@ -372,5 +364,5 @@ def _refused_item(row: Mapping[str, Any], status: int) -> Reply:
     if word in (Word.SPLIT, Word.ACCOUNT, Word.CLOCK):
         word = Word.UNCLEAR  # these make no sense for one item: look
     if word is Word.FAILED:
-        text = _name_field(text)
+        text = named_field(text, _FIELDS)
     return Reply(word, code, text, status)

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from cancelq_worker.venues.bybit.codes import CODES, HAD_AN_END, OK, REMEDIES, word_of
 from cancelq_worker.venues.port import Answer, Reply, Word
-from cancelq_worker.venues.reading import safe_id, word
+from cancelq_worker.venues.reading import named_field, safe_id, word
 
 BAN_US: Final = 600_000_000  # rate limit page: an address that went over its limit stays quiet for ten minutes
 RESET_MOST_MS: Final = 5_000  # limits are counted per second; a reset further away is none
@@ -55,7 +55,7 @@ def whole_call(failure: Reply, orders: int) -> Reply:
     elif orders > 1 and failure.word in (Word.GONE, Word.ACKNOWLEDGED):
         failure.word, failure.notes = Word.UNCLEAR, {}  # does not say about which order
     elif failure.word is Word.FAILED:
-        failure.text = _name_field(failure.text)
+        failure.text = named_field(failure.text, _FIELDS)
     return failure
 
 
@@ -112,7 +112,7 @@ def _item(named: Named, row: Any, outcome: Any, reset: int) -> Reply:
     if reply.word in (Word.ACCOUNT, Word.CLOCK):
         reply.word = Word.UNCLEAR  # these make no sense for one item: look
     if reply.word is Word.FAILED:
-        reply.text = _name_field(text)
+        reply.text = named_field(text, _FIELDS)
     return reply
 
 
@@ -143,11 +143,3 @@ def _refused(code: str, text: str, status: int, reset: int) -> Reply:
 def _list_of(value: Any) -> list[Any]:
     found = value.get("list") if isinstance(value, dict) else None
     return found if isinstance(found, list) else []
-
-
-def _name_field(text: str) -> str:
-    squeezed = re.sub(r"[^a-z]", "", text.lower())
-    for theirs, ours in _FIELDS:
-        if theirs in squeezed:
-            return f"{ours}: refused by the venue: {text}"
-    return f"refused by the venue: {text}; check symbol, order_id and client_order_id"
