@@ -62,7 +62,7 @@ class TestSources:
     def test_environment_over_secret_files_over_the_toml_file(self, toml: Path, secrets: Path) -> None:
         toml.write_text(
             f"secrets_dir = '{secrets}'\nmax_attempts = 1\n"
-            "[accounts.bitget.main]\napi_key = 'a'\napi_secret = 'b'\npassphrase = 'c'\nlimits = { x = 3 }\n"
+            "[accounts.bitget.main]\napi_key = 'a'\napi_secret = 'b'\npassphrase = 'c'\nlimits = { cancel-order = 3 }\n"
         )
         (secrets / "cancelq_accounts__bitget__main__api_secret").write_text("from-file\n")
         (secrets / "cancelq_accounts__bitget__main__passphrase").write_text("from-file\n")
@@ -70,7 +70,7 @@ class TestSources:
         assert account.api_key.get_secret_value() == "a"
         assert account.api_secret.get_secret_value() == "from-file"
         assert account.passphrase == SecretStr("from-env")
-        assert account.limits == {"x": 3}
+        assert account.limits == {"cancel-order": 3}
 
     def test_the_secrets_directory_may_be_named_in_the_environment(self, secrets: Path) -> None:
         for name, value in KEYS.items():
@@ -89,8 +89,12 @@ class TestSources:
         assert [secret.get_secret_value() for secret in secrets] == ["12345678901234567890", "true", "1e5"]
 
     def test_tables_may_be_json_and_leaves_may_override_them(self) -> None:
-        env = {**KEYS, f"{MAIN}LIMITS": '{"batch": 5, "single": 7}', f"{MAIN}LIMITS__BATCH": "6"}
-        assert load(env).account(BITGET).limits == {"batch": 6, "single": 7}
+        env = {**KEYS, f"{MAIN}LIMITS": '{"cancel_order": 5, "orderInfo": 7}', f"{MAIN}LIMITS__CANCEL_ORDER": "6"}
+        assert load(env).account(BITGET).limits == {"cancel-order": 6, "orderInfo": 7}
+
+    def test_a_limit_is_named_in_the_environment_without_hyphens_and_small_letters(self) -> None:
+        env = {**KEYS, f"{MAIN}LIMITS__CANCEL_ORDER": "20", f"{MAIN}LIMITS__ORDERINFO": "40"}
+        assert load(env).account(BITGET).limits == {"cancel-order": 20, "orderInfo": 40}
 
     def test_an_empty_variable_is_one_that_was_not_set(self) -> None:
         settings = load({**KEYS, "CANCELQ_RQ_REDIS_URL": "", "CANCELQ_LEASE_MS": ""})
@@ -193,8 +197,8 @@ class TestMistakes:
                 "accounts.bitget.main.base_url must be a URL",
             ),
             (
-                "accounts.bitget.main.limits = { batch = 0 }",
-                "accounts.bitget.main.limits.batch must be at least 1",
+                "accounts.bitget.main.limits = { cancel-order = 0 }",
+                "accounts.bitget.main.limits.cancel-order must be at least 1",
             ),
         ],
     )
@@ -202,6 +206,24 @@ class TestMistakes:
         toml.write_text(f"\n{line}\n")
         (problem,) = problems_of({}, toml, need_keys=False)
         assert problem.startswith(f"{toml}:2 {told}")
+
+    @pytest.mark.parametrize(
+        ("accounts", "told"),
+        [
+            (
+                "{ main.limits = { batch-cancel = 9 } }",
+                'accounts.bitget.main.limits: unknown limit "batch-cancel", did you mean "batch-cancel-order"?',
+            ),
+            (
+                "{ main.limits = { bitget-ip = 9 }, second.limits = { bitget-ip = 8 } }",
+                'bitget:main and bitget:second give "bitget-ip" different sizes (9 and 8)',
+            ),
+        ],
+    )
+    def test_limits_that_cannot_be(self, toml: Path, accounts: str, told: str) -> None:
+        toml.write_text(f"accounts.bitget = {accounts}\n")
+        (problem,) = problems_of({}, toml, need_keys=False)
+        assert told in problem
 
     def test_every_mistake_is_told_at_once(self, toml: Path) -> None:
         toml.write_text("lease_ms = 1\n")

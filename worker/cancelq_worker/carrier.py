@@ -90,7 +90,8 @@ class Carrier:
         ]
         executed = not all(r.word in _NOT_EXECUTED for r in replies)
         how, error = "r" if refused else "a", next((r.error for r in replies if r.error), "")
-        outcome = self._outcome(call, verdicts, how, rtt_us, exchange.answered_ns, executed, error)
+        told = self._p.venue.told_limit(exchange.answer) or 0
+        outcome = self._outcome(call, verdicts, how, rtt_us, exchange.answered_ns, executed, error, told)
         outcome.settlement.holds = self._gate.holds(call, replies)
         self._report(call, replies, rtt_us, exchange.answer.status)
         return outcome
@@ -145,6 +146,7 @@ class Carrier:
         at_ns: int,
         executed: bool,
         error: str = "",
+        told: int = 0,
     ) -> Outcome:
         route = call.route
         permit = PermitUse(
@@ -154,6 +156,7 @@ class Carrier:
             how,
             rtt_us=rtt_us,
             error=error if route.errors else None,
+            told=told,
         )
         ended: dict[str, Finish] = {}
         works = [self._settle(work, verdict, ended) for work, verdict in verdicts]

@@ -98,6 +98,7 @@ class PermitUse:
     ago_us: int = 0
     rtt_us: int = 0
     error: str | None = None
+    told: int = 0  # the bucket's size as the answer told it, 0 if it did not
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,16 +218,12 @@ class LanePlan:
     poll_us: int = 2_000_000
     errors_us: int = 0
 
-    def reserve(self, bucket: Bucket) -> int:
-        """Units only urgent intents may take: at most a fifth of the bucket, rounded down."""
-        return min(self.urgent_reserve, bucket.units // 5)
-
     def text(self) -> str:
         """The plan as `lua/take.lua` reads it."""
         window_us = max(b.window_us for b in self.buckets)
         times = f"{self.lease_us} {self.gap_us} {self.poll_us} {window_us} {self.errors_us} {ERRORS_MOST}"
         lines = [f"{self.lane.venue} {self.lane.account} {times}"]
-        lines += [f"B {b.name} {b.units} {b.window_us} {self.reserve(b)}" for b in self.buckets]
+        lines += [f"B {b.name} {b.units} {b.window_us} {self.urgent_reserve} {int(b.fixed)}" for b in self.buckets]
         for r in self.routes:
             costs = f"{r.most} {r.least} {r.bucket} {r.per_call} {r.per_order}"
             how = f"{int(r.downwards)} {int(r.by_class)} {r.errors} {r.stage.value}"
@@ -404,10 +401,19 @@ class RedisLedger:
                     if "BUSYGROUP" not in str(error):
                         raise
                 await self._client.xgroup_destroy(stream, "cancelq-make")
-        limits = {b.name: b.units for b in self._plan.buckets}
         with contextlib.suppress(OutOfMemoryError):  # for `status` alone; a full memory must not keep a worker away
-            await self._client.hset(self._plan.lane.key("limits"), mapping=cast("dict[Any, Any]", limits))
+            await self._tell_limits()
         return await self.cursor()
+
+    async def _tell_limits(self) -> None:
+        """The sizes of the buckets as `take.lua` uses them: those the venue has told among them."""
+        key, limits = self._plan.lane.key, {}
+        for bucket in self._plan.buckets:
+            told = await cast("Awaitable[bytes | None]", self._client.hget(key(f"rtt:{bucket.name}"), "units"))
+            limits[bucket.name] = bucket.units
+            if told and (int(told) < bucket.units or not bucket.fixed):
+                limits[bucket.name] = int(told)
+        await self._client.hset(key("limits"), mapping=cast("dict[Any, Any]", limits))
 
     async def cursor(self) -> str:
         value = await cast("Awaitable[bytes | None]", self._client.get(self._plan.lane.key("cursor")))
@@ -527,7 +533,7 @@ class RedisLedger:
         if s.permit:
             p = s.permit
             args += (1, p.bucket.name, p.bucket.window_us, p.units, p.member, p.how, p.ago_us, p.rtt_us)
-            args.append("-" if p.error is None else p.error)
+            args += ("-" if p.error is None else p.error, p.told)
         else:
             args.append(0)
         args += (len(s.order_keys), "s" if s.sent else "u", s.gap_us, *s.order_keys)

@@ -210,6 +210,7 @@ class Settings(BaseSettings):
             for name, account in by_name.items():
                 by_name[name] = _placed(venue, name, account)
         _refuse_shared_keys(self)
+        _refuse_two_sizes(self)
         return self
 
     @property
@@ -249,7 +250,26 @@ def _placed(venue: str, name: str, account: Account) -> Account:
     if _in_the_clear(account.ws_url or "", place):
         raise ValueError(f"{setting}.ws_url would send a login unencrypted; write wss://")
     keeps_ws = "ws_url" in account.model_fields_set or account.base_url
-    return account.model_copy(update={"base_url": base_url, "ws_url": account.ws_url if keeps_ws else default_ws})
+    limits = _named_limits(venue, setting, account.limits)
+    ws_url = account.ws_url if keeps_ws else default_ws
+    return account.model_copy(update={"base_url": base_url, "ws_url": ws_url, "limits": limits})
+
+
+def _named_limits(venue: str, setting: str, given: Mapping[str, int]) -> dict[str, int]:
+    """Limits by their bucket's name. The environment knows neither `-` nor small letters, so these do not matter."""
+    buckets = (*KINDS[venue].buckets, *KINDS[venue].address_buckets)
+    known = {_plain(bucket.name): bucket.name for bucket in buckets}
+    limits: dict[str, int] = {}
+    for name, units in given.items():
+        if _plain(name) not in known:
+            meant = _meant(name, known.values(), f"limits of {venue} are")
+            raise ValueError(f'{setting}.limits: unknown limit "{name}"{meant}')
+        limits[known[_plain(name)]] = units
+    return limits
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "-")
 
 
 def _addresses(place: Place, account: Account) -> tuple[str | None, str | None]:
@@ -273,6 +293,21 @@ def _refuse_shared_keys(settings: Settings) -> None:
         key = settings.account(lane).api_key.get_secret_value()
         if key and (first := owners.setdefault((lane.venue, key), lane)) != lane:
             raise ValueError(f"{first} and {lane} have the same api_key; each lane needs a key of its own")
+
+
+def _refuse_two_sizes(settings: Settings) -> None:
+    """What a venue counts per address is one limit for all accounts of that host."""
+    sizes: dict[tuple[str, str, str], tuple[Lane, int]] = {}
+    for lane in settings.lanes:
+        account = settings.account(lane)
+        for bucket in KINDS[lane.venue].address_buckets:
+            size = account.limits.get(bucket.name, bucket.units)
+            first, other = sizes.setdefault((lane.venue, account.base_url, bucket.name), (lane, size))
+            if other != size:
+                raise ValueError(
+                    f'{first} and {lane} give "{bucket.name}" different sizes ({other} and {size}); '
+                    f"the venue counts it per address, so all its accounts must agree"
+                )
 
 
 def _missing_keys(settings: Settings) -> Iterator[str]:

@@ -82,6 +82,9 @@ class Example:
             return NextLook(MANNER.look_class(target))
         return NextLook("order", done=target.notes.get("abs", {}).get("order", 0) >= 2)
 
+    def told_limit(self, answer: Answer) -> int | None:
+        return None
+
     def sweep_named(self, route: str, target: Target) -> int:
         return len(MANNER.due(route, target))
 
@@ -187,4 +190,4 @@ def _open_order(row: Mapping[str, Any]) -> OpenOrder:
     return OpenOrder(word(row, "id"), word(row, "mine"), word(row, "pair"), "order", epoch_ms(word(row, "made_ms")))
 
 
-KIND: Final = VenueKind(Place(base_url="https://api.example", ws_url=None, batch_most=1), Example)
+KIND: Final = VenueKind(Place(base_url="https://api.example", ws_url=None, batch_most=1), Example, Example.buckets, ())

@@ -4,9 +4,11 @@
 -- KEYS[1]  the lane's clock
 -- ARGV[1]  the lane's plan, in lines, read where a word of it is needed (as JSON, reading it was half of an idle take):
 --            venue account lease_us gap_us poll_us window_us errors_us errors_most
---            B bucket units window_us reserve                                                    for each bucket
+--            B bucket units window_us reserve fixed                                              for each bucket
 --            R queue:kind route most least bucket per_call per_order downwards by_class errors stage
 --                                                                                    for each route and kind
+--          reserve: units only urgent intents may take, at most a fifth of the bucket; fixed: 1 if the operator set
+--          `units`: a size that the venue tells then counts only if it is smaller
 --          queue: the stage it serves; stage: what its call is. They differ for a route that looks before it sends,
 --          which is used for a class only while another route of that class is closed by equal errors.
 -- ARGV[2]  stages the caller has a connection for: 'c', 'l', 'cl' or '' (then only local steps are returned)
@@ -37,8 +39,8 @@ end
 
 local function plan_bucket(name)
   local _, at = string.find(PLAN, '\nB ' .. name .. ' ', 1, true)
-  local units, window_us, reserve = string.match(PLAN, '^(%d+) (%d+) (%d+)', at + 1)
-  return tonumber(units), tonumber(window_us), tonumber(reserve)
+  local units, window_us, reserve, fixed = string.match(PLAN, '^(%d+) (%d+) (%d+) (%d)', at + 1)
+  return tonumber(units), tonumber(window_us), tonumber(reserve), fixed == '1'
 end
 
 -- The routes that serve a class: {name, most, least, bucket, per_call, per_order, downwards, by_class, errors, stage}.
@@ -230,15 +232,22 @@ local function hold_of(bucket)
   return math.max(held['*'] or 0, held[bucket] or 0)
 end
 
--- Units of a bucket free for this priority now, and when the next one is.
+-- Units of a bucket free for this priority now, and when the next one is. After a refusal one call goes alone, and
+-- until it is answered the bucket is closed to all others.
+local PROBE_POLL_US = 20000
 local seen_buckets = {}
 local function bucket_state(name)
   local b = seen_buckets[name]
   if not b then
     local key = ROOT .. 'permits:' .. name
     redis.call('ZREMRANGEBYSCORE', key, '-inf', text(steady))
-    local units, window_us, reserve = plan_bucket(name)
-    b = {key = key, units = units, window_us = window_us, reserve = reserve, used = redis.call('ZCARD', key)}
+    local units, window_us, reserve, fixed = plan_bucket(name)
+    local stats = redis.call('HMGET', ROOT .. 'rtt:' .. name, 'units', 'probe', 'fast')
+    local told = tonumber(stats[1])
+    if told and (told < units or not fixed) then units = told end
+    b = {key = key, units = units, window_us = window_us, reserve = math.min(reserve, math.floor(units / 5)),
+      used = redis.call('ZCARD', key), probe = stats[2], fastest = stats[3] or '0'}
+    b.probing = b.probe and (tonumber(string.match(b.probe, '^(%d+) ')) or 0) > steady
     seen_buckets[name] = b
   end
   return b
@@ -250,7 +259,9 @@ end
 local function free_at(name, urgent, need)
   local till = hold_of(name)
   local b = bucket_state(name)
-  local missing = need - free_units(name, urgent)
+  if b.probing then return math.max(till, steady + PROBE_POLL_US) end
+  -- A call that costs more than there ever is goes when all of it is free: the venue may have made the bucket smaller.
+  local missing = math.min(need, b.units - (urgent and 0 or b.reserve)) - free_units(name, urgent)
   if missing > 0 then
     local nth = redis.call('ZRANGE', b.key, missing - 1, missing - 1, 'WITHSCORES')
     if nth[2] and tonumber(nth[2]) > till then till = tonumber(nth[2]) end
@@ -541,9 +552,12 @@ local function grant(queue, priority, class, route, batch, items, in_batch)
   local free = steady + plan.lease_us + b.window_us + 1000000
   for i = 1, units do redis.call('ZADD', b.key, text(free), batch_id .. ':' .. text(i)) end
   b.used = b.used + units
+  if b.probe then
+    redis.call('HSET', ROOT .. 'rtt:' .. route[4], 'probe', lease_end .. ' ' .. batch_id)
+    b.probing = true
+  end
   local records = redis.call('HMGET', ROOT .. 'intents', unpack(ids))
-  local fastest = redis.call('HGET', ROOT .. 'rtt:' .. route[4], 'fast') or '0'
-  local reply = {route[1], stage, fastest}
+  local reply = {route[1], stage, b.fastest}
   for i, x in ipairs(batch) do
     reply[3 * i + 1] = x[1]
     reply[3 * i + 2] = x[2]

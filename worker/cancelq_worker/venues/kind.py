@@ -8,7 +8,7 @@ from typing import Protocol
 
 from pydantic import SecretStr
 
-from cancelq_worker.venues.port import Venue
+from cancelq_worker.venues.port import Bucket, Venue
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,10 @@ class AccountView(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class VenueKind:
-    """One venue: its place, and how an account of it is opened."""
+    """One venue: its place, how an account of it is opened, and its limits as documented: those it counts per account
+    and those it counts per address."""
 
     place: Place
     open: Callable[[AccountView], Venue]
+    buckets: tuple[Bucket, ...]
+    address_buckets: tuple[Bucket, ...]

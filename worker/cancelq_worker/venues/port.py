@@ -7,7 +7,7 @@ The lane never sees a venue's code or path, a venue never sees a queue or Redis.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, StrEnum
 from typing import Any, Final, Protocol
 
@@ -21,11 +21,19 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """One limit of the venue: at most `units` cost units in any window of `window_us` microseconds."""
+    """One limit of the venue: at most `units` cost units in any window of `window_us` microseconds. `fixed`: the
+    account's settings say so, and a larger size that the venue tells is not used."""
 
     name: str
     units: int
     window_us: int
+    fixed: bool = False
+
+
+def sized(buckets: Sequence[Bucket], limits: Mapping[str, int] | None) -> tuple[Bucket, ...]:
+    """The buckets, with the units that an account's settings give some of them."""
+    limits = limits or {}
+    return tuple(replace(b, units=limits[b.name], fixed=True) if b.name in limits else b for b in buckets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,6 +340,11 @@ class Venue(Protocol):
 
     def decode(self, route: Route, targets: Sequence[Target], answer: Answer) -> list[Reply]:
         """One reply per target, in their order. Never raises: what cannot be read is `UNCLEAR`."""
+        ...
+
+    def told_limit(self, answer: Answer) -> int | None:
+        """The size of the called route's bucket, as the answer tells it: the account may have been granted another
+        one than the documented. None if it does not tell."""
         ...
 
     def cancel_class(self, target: Target) -> str:

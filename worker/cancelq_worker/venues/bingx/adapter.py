@@ -31,6 +31,7 @@ from cancelq_worker.venues.port import (
     Timing,
     Unfit,
     Word,
+    sized,
 )
 from cancelq_worker.venues.reading import epoch_ms, payload, word
 from cancelq_worker.venues.sweeping import bulk_symbol, narrowed
@@ -118,11 +119,8 @@ class Bingx:
         batch = batch_size or BATCH
         self.routes = tuple(replace(r, most=batch) if r.name in _MANY else r for r in ROUTES)
         self._manner = sweeps.manner(batch)
-        limits = limits or {}
-        self.buckets = tuple(replace(b, units=limits.get(b.name, b.units)) for b in BUCKETS)
-        self.address_buckets: tuple[Bucket, ...] = tuple(
-            replace(b, units=limits.get(b.name, b.units)) for b in ADDRESS_BUCKETS
-        )
+        self.buckets = sized(BUCKETS, limits)
+        self.address_buckets = sized(ADDRESS_BUCKETS, limits)
 
     def endpoint(self, route: str) -> str:
         """The path a route calls, as events name it."""
@@ -161,6 +159,9 @@ class Bingx:
         else:
             kind = "seen-cid" if seen else "cid"
         return f"{kind}:{target.symbol or ''}"
+
+    def told_limit(self, answer: Answer) -> int | None:
+        return None  # X-RateLimit-Requests-Remain tells what is left, not of how much
 
     def sweep_named(self, route: str, target: Target) -> int:
         return len(self._manner.due(route, target))

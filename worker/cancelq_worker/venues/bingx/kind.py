@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from cancelq_worker.venues.bingx.adapter import Bingx
+from cancelq_worker.venues.bingx.adapter import ADDRESS_BUCKETS, BUCKETS, Bingx
 from cancelq_worker.venues.bingx.signing import Credentials
 from cancelq_worker.venues.kind import AccountView, Place, VenueKind
 from cancelq_worker.venues.port import Venue
@@ -22,4 +22,6 @@ KIND: Final = VenueKind(
         batch_most=50,
     ),
     _open,
+    BUCKETS,
+    ADDRESS_BUCKETS,
 )

@@ -32,6 +32,7 @@ from cancelq_worker.venues.port import (
     Timing,
     Unfit,
     Word,
+    sized,
 )
 from cancelq_worker.venues.reading import named_field, payload, rows_of, safe_id
 
@@ -50,7 +51,7 @@ BUCKETS: Final = (
     Bucket("current-plan-order", 20, SECOND_US),
     Bucket("history-plan-order", 20, SECOND_US),
 )
-ADDRESS: Final = Bucket("bitget", 6000, 60 * SECOND_US)  # FAQ: 6000 calls a minute and address, over all endpoints
+ADDRESS: Final = Bucket("bitget-ip", 6000, 60 * SECOND_US)  # FAQ: 6000 calls a minute and address, over all endpoints
 
 BATCH: Final = "batch-cancel-order"
 _ROUTES: Final[tuple[Route, ...]] = (
@@ -90,9 +91,8 @@ class Bitget:
         self.stream: OrderStream | None = BitgetStream(credentials)
         if batch_size:
             self.routes = tuple(replace(r, most=min(r.most, batch_size)) if r.name == BATCH else r for r in ROUTES)
-        limits = limits or {}
-        self.buckets = tuple(Bucket(b.name, limits.get(b.name, b.units), b.window_us) for b in BUCKETS)
-        self.address_buckets: tuple[Bucket, ...] = (replace(ADDRESS, units=limits.get("ip", ADDRESS.units)),)
+        self.buckets = sized(BUCKETS, limits)
+        self.address_buckets = sized((ADDRESS,), limits)
 
     def endpoint(self, route: str) -> str:
         """The path a cancel route calls, as events name it."""
@@ -130,6 +130,9 @@ class Bitget:
         if target.scope in looks.SCOPES:
             return target.scope
         return sweeps.MANNER.cancel_class(target)
+
+    def told_limit(self, answer: Answer) -> int | None:
+        return None  # x-mbx-used-remain-limit tells what is left, not of how much
 
     def sweep_named(self, route: str, target: Target) -> int:
         return len(sweeps.MANNER.due(route, target))

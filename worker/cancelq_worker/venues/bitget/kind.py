@@ -6,7 +6,7 @@ from typing import Final
 
 from pydantic import SecretStr
 
-from cancelq_worker.venues.bitget.adapter import Bitget
+from cancelq_worker.venues.bitget.adapter import ADDRESS, BUCKETS, Bitget
 from cancelq_worker.venues.bitget.signing import Credentials
 from cancelq_worker.venues.kind import AccountView, Place, VenueKind
 from cancelq_worker.venues.port import Venue
@@ -28,4 +28,6 @@ KIND: Final = VenueKind(
         needs_passphrase=True,
     ),
     _open,
+    BUCKETS,
+    (ADDRESS,),
 )

@@ -32,6 +32,7 @@ from cancelq_worker.venues.port import (
     Timing,
     Unfit,
     Word,
+    sized,
 )
 from cancelq_worker.venues.reading import payload, word
 
@@ -46,7 +47,7 @@ BUCKETS: Final = (
     Bucket("realtime", 50, SECOND_US),
     Bucket("history", 50, SECOND_US),
 )
-ADDRESS: Final = Bucket("bybit", 600, 5 * SECOND_US)
+ADDRESS: Final = Bucket("bybit-ip", 600, 5 * SECOND_US)
 
 BATCH: Final = "cancel-batch"
 BATCH_MOST: Final = 10
@@ -84,9 +85,8 @@ class Bybit:
     ) -> None:
         self._credentials = credentials
         self.stream: OrderStream | None = BybitStream(credentials)
-        limits = limits or {}
-        self.buckets = tuple(Bucket(b.name, limits.get(b.name, b.units), b.window_us) for b in BUCKETS)
-        self.address_buckets: tuple[Bucket, ...] = (replace(ADDRESS, units=limits.get("ip", ADDRESS.units)),)
+        self.buckets = sized(BUCKETS, limits)
+        self.address_buckets = sized((ADDRESS,), limits)
         batch = 1 if singly else min(batch_size or BATCH_MOST, BATCH_MOST, _room(self.buckets))
         batches = tuple(replace(r, most=min(r.most, batch)) for r in _BATCHES) if batch > 1 else ()
         routes = (*batches, *_OTHERS)
@@ -115,6 +115,9 @@ class Bybit:
 
     def cancel_class(self, target: Target) -> str:
         return target.scope if target.scope in looks.SCOPES else self._sweep.cancel_class(target)
+
+    def told_limit(self, answer: Answer) -> int | None:
+        return answers.told_limit(answer)
 
     def sweep_named(self, route: str, target: Target) -> int:
         return len(self._sweep.due(route, target))

@@ -16,6 +16,7 @@ from cancelq_worker.venues.reading import named_field, safe_id, word
 
 BAN_US: Final = 600_000_000  # rate limit page: an address that went over its limit stays quiet for ten minutes
 RESET_MOST_MS: Final = 5_000  # limits are counted per second; a reset further away is none
+LIMIT_MOST: Final = 1_200  # rate limit page: the largest that is granted to anybody
 
 #: The venue's parameter names in the words of an intent.
 _FIELDS: Final = (("orderlinkid", "client_order_id"), ("orderid", "order_id"), ("symbol", "symbol"))
@@ -98,6 +99,13 @@ def reset_us(answer: Answer, body: Mapping[str, Any] | None) -> int:
         return 0
     ahead_ms = int(reset) - int(now)
     return ahead_ms * 1000 if 0 < ahead_ms <= RESET_MOST_MS else 0
+
+
+def told_limit(answer: Answer) -> int | None:
+    """The limit of the called endpoint for this account. Source: rate limit page, `X-Bapi-Limit`."""
+    told = str(answer.headers.get("x-bapi-limit") or "")
+    size = int(told) if re.fullmatch(r"[0-9]{1,6}", told, re.ASCII) else 0
+    return size if 1 <= size <= LIMIT_MOST else None
 
 
 def _item(named: Named, row: Any, outcome: Any, reset: int) -> Reply:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 from urllib.parse import urlsplit
 
-from cancelq_worker.venues.bybit.adapter import DEMO_HOST, Bybit
+from cancelq_worker.venues.bybit.adapter import ADDRESS, BUCKETS, DEMO_HOST, Bybit
 from cancelq_worker.venues.bybit.signing import Credentials
 from cancelq_worker.venues.kind import AccountView, Place, VenueKind
 from cancelq_worker.venues.port import Venue
@@ -28,4 +28,6 @@ KIND: Final = VenueKind(
         testnet_ws_url="wss://stream-testnet.bybit.com/v5/private",
     ),
     _open,
+    BUCKETS,
+    (ADDRESS,),
 )
