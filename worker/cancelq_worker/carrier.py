@@ -59,7 +59,6 @@ class Carrier:
         except NoAnswer as error:
             self._p.egress.ended(call.ticket, time.monotonic_ns(), answered=False)
             return self._no_answer(call, sent_ns, str(error))
-        self._p.egress.ended(call.ticket, exchange.answered_ns, answered=True)
         return self._answered(call, targets, exchange)
 
     def _target(self, work: Work, call: Call) -> Target:
@@ -81,6 +80,8 @@ class Carrier:
         rtt_us = (exchange.answered_ns - exchange.sent_ns) // 1000
         replies = self._p.venue.decode(call.route, targets, exchange.answer)
         refused = any(r.word is Word.REFUSED for r in replies)
+        opened = not any(r.whole_address for r in replies)
+        self._p.egress.ended(call.ticket, exchange.answered_ns, answered=opened)
         self._samples[call.route.bucket] = self._samples.get(call.route.bucket, 0) + 1
         moment = self._moment(call, exchange.sent_ns, exchange.answered_ns)
         verdicts = [

@@ -82,7 +82,7 @@ class Egress:
             stock.look_after()
 
     def ended(self, ticket: Ticket, at_ns: int, *, answered: bool) -> None:
-        """The call is over since `at_ns` of the monotonic clock."""
+        """The call is over since `at_ns` of the monotonic clock. `answered`: and not refused for its address."""
         for stock, unit in ticket.units:
             stock.ended(unit, at_ns, answered)
 
@@ -118,6 +118,7 @@ class _Stock:
         self._ended: list[tuple[int, int, bool]] = []
         self._asked_ns = 0
         self._filling: asyncio.Task[None] | None = None
+        self._probing = False
         self.held_ms = 0
 
     def pop(self) -> tuple[int, int] | None:
@@ -126,7 +127,12 @@ class _Stock:
         return self._fresh.popleft() if self._fresh else None
 
     def put_back(self, unit: tuple[int, int]) -> None:
-        self._fresh.appendleft(unit)
+        """It was popped for nothing. Where one call is to go alone, others may have one to make: they wait for it."""
+        if self._probing:
+            self._unused.append(unit[0])
+            self._refill()
+        else:
+            self._fresh.appendleft(unit)
 
     def look_after(self) -> None:
         """Gives back what is old, and asks for more where little is left."""
@@ -205,7 +211,8 @@ class _Stock:
         args += [len(unused), *unused, len(ended)]
         for unit, at_ns, answered in ended:
             args += [unit, max(0, now_ns - at_ns) // 1000, 0 if answered else SILENT_EXTRA_US]
-        first, granted, self.held_ms = await SCRIPTS.run(self._client, "egress", self._keys, args)
+        first, granted, self.held_ms, probing = await SCRIPTS.run(self._client, "egress", self._keys, args)
+        self._probing = bool(probing)
         return first, granted
 
     async def hold(self, for_ms: int, detail: str) -> None:

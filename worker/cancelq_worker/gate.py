@@ -15,6 +15,7 @@ from cancelq_worker.venues.port import Answer, Reply, Request, Signed, Word
 log = structlog.get_logger("cancelq.lane")
 
 CLOCK_HOLD_US = 300_000  # while the clock is corrected
+REFUSALS_MANY = 3
 Spawn = Callable[[Coroutine[object, object, None]], None]
 
 
@@ -34,17 +35,24 @@ class Gate:
         for reply in replies:
             said = f"{reply.code} {reply.text}".strip()[:240]
             if reply.word is Word.REFUSED:
-                nth = self._count(call.route.bucket)
-                for_us = self._asked_to_wait_us(reply) or min(300_000_000, 1_000_000 * 2 ** max(0, min(nth - 1, 9)))
-                if reply.whole_address:
-                    self._spawn(self._p.egress.hold(for_us // 1000, said))
-                self._log.warning("over the venue's limit", bucket=call.route.bucket, held_ms=for_us // 1000, said=said)
-                return [Hold("*" if reply.whole_address else call.route.bucket, "rate", for_us, said)]
+                return [self._refused(call, reply, said)]
             if reply.word is Word.ACCOUNT:
                 return [self._auth_hold(said)]
             if reply.word is Word.CLOCK:
                 return self._clock_fault(said, call.back_ns)
         return []
+
+    def _refused(self, call: Call, reply: Reply, said: str) -> Hold:
+        """Over a limit that we keep: somebody else uses the key or the address, or the venue counts otherwise."""
+        bucket, for_us = call.route.bucket, self._asked_to_wait_us(reply)
+        if reply.whole_address:
+            for_us = for_us or min(300_000_000, 1_000_000 * 2 ** min(self._count("address"), 9))
+            self._spawn(self._p.egress.hold(for_us // 1000, said))
+        tell = self._log.error if self._count(bucket) >= REFUSALS_MANY else self._log.warning
+        tell(
+            "over the venue's limit: does somebody else use this key?", bucket=bucket, held_ms=for_us // 1000, said=said
+        )
+        return Hold("*" if reply.whole_address else bucket, "rate", for_us, said)
 
     def unreachable(self, why: str) -> list[Hold]:
         """The venue could not be reached: nobody learns it twice."""
@@ -55,7 +63,7 @@ class Gate:
         return [Hold("*", "unreachable", for_us, "the venue could not be reached")]
 
     def _count(self, what: str) -> int:
-        """How often in a row something went wrong within ten seconds of the last time."""
+        """How often in a row something went wrong before, each time within ten seconds of the last."""
         now_ns = time.monotonic_ns()
         count, last_ns = self._refusals.get(what, (0, 0))
         count = count + 1 if now_ns - last_ns < 10_000_000_000 else 0

@@ -103,7 +103,8 @@ class PermitUse:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Closes a bucket (or the lane, scope `*`) for a reason. `for_us` -1: until an operator resumes."""
+    """Closes a bucket (or the lane, scope `*`) for a reason. `for_us` -1: until an operator resumes; 0 after a refusal
+    of which the venue did not say for how long: longer with every one that follows."""
 
     scope: str
     reason: str

@@ -2,14 +2,15 @@
 -- EGRESS: units of a limit the venue counts per address, for all lanes that leave from one address.
 --
 -- KEYS[1]  cancelq:{egress:NAME}:BUCKET, a zset: unit in use → when it is free again (us)
--- KEYS[2]  the same with `:note`, a hash: `last` unit handed out; `hold`: closed until (ms) and why
+-- KEYS[2]  the same with `:note`, a hash: `last` unit handed out; `hold`: closed until (ms) and why; `probe`: after a
+--          hold one call goes alone, `1` until its unit is handed out, then the unit and when it is given up (us)
 -- ARGV     units per window, window_us, wanted, live_us, hold_ms, detail, unused_n, unit …, ended_n, then for each:
 --          unit, how long ago its call ended in us, extra us (for a call without an answer)
--- Replies  {first unit granted, number granted, hold left in ms}
+-- Replies  {first unit granted, number granted, hold left in ms, 1 if one call is to go alone}
 --
 -- Units are taken ahead of their calls. One that nobody reports stays in use for `live_us`: by then its call, if it was
--- made, is over and out of the venue's window. A reported one is free a window after its call ended. Whose clock:
--- Redis' TIME.
+-- made, is over and out of the venue's window. A reported one is free a window after its call ended. Whose clock: Redis'
+-- TIME.
 
 local function text(n) return string.format('%.0f', n) end
 
@@ -21,15 +22,16 @@ local pos = 7
 local unused = tonumber(ARGV[pos])
 if unused > 0 then redis.call('ZREM', KEYS[1], unpack(ARGV, pos + 1, pos + unused)) end
 pos = pos + unused + 1
-local ended = {}
+local ended, answered = {}, {}
 for i = pos + 1, pos + 3 * tonumber(ARGV[pos]), 3 do
   ended[#ended + 1] = text(now - ARGV[i + 1] + window + ARGV[i + 2])
   ended[#ended + 1] = ARGV[i]
+  answered[ARGV[i]] = ARGV[i + 2] == '0'
 end
 if #ended > 0 then redis.call('ZADD', KEYS[1], unpack(ended)) end
 
 if tonumber(ARGV[5]) > 0 then
-  redis.call('HSET', KEYS[2], 'hold', text(math.floor(now / 1000) + ARGV[5]) .. ' ' .. ARGV[6])
+  redis.call('HSET', KEYS[2], 'hold', text(math.floor(now / 1000) + ARGV[5]) .. ' ' .. ARGV[6], 'probe', '1')
 end
 local held_ms = 0
 local hold = redis.call('HGET', KEYS[2], 'hold')
@@ -42,8 +44,22 @@ if hold then
 end
 
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', text(now))
+local room = units - redis.call('ZCARD', KEYS[1])
+local probe = held_ms == 0 and redis.call('HGET', KEYS[2], 'probe')
+if probe and probe ~= '1' then
+  local unit, till = string.match(probe, '^(%d+) (%d+)$')
+  if answered[unit] then
+    redis.call('HDEL', KEYS[2], 'probe')
+    probe = false
+  elseif answered[unit] == false or not redis.call('ZSCORE', KEYS[1], unit) or tonumber(till) <= now then
+    probe = '1'
+  else
+    room = 0
+  end
+end
+if probe == '1' then room = math.min(room, 1) end
 local granted = 0
-if held_ms == 0 then granted = math.max(0, math.min(wanted, units - redis.call('ZCARD', KEYS[1]))) end
+if held_ms == 0 then granted = math.max(0, math.min(wanted, room)) end
 local first = 0
 if granted > 0 then
   first = redis.call('HINCRBY', KEYS[2], 'last', granted) - granted + 1
@@ -53,7 +69,8 @@ if granted > 0 then
     rows[#rows + 1] = text(unit)
   end
   redis.call('ZADD', KEYS[1], unpack(rows))
+  if probe == '1' then redis.call('HSET', KEYS[2], 'probe', text(first) .. ' ' .. text(now + live)) end
 end
 redis.call('PEXPIRE', KEYS[1], math.ceil((window + live) / 1000) + 60000)
 redis.call('EXPIRE', KEYS[2], 86400)
-return {first, granted, held_ms}
+return {first, granted, held_ms, probe and 1 or 0}

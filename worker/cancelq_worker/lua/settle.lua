@@ -9,7 +9,7 @@
 --       error: '-' if equal errors of this bucket lock nothing, '' if the call was none, else the code it came to
 --       told: the bucket's size as the answer told it, 0 if it did not
 --   orders_n, then how ('s' the call was sent, 'u' not), free_us (until when no cancel, from now), order…
---   holds_n, then for each: scope reason for_us ('-1' without end) detail
+--   holds_n, then for each: scope reason for_us ('-1' without end; '0' after a refusal: the script knows) detail
 --   shapes_n, then for each: fields_n own_n, field value …, place of a field of its own …
 --       The events of one call differ in few fields. A shape is all fields of an event in their order, with the
 --       values its events share; the own fields (by place, the first is 1) each event fills in itself.
@@ -92,12 +92,21 @@ local function guard_us(stats, refused)
 end
 
 -- After a refusal one call goes alone (`take.lua` lets it): what it comes to opens the bucket, or leaves it as it was.
+-- `back_off`: for how long a refused bucket is closed where the venue does not say, twice as long with every call that
+-- went alone and was refused.
+local BACK_OFF_US, BACK_OFF_MAX_US = 1000000, 300000000
+local back_off = BACK_OFF_US
 local function probed(stats, member, how)
   local probe = redis.call('HGET', stats, 'probe')
+  local alone = probe and string.match(probe, ' (.+)$') == member
   if how == 'r' then
+    local streak = alone and redis.call('HINCRBY', stats, 'streak', 1) or tonumber(redis.call('HGET', stats, 'streak') or 0)
+    back_off = math.min(BACK_OFF_MAX_US, BACK_OFF_US * 2 ^ math.min(streak, 20))
+    if alone or not probe then redis.call('HSET', stats, 'probe', '1') end
+  elseif alone and how == 'a' then
+    redis.call('HDEL', stats, 'probe', 'streak')
+  elseif alone then
     redis.call('HSET', stats, 'probe', '1')
-  elseif probe and string.match(probe, ' (.+)$') == member then
-    if how == 'a' then redis.call('HDEL', stats, 'probe') else redis.call('HSET', stats, 'probe', '1') end
   end
 end
 
@@ -150,6 +159,7 @@ end
 for _ = 1, take_number() do
   local scope, reason, span, detail = take_arg(), take_arg(), take_number(), take_arg()
   local field, till = scope .. '|' .. reason, -1
+  if reason == 'rate' and span == 0 then span = back_off end
   if span >= 0 then
     till = steady + span
     local kept = redis.call('HGET', ROOT .. 'hold', field)

@@ -1,0 +1,141 @@
+"""The venue's budget: sized by its own word, held after a refusal for the whole fleet, opened by one call alone."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any, cast
+
+from cancelq.contract import Status
+from cancelq_worker import operate
+from cancelq_worker.egress import Egress, Ticket
+from cancelq_worker.ledger import LanePlan, RedisLedger, command, connect
+from cancelq_worker.venues.bybit.adapter import BUCKETS
+from cancelq_worker.venues.port import Bucket
+from tests.integration.rig import Rig, desk
+
+BATCH = "batch-cancel-order"
+
+
+async def burst(rig: Rig, orders: int, **fields: str) -> list[str]:
+    """Asks for the cancels of that many fresh orders at once."""
+    symbol = rig.spelt("BTC", "USDT")
+    return await rig.send_all([{"symbol": symbol, "order_id": rig.order(), **fields} for _ in range(orders)])
+
+
+def plan_of(rig: Rig) -> LanePlan:
+    return LanePlan(lane=rig.lane, routes=(), buckets=BUCKETS, lease_us=1, gap_us=1, urgent_reserve=1)
+
+
+def worst(rig: Rig, bucket: str) -> int:
+    """The most units of a bucket that arrived within one of its windows."""
+    return max(int(row["worst_arrived"]) for row in rig.simulator.rates() if row["bucket"] == bucket)
+
+
+async def test_after_a_refusal_one_call_goes_alone_and_then_all(redis_url: str) -> None:
+    env = {"CANCELQ_URGENT_RESERVE": "0"}
+    async with desk(redis_url, workers=3, env=env, latency_before_ms=(20, 20), latency_after_ms=(20, 20)) as rig:
+        rig.fault("http_429", endpoint=BATCH, count=1)
+        finals = await rig.finals(await burst(rig, 1500), within_s=60)
+        assert {(e.status, e.attempt) for e in finals.values()} == {(Status.cancelled, 1)}
+        calls = [c for c in rig.simulator.calls().entries if str(c["endpoint"]).endswith(BATCH)]
+        refused = next(i for i, c in enumerate(calls) if c["fault"])
+        # Those of the same burst were on their way already.
+        after = [c for c in calls[refused + 1 :] if int(c["at_us"]) > int(calls[refused]["at_us"]) + 500_000]
+        assert int(after[0]["at_us"]) - int(calls[refused]["at_us"]) >= 1_000_000
+        assert int(after[1]["at_us"]) - int(after[0]["at_us"]) >= 40_000  # its answer takes that long
+        assert worst(rig, f"bitget/{BATCH}") <= 10
+
+
+async def test_a_probe_that_is_refused_leaves_the_bucket_closed(redis_url: str) -> None:
+    async with desk(redis_url, workers=2) as rig:
+        rig.fault("http_429", endpoint=BATCH, count=None)
+        ids = await burst(rig, 1000)
+        first = int((await rig.calls(BATCH))[0]["at_us"])
+        while not [c for c in await rig.calls(BATCH) if int(c["at_us"]) > first + 1_900_000]:
+            await command(rig.client, "XREAD", "BLOCK", 20, "STREAMS", rig.lane.inbox, "$")
+        rig.simulator.core.faults.clear()
+        finals = await rig.finals(ids, within_s=60)
+        assert {(e.status, e.attempt) for e in finals.values()} == {(Status.cancelled, 1)}
+        probes = [int(c["at_us"]) for c in await rig.calls(BATCH) if c["fault"] and int(c["at_us"]) > first + 500_000]
+        assert len(probes) == 2
+        assert probes[0] - first >= 1_000_000
+        assert probes[1] - probes[0] >= 2_000_000
+
+
+async def test_refusals_are_counted_for_the_operator_and_widen_the_margin(redis_url: str) -> None:
+    async with desk(redis_url) as rig:
+        rig.fault("http_429", endpoint="cancel-plan-order", count=2)
+        await rig.final(await rig.send(symbol="BTCUSDT", order_id=rig.order(kind="plan"), scope="stop"))
+        stats = await cast("Any", rig.client.hgetall(rig.lane.key("rtt:cancel-plan-order")))
+        assert int(stats[b"refusals"]) == 2
+        assert abs(int(stats[b"refused_ms"]) - time.time() * 1000) < 30_000
+        assert int(stats[b"guard"]) == 8000
+        assert b"probe" not in stats
+
+
+async def test_a_larger_limit_that_bybit_tells_is_used_and_never_exceeded(redis_url: str) -> None:
+    async with desk(redis_url, venue="bybit", workers=2, limits={"bybit/cancel-batch": 40, "bybit/cancel": 40}) as rig:
+        finals = await rig.finals(await burst(rig, 400), within_s=60)
+        assert {e.status for e in finals.values()} == {Status.cancelled}
+        assert rig.refused() == 0
+        assert 25 < worst(rig, "bybit/cancel-batch") <= 40
+        await RedisLedger(rig.client, plan_of(rig)).open()
+        (status,) = await operate.status(rig.client, [rig.lane])
+        assert status.budget["cancel-batch"][1] == 40
+
+
+async def test_a_smaller_limit_that_bybit_tells_is_kept(redis_url: str) -> None:
+    async with desk(redis_url, venue="bybit", limits={"bybit/cancel": 5}) as rig:
+        # One call teaches the size, the burst keeps to it.
+        await rig.final(await rig.send(symbol="BTCUSDT", order_id=rig.order(kind="plan"), scope="stop"))
+        ids = [await rig.send(symbol="BTCUSDT", order_id=rig.order(kind="plan"), scope="stop") for _ in range(12)]
+        finals = await rig.finals(ids, within_s=60)
+        assert {e.status for e in finals.values()} == {Status.cancelled}
+        assert rig.refused() == 0
+        assert worst(rig, "bybit/cancel") in (4, 5)  # one is kept for what is urgent
+
+
+async def test_a_limit_of_the_settings_is_never_exceeded_whatever_the_venue_tells(redis_url: str) -> None:
+    env = {"CANCELQ_ACCOUNTS__BYBIT__MAIN__LIMITS": '{"cancel-batch": 10, "cancel": 5}'}
+    async with desk(redis_url, venue="bybit", env=env) as rig:
+        finals = await rig.finals(await burst(rig, 100), within_s=60)
+        assert {e.status for e in finals.values()} == {Status.cancelled}
+        assert worst(rig, "bybit/cancel-batch") <= 10
+        assert worst(rig, "bybit/cancel") <= 5
+
+
+async def test_after_a_ban_one_call_of_the_address_goes_alone(redis_url: str) -> None:
+    client = connect(redis_url, max_connections=16)
+    fleet = [Egress(client, "here", (Bucket("ip", 100, 1_000_000),)) for _ in range(3)]
+
+    async def tickets() -> list[tuple[Egress, Ticket]]:
+        found: list[tuple[Egress, Ticket]] = []
+        for egress in fleet:
+            await egress.fill()
+            while (reserved := egress.reserve()).covers(("ip",)):
+                found.append((egress, egress.use(reserved, ("ip",))))
+            egress.release(reserved)
+        return found
+
+    async def alone() -> tuple[Egress, Ticket]:
+        async with asyncio.timeout(5):
+            while not (found := await tickets()):
+                pass
+        (one,) = found
+        return one
+
+    try:
+        await fleet[0].hold(50, "banned")
+        await tickets()  # what they held before the ban
+        egress, ticket = await alone()
+        assert not await tickets()
+        egress.unuse(ticket)  # it was not made: another may try
+        egress, ticket = await alone()
+        egress.ended(ticket, time.monotonic_ns(), answered=False)  # refused, or no answer
+        egress, ticket = await alone()
+        egress.ended(ticket, time.monotonic_ns(), answered=True)
+        await egress.fill()
+        assert len(await tickets()) > 1
+    finally:
+        await client.aclose()
