@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from cancelq.contract import Accepted, Lane, Refused, Status, read_entry
 from cancelq_worker import events
-from cancelq_worker.ledger import Admission, NewIntent, NewOutcome, RawEntry, memory_key
+from cancelq_worker.ledger import Admission, NewIntent, NewOutcome, Overtaking, RawEntry, memory_key
 from cancelq_worker.state import LOCAL, NONE, State
 from cancelq_worker.venues.port import Unfit, Venue
 
@@ -22,11 +22,20 @@ class Intake:
         self._venue = venue
         self._worker = worker
 
-    def prepare(self, cursor: str, entries: Sequence[RawEntry]) -> Admission:
-        """What the ledger shall apply if its cursor still stands at `cursor`."""
-        return Admission(
-            cursor, entries[0][0], entries[-1][0], [self._read(entry_id, flat) for entry_id, flat in entries]
-        )
+    def prepare(self, cursor: str, entries: Sequence[RawEntry], overtaken: Collection[str] = ()) -> Admission:
+        """What the ledger shall apply if its cursor still stands at `cursor`. `overtaken`: entries that were admitted
+        ahead."""
+        last = entry_order(entries[-1][0])
+        items = [self._read(entry_id, flat) for entry_id, flat in entries if entry_id not in overtaken]
+        passed = [entry_id for entry_id in overtaken if entry_order(entry_id) <= last]
+        return Admission(cursor, entries[0][0], entries[-1][0], items, passed)
+
+    def overtake(self, entries: Sequence[RawEntry]) -> Overtaking:
+        """What the ledger shall apply of some urgent entries. A revocation keeps its turn: it must come after what it
+        withdraws."""
+        read = [(entry_id, self._read(entry_id, flat)) for entry_id, flat in entries]
+        fit = [(id_, item) for id_, item in read if not (isinstance(item, NewIntent) and item.state.queue == LOCAL)]
+        return Overtaking([id_ for id_, _ in fit], [item for _, item in fit])
 
     def _read(self, entry_id: str, flat: list[bytes]) -> NewIntent | NewOutcome:
         entry = read_entry(entry_id, flat)
@@ -69,3 +78,9 @@ class Intake:
         event.update(events.labels(entry.fields))
         event.update(attempt="0", queued_us=str(entry.queued_us), worker=self._worker)
         return NewOutcome(entry.id, entry.explicit_id, entry.digest, event)
+
+
+def entry_order(entry_id: str) -> tuple[int, int]:
+    """Stream entry ids in their order."""
+    ms, _, seq = entry_id.partition("-")
+    return int(ms), int(seq or 0)

@@ -24,7 +24,7 @@ from cancelq.contract import Lane, Status
 from cancelq_worker.carrier import Carrier
 from cancelq_worker.egress import Reservation
 from cancelq_worker.gate import Gate
-from cancelq_worker.intake import Intake
+from cancelq_worker.intake import Intake, entry_order
 from cancelq_worker.lane_parts import Call, LaneParts, Outcome
 from cancelq_worker.ledger import (
     Admitted,
@@ -33,12 +33,14 @@ from cancelq_worker.ledger import (
     Move,
     RawEntry,
     Round,
+    RoundRequest,
     Settled,
     Settlement,
     Taken,
     TakeRequest,
     is_memory_full,
 )
+from cancelq_worker.overtaking import Overtaker
 from cancelq_worker.state import Work
 from cancelq_worker.streaming import LaneStream, StreamParts
 from cancelq_worker.venues.port import Push, Route, Stage
@@ -62,6 +64,7 @@ class LaneServer:
         self._p = parts
         self.lane: Lane = parts.plan.lane
         self._intake = Intake(self.lane, parts.venue, parts.worker)
+        self._ahead = Overtaker(self._intake)
         self._routes: dict[str, Route] = {r.name: r for r in parts.venue.routes}
         self._short_of_address = False
         self._gate = Gate(parts, self._spawn)
@@ -148,14 +151,20 @@ class LaneServer:
 
     async def _round(self) -> None:
         intake = not self._draining and not self._intake_closed()
-        admission = self._intake.prepare(self.cursor, self._entries) if self._entries and intake else None
+        overtaking = self._ahead.wanted() if intake else None
+        admission, scan_after = None, None
+        if self._entries and intake and not overtaking:  # what is urgent does not wait for a page of what is not
+            admission = self._intake.prepare(self.cursor, self._entries, self._ahead.overtaken)
+            scan_after = None if self.hesitate_us else self._ahead.scan_after(self._entries)
         takes = [] if self._draining else self._takes()
-        read_after = (admission.last if admission else self.cursor) if intake else None
+        read_after = (admission.last if admission else self.cursor) if intake and not overtaking else None
         outcomes, self._outcomes = self._outcomes, []
         now_ns = time.monotonic_ns()
         settlements = [_aged(o, now_ns) for o in outcomes]
+        requests = [take for take, _ in takes]
+        wanted = RoundRequest(settlements, admission, overtaking, requests, read_after, scan_after)
         try:
-            reply = await self._p.ledger.round(settlements, admission, [take for take, _ in takes], read_after)
+            reply = await self._p.ledger.round(wanted)
         except BaseException:
             self._outcomes = outcomes + self._outcomes
             for _, reserved in takes:
@@ -163,7 +172,11 @@ class LaneServer:
             raise
         back_ns = time.monotonic_ns()
         self._settled(outcomes, reply.settled)
-        self._admitted(reply)
+        self._ahead.scanned(reply.scanned)
+        if overtaking:
+            self._ahead.overtook(overtaking, reply.overtook)
+        else:
+            self._admitted(reply)
         self._wait_us = 2_000_000
         for taken, (_, reserved) in zip(reply.taken, takes, strict=True):
             if isinstance(taken, RedisError):
@@ -204,6 +217,7 @@ class LaneServer:
     async def _redis_away(self, error: Exception) -> None:
         self._log.warning("Redis cannot be reached; nothing is sent until it is back", error=str(error)[:200])
         self._entries = []
+        self._ahead.forget()
         self._drop_hopeless()
         await asyncio.sleep(0.25)
         with contextlib.suppress(RedisError, OSError):
@@ -223,8 +237,11 @@ class LaneServer:
         result = reply.admitted
         if result is None:
             self._entries = reply.entries
+        elif isinstance(result, Admitted) and result.overtaken:
+            self._ahead.overtaken.update(result.overtaken)
         elif isinstance(result, Admitted):
             self.cursor = result.cursor
+            self._ahead.passed(result.cursor)
             self._entries = reply.entries if result.applied else []
             if not result.applied:
                 self._wait_us = 0
@@ -413,9 +430,3 @@ def _aged(outcome: Outcome, now_ns: int) -> Settlement:
     if settlement.permit:
         settlement.permit = replace(settlement.permit, ago_us=max(0, now_ns - outcome.answered_ns) // 1000)
     return settlement
-
-
-def entry_order(entry_id: str) -> tuple[int, int]:
-    """Stream entry ids in their order."""
-    ms, _, seq = entry_id.partition("-")
-    return int(ms), int(seq or 0)

@@ -68,22 +68,42 @@ class NewOutcome:
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """Entries read after `cursor`, from `first` to `last`."""
+    """Entries read after `cursor`, from `first` to `last`. `overtaken`: those up to the last that are not among the
+    items, as they were admitted ahead."""
 
     cursor: str
     first: str
     last: str
     items: Sequence[NewIntent | NewOutcome]
+    overtaken: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Overtaking:
+    """Entries that are admitted ahead of the cursor, and the ids they have in the inbox."""
+
+    entries: Sequence[str]
+    items: Sequence[NewIntent | NewOutcome]
 
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """`applied` is false if another worker had moved the cursor first: read again after `cursor`."""
+    """`applied` is false if another worker had moved the cursor first: read again after `cursor`; or if entries are
+    among them that were admitted ahead: then these are `overtaken`."""
 
     applied: bool
     cursor: str
     admitted: int = 0
     duplicates: int = 0
+    overtaken: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Scanned:
+    """The inbox was looked through up to the entry `last`; what is urgent there."""
+
+    last: str
+    urgent: list[RawEntry]
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +224,20 @@ class Round:
     admitted: Admitted | RedisError | None = None
     taken: list[Taken | RedisError] = field(default_factory=list)
     entries: list[RawEntry] = field(default_factory=list)
+    overtook: Admitted | RedisError | None = None
+    scanned: Scanned | RedisError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RoundRequest:
+    """What a lane wants done in one round trip. `read_after`, `scan_after`: entry ids of the inbox."""
+
+    settlements: Sequence[Settlement] = ()
+    admission: Admission | None = None
+    overtaking: Overtaking | None = None
+    takes: Sequence[TakeRequest] = ()
+    read_after: str | None = None
+    scan_after: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,13 +270,7 @@ class Ledger(Protocol):
     """A lane's state, as a lane uses it."""
 
     async def open(self) -> str: ...
-    async def round(
-        self,
-        settlements: Sequence[Settlement],
-        admission: Admission | None,
-        takes: Sequence[TakeRequest],
-        read_after: str | None,
-    ) -> Round: ...
+    async def round(self, wanted: RoundRequest) -> Round: ...
     async def claim(self, orders: Sequence[str]) -> tuple[list[Work], int]: ...
     async def stream(self, worker: str, what: StreamStep) -> bool: ...
     async def cursor(self) -> str: ...
@@ -295,7 +323,7 @@ class Scripts:
         folder = importlib.resources.files("cancelq_worker") / "lua"
         prelude = (folder / "prelude.lua").read_text()
         self.source: dict[str, str] = {}
-        for name in ("admit", "take", "settle", "claim", "trim", "stream", "roster", "egress"):
+        for name in ("admit", "ahead", "take", "settle", "claim", "trim", "stream", "roster", "egress"):
             self.source[name] = (folder / f"{name}.lua").read_text().replace("--include", prelude)
         self.sha = {n: hashlib.sha1(s.encode(), usedforsecurity=False).hexdigest() for n, s in self.source.items()}
 
@@ -382,6 +410,8 @@ class RedisLedger:
     """The ledger of one lane on Redis 7.0+ or Valkey 7.2+."""
 
     READ_MOST = 250
+    SCAN_MOST = 2_500  # entries looked at for urgent ones in a round: some four milliseconds
+    URGENT_MOST = 50
 
     def __init__(self, client: aioredis.Redis, plan: LanePlan) -> None:
         self._client = client
@@ -420,26 +450,24 @@ class RedisLedger:
         value = await cast("Awaitable[bytes | None]", self._client.get(self._plan.lane.key("cursor")))
         return value.decode() if value else "0-0"
 
-    async def round(
-        self,
-        settlements: Sequence[Settlement],
-        admission: Admission | None,
-        takes: Sequence[TakeRequest],
-        read_after: str | None,
-    ) -> Round:
+    async def round(self, wanted: RoundRequest) -> Round:
         """Settles, admits, takes and reads in one round trip.
 
         Raises RedisError if the trip failed: then nothing is known, and settlements may be sent again
         (a fence makes that harmless). NOSCRIPT is healed here.
         """
-        commands: list[tuple[Any, ...]] = [self._settle(s) for s in settlements]
-        if admission:
-            commands.append(self._admit(admission))
-        commands += [self._take(t) for t in takes]
-        if read_after:
-            commands.append(("XREAD", "COUNT", self.READ_MOST, "STREAMS", self._inbox, read_after))
-        replies = await self._pipeline(commands)
-        return self._read_round(replies, settlements, admission, takes, read_after)
+        commands: list[tuple[Any, ...]] = [self._settle(s) for s in wanted.settlements]
+        if wanted.overtaking:
+            commands.append(self._overtake(wanted.overtaking))
+        if wanted.admission:
+            commands.append(self._admit(wanted.admission))
+        commands += [self._take(t) for t in wanted.takes]
+        if wanted.read_after:
+            commands.append(("XREAD", "COUNT", self.READ_MOST, "STREAMS", self._inbox, wanted.read_after))
+        if wanted.scan_after:
+            sizes = (self.SCAN_MOST, self.URGENT_MOST)
+            commands.append(("EVALSHA", SCRIPTS.sha["ahead"], 1, self._inbox, wanted.scan_after, *sizes))
+        return self._read_round(await self._pipeline(commands), wanted)
 
     async def _pipeline(self, commands: list[tuple[Any, ...]]) -> list[Any]:
         replies = await _round_trip(self._client, commands)
@@ -453,33 +481,31 @@ class RedisLedger:
                     replies[i] = error
         return replies
 
-    def _read_round(
-        self,
-        replies: list[Any],
-        settlements: Sequence[Settlement],
-        admission: Admission | None,
-        takes: Sequence[TakeRequest],
-        read_after: str | None,
-    ) -> Round:
+    def _read_round(self, replies: list[Any], wanted: RoundRequest) -> Round:
         out, rest = Round(), iter(replies)
-        for _ in settlements:
+        for _ in wanted.settlements:
             reply = next(rest)
             failed = isinstance(reply, RedisError)
             out.settled.append(reply if failed else Settled(reply[1], reply[2]))
-        if admission:
-            reply = next(rest)
-            if isinstance(reply, RedisError):
-                out.admitted = reply
-            else:
-                out.admitted = Admitted(bool(reply[0]), reply[1].decode(), *reply[2:4])
-        for take in takes:
+        if wanted.overtaking:
+            out.overtook = _read_admitted(next(rest))
+        if wanted.admission:
+            out.admitted = _read_admitted(next(rest))
+        for take in wanted.takes:
             reply = next(rest)
             out.taken.append(reply if isinstance(reply, RedisError) else read_taken(reply, take.batch_id))
-        if read_after:
+        if wanted.read_after:
             reply = next(rest)
             if isinstance(reply, RedisError):
                 raise reply
             out.entries = read_entries(reply).get(self._inbox, [])
+        if wanted.scan_after:
+            reply = next(rest)
+            if isinstance(reply, RedisError):
+                out.scanned = reply
+            else:
+                last, found = reply
+                out.scanned = Scanned(last.decode(), [(id_.decode(), flat) for id_, flat in found])
         return out
 
     async def claim(self, orders: Sequence[str]) -> tuple[list[Work], int]:
@@ -507,8 +533,17 @@ class RedisLedger:
         await self._client.hdel(self._plan.lane.key("hold"), f"*|{reason}")
 
     def _admit(self, admission: Admission) -> tuple[Any, ...]:
-        args: list[Any] = [admission.cursor, admission.first, admission.last, len(admission.items)]
-        for item in admission.items:
+        where = (admission.cursor, admission.first, admission.last)
+        return self._admit_items(where, admission.items, admission.overtaken)
+
+    def _overtake(self, overtaking: Overtaking) -> tuple[Any, ...]:
+        return self._admit_items(("ahead", "-", "-"), overtaking.items, overtaking.entries)
+
+    def _admit_items(
+        self, where: tuple[str, str, str], items: Sequence[NewIntent | NewOutcome], entries: Sequence[str]
+    ) -> tuple[Any, ...]:
+        args: list[Any] = [*where, len(items)]
+        for item in items:
             kind = "i" if isinstance(item, NewIntent) else "e"
             args += (kind, item.id, memory_key(item.id) if item.explicit_id else b"", item.digest)
             if isinstance(item, NewIntent):
@@ -519,6 +554,7 @@ class RedisLedger:
             else:
                 args.append(len(item.event))
                 _flatten(args, item.event)
+        args += (len(entries), *entries)
         return ("EVALSHA", SCRIPTS.sha["admit"], 1, self._clock, *args)
 
     def _take(self, take: TakeRequest) -> tuple[Any, ...]:
@@ -590,6 +626,15 @@ class _Shapes:
 def _flatten(args: list[Any], fields: dict[str, str]) -> None:
     for pair in fields.items():
         args += pair
+
+
+def _read_admitted(reply: Any) -> Admitted | RedisError:
+    if isinstance(reply, RedisError):
+        return reply
+    how, cursor, *rest = reply
+    if how == 2:
+        return Admitted(False, cursor.decode(), overtaken=tuple(id_.decode() for id_ in rest))
+    return Admitted(bool(how), cursor.decode(), *rest)
 
 
 def read_taken(reply: Any, batch_id: str) -> Taken:

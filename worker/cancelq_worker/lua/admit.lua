@@ -1,14 +1,18 @@
 #!lua
--- ADMIT: moves the cursor over the inbox and makes intents of what it passed, once.
+-- ADMIT: moves the cursor over the inbox and makes intents of what it passed, once. Or, ahead of the cursor, makes
+-- intents of some entries that are urgent, and remembers which: the cursor will pass them without a second look.
 --
 -- KEYS[1]  the lane's clock
--- ARGV     cursor the entries were read after, id of the first, id of the last, number, then for each entry
+-- ARGV     cursor the entries were read after (or 'ahead'), id of the first, id of the last, number, then for each entry
 --   'i' id memory_key digest record head tail queue expires_ms due_ms orders_n order…    an intent to carry
 --   'e' id memory_key digest fields_n field value …                                      an outcome known at once
 --   memory_key: 12 raw bytes, empty where the id is the entry's own; head, tail: the state line around its place,
 --   which is written here; queue: 'c:n:by-id', or 'local' for an intent no call carries; due_ms: not_before_ms or 0
+--   then number, entry id…: ahead: of the entries, in their order; else: entries up to the last that the caller left
+--   out, as they were admitted ahead
 -- Replies  {1, cursor, admitted, duplicates}   applied
 --          {0, cursor}                         another worker was first: read again after `cursor`
+--          {2, cursor, entry id…}              nothing was done: these were admitted ahead, leave them out
 -- It has no allow-oom flag: a full memory closes the intake here and nowhere else.
 
 --include
@@ -23,8 +27,9 @@ local function later(a, b)
   if #a_seq ~= #b_seq then return #a_seq > #b_seq end
   return a_seq > b_seq
 end
+local is_ahead = ARGV[1] == 'ahead'
 -- The cursor alone is not trusted: entries read after an older one must not be admitted a second time.
-if at ~= ARGV[1] or not later(ARGV[2], at) then return {0, at} end
+if not is_ahead and (at ~= ARGV[1] or not later(ARGV[2], at)) then return {0, at} end
 
 local entries, pos = {}, 5
 local explicit = {}
@@ -38,8 +43,37 @@ for n = 1, tonumber(ARGV[4]) do
     e.from, e.to = pos + 5, pos + 4 + 2 * count
     pos = e.to + 1
   end
-  if e.memory ~= '' then explicit[#explicit + 1] = e end
   entries[n] = e
+end
+
+local overtook = redis.call('SMEMBERS', ROOT .. 'ahead')
+do
+  local named, has = {}, {}
+  for i = pos + 1, pos + tonumber(ARGV[pos]) do named[#named + 1] = ARGV[i] end
+  if is_ahead then
+    for _, id in ipairs(overtook) do has[id] = true end
+    local fresh = {}
+    for i, id in ipairs(named) do
+      if later(id, at) and not has[id] then
+        fresh[#fresh + 1] = entries[i]
+        redis.call('SADD', ROOT .. 'ahead', id)
+      end
+    end
+    entries = fresh
+  else
+    local passed = {}
+    for _, id in ipairs(overtook) do
+      if not later(id, ARGV[3]) then passed[#passed + 1] = id end
+    end
+    overtook = passed
+    for _, id in ipairs(named) do has[id] = true end
+    for _, id in ipairs(overtook) do
+      if not has[id] then return {2, at, unpack(overtook)} end
+    end
+  end
+end
+for _, e in ipairs(entries) do
+  if e.memory ~= '' then explicit[#explicit + 1] = e end
 end
 
 -- What is already known of the ids that producers chose themselves.
@@ -145,6 +179,10 @@ end
 local flat = {}
 for key, list in pairs(orders_changed) do flat[#flat + 1] = key; flat[#flat + 1] = list end
 if #flat > 0 then redis.call('HSET', ROOT .. 'orders', unpack(flat)) end
-redis.call('SET', ROOT .. 'cursor', ARGV[3])
+if not is_ahead then
+  at = ARGV[3]
+  redis.call('SET', ROOT .. 'cursor', at)
+  if #overtook > 0 then redis.call('SREM', ROOT .. 'ahead', unpack(overtook)) end
+end
 keep_clock()
-return {1, ARGV[3], admitted, duplicates}
+return {1, at, admitted, duplicates}

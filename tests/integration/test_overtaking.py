@@ -1,0 +1,160 @@
+"""Urgent entries are admitted before their turn, once, whoever knows of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, cast
+
+import pytest
+import redis.asyncio as aioredis
+from pydantic import SecretStr
+
+from cancelq.contract import Status
+from cancelq_worker import operate
+from cancelq_worker.intake import Intake
+from cancelq_worker.ledger import Admitted, LanePlan, RawEntry, RedisLedger, RoundRequest, command, connect
+from cancelq_worker.ledger import read_entries as entries_of
+from cancelq_worker.overtaking import Overtaker
+from cancelq_worker.state import State
+from cancelq_worker.venues.bitget.adapter import Bitget
+from cancelq_worker.venues.bitget.signing import Credentials
+from tests.integration.rig import LANE, desk
+
+SECRET = SecretStr("test")
+
+
+class Desk:
+    """An inbox and a ledger, without anybody who serves them."""
+
+    def __init__(self, client: aioredis.Redis) -> None:
+        venue = Bitget(Credentials(SECRET, SECRET, SECRET))
+        plan = LanePlan(
+            lane=LANE, routes=venue.routes, buckets=venue.buckets, lease_us=5_000_000, gap_us=0, urgent_reserve=1
+        )
+        self.client = client
+        self.ledger = RedisLedger(client, plan)
+        self.intake = Intake(LANE, venue, "w1")
+
+    async def add(self, **fields: str) -> str:
+        flat = [word for pair in fields.items() for word in pair]
+        return str((await command(self.client, "XADD", LANE.inbox, "*", *flat)).decode())
+
+    async def read(self, after: str = "0-0") -> list[RawEntry]:
+        return entries_of(await command(self.client, "XREAD", "STREAMS", LANE.inbox, after)).get(LANE.inbox, [])
+
+    async def overtake(self, entries: list[RawEntry]) -> Admitted:
+        reply = await self.ledger.round(RoundRequest(overtaking=self.intake.overtake(entries)))
+        assert isinstance(reply.overtook, Admitted)
+        return reply.overtook
+
+    async def admit(self, entries: list[RawEntry], overtaken: tuple[str, ...] = ()) -> Admitted:
+        cursor = await self.ledger.cursor()
+        reply = await self.ledger.round(RoundRequest(admission=self.intake.prepare(cursor, entries, overtaken)))
+        assert isinstance(reply.admitted, Admitted)
+        return reply.admitted
+
+    async def intents(self) -> list[str]:
+        return sorted(key.decode() for key in await cast("Any", self.client.hkeys(LANE.key("intents"))))
+
+
+@pytest.fixture
+async def desk_alone(redis_url: str) -> AsyncIterator[Desk]:
+    client = connect(redis_url)
+    client.response_callbacks.pop("XREAD", None)
+    found = Desk(client)
+    await found.ledger.open()
+    yield found
+    await client.aclose()
+
+
+async def test_what_was_admitted_ahead_is_passed_once_by_whoever_comes(desk_alone: Desk) -> None:
+    calm = await desk_alone.add(symbol="BTCUSDT", order_id="1")
+    urgent = await desk_alone.add(symbol="BTCUSDT", order_id="2", priority="urgent")
+    await desk_alone.add(symbol="BTCUSDT", order_id="3", id="own", priority="urgent")
+    entries = await desk_alone.read()
+    assert (await desk_alone.overtake(entries[1:])).admitted == 2
+    assert (await desk_alone.overtake(entries[1:])).admitted == 0
+    assert await desk_alone.intents() == sorted([urgent, "own"])
+    told = await desk_alone.admit(entries)  # by a worker that has not heard of it
+    assert (told.applied, set(told.overtaken)) == (False, {e[0] for e in entries[1:]})
+    done = await desk_alone.admit(entries, told.overtaken)
+    assert (done.applied, done.admitted, done.duplicates) == (True, 1, 0)
+    assert await desk_alone.intents() == sorted([calm, urgent, "own"])
+    assert not await desk_alone.client.exists(LANE.key("ahead"))
+    assert (await desk_alone.overtake(entries[1:])).admitted == 0  # the cursor has passed them
+
+
+async def test_an_entry_that_was_deleted_after_it_overtook_stops_nobody(desk_alone: Desk) -> None:
+    await desk_alone.add(symbol="BTCUSDT", order_id="1")
+    urgent = await desk_alone.add(symbol="BTCUSDT", order_id="2", priority="urgent")
+    await desk_alone.add(symbol="BTCUSDT", order_id="3")
+    await desk_alone.overtake((await desk_alone.read())[1:2])
+    await command(desk_alone.client, "XDEL", LANE.inbox, urgent)
+    entries = await desk_alone.read()
+    told = await desk_alone.admit(entries)
+    assert (await desk_alone.admit(entries, told.overtaken)).admitted == 2
+    assert not await desk_alone.client.exists(LANE.key("ahead"))
+
+
+async def test_one_id_twice_is_one_intent_also_if_the_second_overtakes(desk_alone: Desk) -> None:
+    await desk_alone.add(symbol="BTCUSDT", order_id="1", id="same")
+    await desk_alone.add(symbol="BTCUSDT", order_id="1", id="same", priority="urgent")
+    entries = await desk_alone.read()
+    await desk_alone.overtake(entries[1:])
+    told = await desk_alone.admit(entries)
+    done = await desk_alone.admit(entries, told.overtaken)
+    assert (done.admitted, done.duplicates) == (0, 1)
+    assert await desk_alone.intents() == ["same"]
+
+
+async def test_a_bad_urgent_entry_is_told_ahead_and_a_revocation_keeps_its_turn(desk_alone: Desk) -> None:
+    target = await desk_alone.add(symbol="BTCUSDT", order_id="1")
+    await desk_alone.add(scope="revoke", target=target, priority="urgent")
+    await desk_alone.add(symbol="BTCUSDT", priority="urgent")
+    entries = await desk_alone.read()
+    await desk_alone.overtake(entries[1:])
+    assert await desk_alone.intents() == []
+    assert await desk_alone.client.xlen(LANE.results) == 1
+    told = await desk_alone.admit(entries)
+    assert told.overtaken == (entries[2][0],)
+    assert (await desk_alone.admit(entries, told.overtaken)).admitted == 2
+    assert await desk_alone.client.xlen(LANE.results) == 1
+
+
+async def test_all_that_is_urgent_in_a_long_inbox_is_found_in_slices(desk_alone: Desk) -> None:
+    async with desk_alone.client.pipeline(transaction=False) as pipe:
+        for n in range(6_000):
+            priority = "urgent" if n % 1_500 == 700 else "normal"
+            pipe.xadd(LANE.inbox, {"symbol": "BTCUSDT", "order_id": str(n), "priority": priority})
+        ids = [entry_id.decode() for entry_id in await pipe.execute()]
+    wanted = [ids[n] for n in range(700, 6_000, 1_500)]
+    page = (await desk_alone.read())[: RedisLedger.READ_MOST]
+    ahead, found = Overtaker(desk_alone.intake), list[str]()
+    while (after := ahead.scan_after(page)) != ids[-1]:
+        ahead.scanned((await desk_alone.ledger.round(RoundRequest(scan_after=after))).scanned)
+        overtaking = ahead.wanted()
+        if overtaking:
+            ahead.overtook(overtaking, await desk_alone.overtake(list(ahead._found)))
+            found += overtaking.entries
+    assert found == wanted
+    assert ahead.overtaken == set(wanted)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+async def test_an_urgent_cancel_overtakes_a_burst(redis_url: str, workers: int) -> None:
+    async with desk(redis_url, workers=workers) as rig:
+        await rig.ready()
+        await operate.pause(rig.client, LANE, "test")  # so that the bulk stays where it can be asked
+        bulk = await rig.send_all([{"symbol": "BTCUSDT", "order_id": str(10**18 + n)} for n in range(12_000)])
+        ids = [await rig.send(symbol="BTCUSDT", order_id=rig.order(), id=f"u{n}", priority="urgent") for n in range(3)]
+        finals = await rig.finals(ids)
+        assert {e.status for e in finals.values()} == {Status.cancelled}
+        async with asyncio.timeout(30):
+            while not (line := await cast("Any", rig.client.hget(LANE.key("state"), bulk[-1]))):
+                await command(rig.client, "XREAD", "BLOCK", 10, "STREAMS", LANE.inbox, "$")
+            while await rig.client.exists(LANE.key("ahead")):
+                await command(rig.client, "XREAD", "BLOCK", 10, "STREAMS", LANE.inbox, "$")
+        # Redis' time at which the last of the bulk was admitted.
+        assert max(event.taken_us or 0 for event in finals.values()) < State.parse(line).place
+        assert len(await cast("Any", rig.client.hkeys(LANE.key("intents")))) == len(bulk)

@@ -1,0 +1,72 @@
+"""Urgent entries overtake in the inbox.
+
+Entries are admitted in their order, some ten thousand a second: behind a burst of a hundred thousand an urgent one
+would wait ten seconds for its turn. So while the inbox is long, each round looks through a part of what lies ahead for
+entries that say they are urgent, which costs a fraction of admitting it, and the next round admits them at once. The
+ledger remembers which, and the cursor passes them later.
+"""
+
+from __future__ import annotations
+
+import structlog
+from redis.exceptions import RedisError
+
+from cancelq_worker.intake import Intake, entry_order
+from cancelq_worker.ledger import Admitted, Overtaking, RawEntry, RedisLedger, Scanned
+
+log = structlog.get_logger("cancelq.lane")
+
+AHEAD_MOST = 500  # entries admitted ahead that the cursor has yet to pass: more would make it no exception
+
+
+class Overtaker:
+    """One lane's view of what lies ahead in its inbox."""
+
+    def __init__(self, intake: Intake) -> None:
+        self._intake = intake
+        self._found: list[RawEntry] = []
+        self._scanned = "0-0"
+        #: Entries ahead of the cursor that were admitted, as far as this worker has heard.
+        self.overtaken: set[str] = set()
+
+    def forget(self) -> None:
+        """Nothing of what was found is certain any more."""
+        self._found, self._scanned = [], "0-0"
+
+    def scan_after(self, page: list[RawEntry]) -> str | None:
+        """Where to look on, given the page of the inbox that is admitted next; None if there is nothing ahead."""
+        if len(page) < RedisLedger.READ_MOST or self._found or len(self.overtaken) >= AHEAD_MOST:
+            return None
+        last = page[-1][0]
+        return max(last, self._scanned, key=entry_order)
+
+    def scanned(self, result: Scanned | RedisError | None) -> None:
+        """What the ledger found ahead."""
+        if isinstance(result, Scanned):
+            self._scanned, self._found = result.last, result.urgent
+        elif result is not None:
+            log.error("the inbox could not be looked through", error=str(result)[:200])
+
+    def wanted(self) -> Overtaking | None:
+        """What shall be admitted ahead now."""
+        if not self._found:
+            return None
+        overtaking = self._intake.overtake(self._found)
+        if not overtaking.entries:
+            self._found = []
+            return None
+        return overtaking
+
+    def overtook(self, wanted: Overtaking, result: Admitted | RedisError | None) -> None:
+        """What became of it. Refused by Redis, as when its memory is full, they keep their turn."""
+        self._found = []
+        if isinstance(result, Admitted):
+            self.overtaken.update(wanted.entries)
+        else:
+            log.error("urgent entries could not be admitted ahead", error=str(result)[:200])
+
+    def passed(self, cursor: str) -> None:
+        """The cursor stands there now."""
+        if self.overtaken:
+            at = entry_order(cursor)
+            self.overtaken = {id_ for id_ in self.overtaken if entry_order(id_) > at}
