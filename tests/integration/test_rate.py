@@ -40,8 +40,8 @@ async def test_after_a_refusal_one_call_goes_alone_and_then_all(redis_url: str) 
         assert {(e.status, e.attempt) for e in finals.values()} == {(Status.cancelled, 1)}
         calls = [c for c in rig.simulator.calls().entries if str(c["endpoint"]).endswith(BATCH)]
         refused = next(i for i, c in enumerate(calls) if c["fault"])
-        # Those of the same burst were on their way already.
-        after = [c for c in calls[refused + 1 :] if int(c["at_us"]) > int(calls[refused]["at_us"]) + 500_000]
+        # Those that were granted before its answer may leave up to half a second later.
+        after = [c for c in calls[refused + 1 :] if int(c["at_us"]) > int(calls[refused]["at_us"]) + 700_000]
         assert int(after[0]["at_us"]) - int(calls[refused]["at_us"]) >= 1_000_000
         assert int(after[1]["at_us"]) - int(after[0]["at_us"]) >= 40_000  # its answer takes that long
         assert worst(rig, f"bitget/{BATCH}") <= 10
@@ -57,7 +57,7 @@ async def test_a_probe_that_is_refused_leaves_the_bucket_closed(redis_url: str) 
         rig.simulator.core.faults.clear()
         finals = await rig.finals(ids, within_s=60)
         assert {(e.status, e.attempt) for e in finals.values()} == {(Status.cancelled, 1)}
-        probes = [int(c["at_us"]) for c in await rig.calls(BATCH) if c["fault"] and int(c["at_us"]) > first + 500_000]
+        probes = [int(c["at_us"]) for c in await rig.calls(BATCH) if c["fault"] and int(c["at_us"]) > first + 700_000]
         assert len(probes) == 2
         assert probes[0] - first >= 1_000_000
         assert probes[1] - probes[0] >= 2_000_000
@@ -139,3 +139,52 @@ async def test_after_a_ban_one_call_of_the_address_goes_alone(redis_url: str) ->
         assert len(await tickets()) > 1
     finally:
         await client.aclose()
+
+
+async def test_orders_of_a_pair_that_is_swept_are_confirmed_and_not_named_again(redis_url: str) -> None:
+    async with desk(redis_url, workers=2) as rig:
+        await rig.ready()
+        await operate.pause(rig.client, rig.lane, "test")
+        pair = [rig.order(client_id=f"c{n}" if n % 2 else "") for n in range(60)]
+        others = [rig.order(symbol="ETHUSDT") for _ in range(5)]
+        ids = await rig.send_all([{"symbol": "BTCUSDT", "order_id": order_id} for order_id in pair])
+        ids += await rig.send_all([{"symbol": "ETHUSDT", "order_id": order_id} for order_id in others])
+        sweep = await rig.send(scope="symbol", symbol="BTCUSDT", priority="urgent")
+        await rig.calls("cancel-symbol-order")
+        await operate.resume(rig.client, rig.lane, "test")
+        finals = await rig.finals([*ids, sweep])
+        assert {e.status for e in finals.values()} == {Status.cancelled}
+        assert {(finals[i].attempt, finals[i].evidence) for i in ids[: len(pair)]} == {(0, "query")}
+        assert {finals[i].attempt for i in ids[len(pair) :]} == {1}
+        named = {order_id for c in cancels_by_id(rig) for order_id in cast("list[str]", c["ids"])}
+        assert named == set(others)
+
+
+async def test_an_order_asked_for_after_the_sweep_or_more_urgently_is_cancelled_at_once(redis_url: str) -> None:
+    async with desk(redis_url, symbol_cancel_delay_ms=3_000) as rig:
+        sweep = await rig.send(scope="symbol", symbol="BTCUSDT")
+        await rig.calls("cancel-symbol-order")
+        later = await rig.send(symbol="BTCUSDT", order_id=rig.order())
+        urgent = await rig.send(symbol="BTCUSDT", order_id=rig.order(), priority="urgent")
+        finals = await rig.finals([later, urgent, sweep])
+        assert {finals[i].attempt for i in (later, urgent)} == {1}
+
+
+async def test_what_a_sweep_did_not_cancel_is_cancelled_by_its_own_intent(redis_url: str) -> None:
+    async with desk(redis_url) as rig:
+        await rig.ready()
+        await operate.pause(rig.client, rig.lane, "test")
+        orders = [rig.order() for _ in range(8)]
+        ids = await rig.send_all([{"symbol": "BTCUSDT", "order_id": order_id} for order_id in orders])
+        rig.fault("http_500", endpoint="cancel-symbol-order", count=None)
+        sweep = await rig.send(scope="symbol", symbol="BTCUSDT", priority="urgent")
+        await rig.calls("cancel-symbol-order")
+        await operate.resume(rig.client, rig.lane, "test")
+        finals = await rig.finals([*ids, sweep])
+        assert {e.status for e in finals.values()} == {Status.cancelled}
+        assert all(rig.truth(order_id)["state"] == "cancelled" for order_id in orders)
+
+
+def cancels_by_id(rig: Rig) -> list[dict[str, Any]]:
+    """Cancel calls that name orders."""
+    return [c for c in rig.simulator.calls().entries if "cancel" in str(c["endpoint"]) and c["ids"]]

@@ -110,10 +110,7 @@ local function end_lease(id)
     end
     redis.call('XADD', ROOT .. 'results', '*', unpack(told))
     if not readable or record.explicit == '1' then
-      local hour = text(math.floor(wall / 3600000000))
-      local value = (s.attempts > 0 and 's' or 'n') .. s.digest
-      redis.call('HSET', ROOT .. 'memory:' .. hour, hex_bytes(string.sub(redis.sha1hex(id), 1, 24)), value)
-      redis.call('ZADD', ROOT .. 'memory', hour, hour)
+      remember({hex_bytes(string.sub(redis.sha1hex(id), 1, 24)), (s.attempts > 0 and 's' or 'n') .. s.digest})
     end
     redis.call('HDEL', ROOT .. 'state', id)
     redis.call('HDEL', ROOT .. 'intents', id)
@@ -152,11 +149,9 @@ local function not_open(target, memory_hex)
     if not found.err and #found > 0 then return 'revoke-ended' end
     return 'revoke-unknown'
   end
-  for _, hour in ipairs(memory_hours()) do
-    local kept = redis.call('HGET', ROOT .. 'memory:' .. hour, hex_bytes(memory_hex))
-    if kept then return string.sub(kept, 1, 1) == 's' and 'revoke-sent' or 'revoke-ended' end
-  end
-  return 'revoke-unknown'
+  local kept = remembered(hex_bytes(memory_hex))
+  if not kept then return 'revoke-unknown' end
+  return string.sub(kept, 1, 1) == 's' and 'revoke-sent' or 'revoke-ended'
 end
 local function revoke(id)
   redis.call('ZREM', ROOT .. 'queue:local', id)
@@ -427,6 +422,66 @@ local function busy_until(keys)
   return busy
 end
 
+-- Sweeps (a pair, an account) that are under way, by kind of order and pair ('*': all): {place, priority, seen_at}.
+-- `seen_at`: when the orders they were to cancel are worth a look. The entry outlives the sweep's last call by a lease.
+local SEEN_AFTER_BULK_US, SEEN_AFTER_LIST_US = 500000, 2000000
+local under_way
+local function sweeps_under_way()
+  if under_way == nil then
+    under_way = false
+    local kept = redis.call('HGETALL', ROOT .. 'sweeps')
+    for i = 1, #kept, 2 do
+      local place, priority, seen_at, till = string.match(kept[i + 1], '^(%d+) (%a) (%d+) (%d+)$')
+      if tonumber(till) > steady then
+        under_way = under_way or {}
+        under_way[kept[i]] = {tonumber(place), priority, tonumber(seen_at)}
+      else
+        redis.call('HDEL', ROOT .. 'sweeps', kept[i])
+      end
+    end
+  end
+  return under_way
+end
+
+-- A sweep of everything of its kind goes out, or looks what it left: it is under way for a lease more.
+local function note_sweep(stage, w, record)
+  local asked = record and cjson.decode(record)
+  if not asked or asked.older_than_ms or asked.client_prefix then return end
+  local priority, place = string.match(w[6], '^(%a) (%d+)$')
+  for kind in string.gmatch(asked.kinds or 'order', '[^,]+') do
+    local field = kind .. ' ' .. (asked.symbol or '*')
+    local kept = redis.call('HGET', ROOT .. 'sweeps', field)
+    local seen_at = kept and string.match(kept, '^' .. place .. ' %a (%d+) ')
+      or text(steady + (stage == 'c' and SEEN_AFTER_BULK_US or SEEN_AFTER_LIST_US))
+    redis.call('HSET', ROOT .. 'sweeps', field, place .. ' ' .. priority .. ' ' .. seen_at .. ' ' .. lease_end)
+  end
+end
+
+-- The sweep that cancels this order anyway: of the same urgency at least, queued after it and under way, when nothing
+-- was done for this order yet.
+local function sweep_of(w, record)
+  if w[2] ~= '0' or w[3] ~= '0' or w[9] == '-' or not record then return nil end
+  local asked = cjson.decode(record)
+  if asked.only_if then return nil end
+  local priority, place = string.match(w[6], '^(%a) (%d+)$')
+  for _, symbol in ipairs({asked.symbol or '*', '*'}) do
+    local sweep = under_way[asked.scope .. ' ' .. symbol]
+    if sweep and tonumber(place) <= sweep[1] and (sweep[2] == 'u' or priority == 'n') then return sweep, asked end
+  end
+end
+
+-- Its order is looked at instead of being named in a call of its own.
+local function leave_to(sweep, asked, id, line)
+  local s = parse(line)
+  s.stage = 'l'
+  redis.call('HSET', ROOT .. 'state', id, pack(s))
+  enqueue('l', s.priority, s.look_class, id, text(math.max(steady, sweep[3])))
+  local routes = plan_routes('l', s.look_class)
+  if routes[1] and routes[1][7] and string.match(asked.order_id or '', '^%d+$') then
+    redis.call('ZADD', ROOT .. 'sorted:' .. lane_of('l', s.priority) .. ':' .. s.look_class, asked.order_id, id)
+  end
+end
+
 -- Adds some of a class' intents to a call. Skips what is in flight or was sent too lately; two intents of one
 -- order travel as one item; an intent that may not travel in company closes the call at its size.
 local function add(call, stage, queue, ids)
@@ -446,7 +501,10 @@ local function add(call, stage, queue, ids)
     end
   end
   local busy, batch, orders_in, wall_ms = busy_until(keys), call.batch, call.orders, wall / 1000
+  local records = stage == 'c' and sweeps_under_way() and redis.call('HMGET', ROOT .. 'intents', unpack(ids))
   for i = 1, #ids do
+    local sweep, asked
+    if records and words[i] then sweep, asked = sweep_of(words[i], records[i]) end
     local id, w = ids[i], words[i]
     if call.has[id] then
       -- seen before
@@ -456,6 +514,9 @@ local function add(call, stage, queue, ids)
       redis.call('ZREM', queue, id)
       redis.call('ZREM', ROOT .. 'expiry', id)
       lease_step('expired', id, parse(lines[i]), lines[i])
+    elseif sweep then
+      redis.call('ZREM', queue, id)
+      leave_to(sweep, asked, id, lines[i])
     else
       local orders = w[9]
       local many = string.find(orders, ',', 1, true)
@@ -562,6 +623,7 @@ local function grant(queue, priority, class, route, batch, items, in_batch)
     reply[3 * i + 1] = x[1]
     reply[3 * i + 2] = x[2]
     reply[3 * i + 3] = records[i] or '{}'
+    if x[3][9] == '-' then note_sweep(stage, x[3], records[i]) end
   end
   return reply, free
 end
@@ -594,7 +656,7 @@ for round = 1, 4 do
     if choose() then next_at = steady end
     break
   end
-  -- Everything that was visible here is in flight or was sent too lately: the next class, or the next call.
+  -- Everything that was visible here is in flight, was sent too lately or left to a sweep: the next class, or call.
   fix_head(lane_of(stage, priority), class)
   if round == 4 then next_at = steady end
 end
