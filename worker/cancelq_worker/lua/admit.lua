@@ -78,17 +78,15 @@ end
 
 -- What is already known of the ids that producers chose themselves.
 if #explicit > 0 then
-  local ids, keys = {}, {}
-  for i, e in ipairs(explicit) do ids[i], keys[i] = e.id, e.memory end
+  local ids = {}
+  for i, e in ipairs(explicit) do ids[i] = e.id end
   local states = redis.call('HMGET', ROOT .. 'state', unpack(ids))
   for i, e in ipairs(explicit) do
     if states[i] then e.known, e.known_digest = 'queued', parse(states[i]).digest end
   end
-  for _, hour in ipairs(memory_hours()) do
-    local kept = redis.call('HMGET', ROOT .. 'memory:' .. hour, unpack(keys))
-    for i, e in ipairs(explicit) do
-      if kept[i] and not e.known then e.known, e.known_digest = 'settled', string.sub(kept[i], 2) end
-    end
+  for _, e in ipairs(explicit) do
+    local kept = not e.known and remembered(e.memory)
+    if kept then e.known, e.known_digest = 'settled', string.sub(kept, 2) end
   end
 end
 
@@ -123,8 +121,7 @@ end
 
 local new, sets, records = {}, {}, {}
 local duplicates, admitted = 0, 0
-local hour = text(math.floor(wall / 3600000000))
-local orders_changed = {}
+local settled, orders_changed = {}, {}
 local place = text(steady)
 
 local function index_order(key, id)
@@ -164,13 +161,14 @@ for _, e in ipairs(entries) do
     else
       redis.call('XADD', results, '*', 'settled_us', settled_us, unpack(ARGV, e.from, e.to))
       if e.memory ~= '' then
-        redis.call('HSET', ROOT .. 'memory:' .. hour, e.memory, 'n' .. e.digest)
-        redis.call('ZADD', ROOT .. 'memory', hour, hour)
+        settled[#settled + 1] = e.memory
+        settled[#settled + 1] = 'n' .. e.digest
       end
     end
   end
 end
 
+remember(settled)
 queue_all()
 if #records > 0 then
   redis.call('HSET', ROOT .. 'intents', unpack(records))

@@ -208,8 +208,7 @@ if #works > 0 then
     local kept = redis.call('HMGET', ROOT .. 'orders', unpack(keys))
     for i, key in ipairs(keys) do lists[key] = kept[i] or '' end
   end
-  local changed, ended, unleased, set, remembered, sorted = {}, {}, {}, {}, {}, {}
-  local hour = text(math.floor(wall / 3600000000))
+  local changed, ended, unleased, set, settled, sorted = {}, {}, {}, {}, {}, {}
 
   local function leave_order(key, id, known)
     changed[key] = true
@@ -238,8 +237,8 @@ if #works > 0 then
       if w.ends then
         ended[#ended + 1] = id
         if ARGV[at + 3] ~= '' then
-          remembered[#remembered + 1] = ARGV[at + 3]
-          remembered[#remembered + 1] = ARGV[at + 4]
+          settled[#settled + 1] = ARGV[at + 3]
+          settled[#settled + 1] = ARGV[at + 4]
         end
         for n = w.first, w.last do leave_order(ARGV[n], id, ARGV[at + 5] == '1') end
       else
@@ -268,10 +267,7 @@ if #works > 0 then
 
   queue_all()
   for queue, by_id in pairs(sorted) do redis.call('ZADD', ROOT .. 'sorted:' .. queue, unpack(by_id)) end
-  if #remembered > 0 then
-    redis.call('HSET', ROOT .. 'memory:' .. hour, unpack(remembered))
-    redis.call('ZADD', ROOT .. 'memory', hour, hour)
-  end
+  remember(settled)
   if #set > 0 then redis.call('HSET', ROOT .. 'state', unpack(set)) end
   if #unleased > 0 then redis.call('ZREM', ROOT .. 'leases', unpack(unleased)) end
   if #ended > 0 then

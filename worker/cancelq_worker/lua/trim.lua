@@ -3,7 +3,7 @@
 --
 -- KEYS[1]  the lane's clock
 -- ARGV     keep_ms (0 keeps all), dedup_hours, the caller's wall clock in ms
--- Replies  {results trimmed, inbox trimmed, hours dropped}
+-- Replies  {results trimmed, inbox trimmed, ids forgotten}
 -- Two clocks must agree to an hour before anything is dropped: a clock that jumps must not empty the audit.
 -- The inbox is never trimmed past the cursor.
 
@@ -11,7 +11,7 @@
 
 if math.abs(wall / 1000 - tonumber(ARGV[3])) > 3600000 then return {0, 0, 0} end
 
-local results, inbox, dropped = 0, 0, 0
+local results, inbox = 0, 0
 local keep_ms = tonumber(ARGV[1])
 if keep_ms > 0 then
   local least = math.floor(wall / 1000) - keep_ms
@@ -23,7 +23,15 @@ local oldest = math.floor(wall / 3600000000) - tonumber(ARGV[2]) - 1
 for _, hour in ipairs(redis.call('ZRANGEBYSCORE', ROOT .. 'memory', '-inf', '(' .. text(oldest), 'LIMIT', 0, 4)) do
   redis.call('UNLINK', ROOT .. 'memory:' .. hour)
   redis.call('ZREM', ROOT .. 'memory', hour)
-  dropped = dropped + 1
+end
+
+-- All buckets within an hour of calls a minute, but never so many that others wait for it; a lane that has more is a
+-- busy one, and looks through its buckets as it adds to them.
+local ids, forgotten = ids_state(), 0
+ids.hours = tonumber(ARGV[2])
+if ids.count > 0 then
+  forgotten = forget_ids(ids, math.min(100, math.ceil(ids.buckets / 60)))
+  keep_ids(ids)
 end
 keep_clock()
-return {results, inbox, dropped}
+return {results, inbox, forgotten}
