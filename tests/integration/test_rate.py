@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 from cancelq.contract import Status
 from cancelq_worker import operate
@@ -188,3 +191,78 @@ async def test_what_a_sweep_did_not_cancel_is_cancelled_by_its_own_intent(redis_
 def cancels_by_id(rig: Rig) -> list[dict[str, Any]]:
     """Cancel calls that name orders."""
     return [c for c in rig.simulator.calls().entries if "cancel" in str(c["endpoint"]) and c["ids"]]
+
+
+@asynccontextmanager
+async def far_away(base_url: str, one_way_s: float) -> AsyncIterator[str]:
+    """The venue as it is seen from further away: every byte takes that much longer, there and back."""
+    host, port = urlsplit(base_url).hostname, urlsplit(base_url).port
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def carry(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        loop, on_the_way = asyncio.get_running_loop(), asyncio.Queue[tuple[float, bytes]]()
+
+        async def arrive() -> None:
+            while True:
+                due, data = await on_the_way.get()
+                await asyncio.sleep(due - loop.time())
+                if not data:
+                    sink.close()
+                    return
+                sink.write(data)
+
+        arriving = asyncio.ensure_future(arrive())
+        with suppress(ConnectionError):
+            while data := await source.read(65536):
+                on_the_way.put_nowait((loop.time() + one_way_s, data))
+        on_the_way.put_nowait((loop.time() + one_way_s, b""))
+        await arriving
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        to_reader, to_writer = await asyncio.open_connection(host, port)
+        for ends in ((reader, to_writer), (to_reader, writer)):
+            task = asyncio.ensure_future(carry(*ends))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+
+
+async def test_a_near_and_a_far_worker_share_one_limit(redis_url: str) -> None:
+    env = {"CANCELQ_URGENT_RESERVE": "0"}
+    async with desk(redis_url, workers=0, env=env) as rig, far_away(rig.base_url, 0.03) as far:
+        rig.start("near")
+        rig.start("far", CANCELQ_ACCOUNTS__BITGET__MAIN__BASE_URL=far)
+        finals = await rig.finals(await burst(rig, 4_000), within_s=60)
+        assert {e.status for e in finals.values()} == {Status.cancelled}
+        assert {e.worker for e in finals.values()} == {"near", "far"}
+        assert rig.refused() == 0
+        assert worst(rig, f"bitget/{BATCH}") == 10
+
+
+async def test_pause_and_resume_act_on_the_whole_fleet_at_once(redis_url: str) -> None:
+    async with desk(redis_url, workers=3) as rig:
+        ids = await burst(rig, 1_200)
+        await rig.calls("cancel", 5)
+        await operate.pause(rig.client, rig.lane, "test")
+        paused_us = await _redis_us(rig)
+        await command(rig.client, "XREAD", "BLOCK", 2_000, "STREAMS", rig.lane.key("nothing"), "$")  # two seconds
+        resumed_us = await _redis_us(rig)
+        await operate.resume(rig.client, rig.lane, "test")
+        finals = await rig.finals(ids, within_s=60)
+        assert {e.status for e in finals.values()} == {Status.cancelled}
+        taken = [e.taken_us or 0 for e in finals.values()]
+        assert min(taken) < paused_us
+        assert max(taken) > resumed_us
+        assert not [t for t in taken if paused_us < t < resumed_us]
+
+
+async def _redis_us(rig: Rig) -> int:
+    seconds, us = await rig.client.time()
+    return int(seconds) * 1_000_000 + int(us)
