@@ -23,6 +23,26 @@ def status(
     raise typer.Exit(show_status(invocation_of(ctx), as_json=as_json))
 
 
+def top(
+    ctx: typer.Context,
+    lanes: Annotated[
+        list[str] | None, typer.Argument(help="Lanes like bitget:main; left out: all.", show_default=False)
+    ] = None,
+    every: Annotated[str, typer.Option(help="Time between two looks: 1s, 500ms, 1m.", metavar="TIME")] = "1s",
+    once: Annotated[bool, typer.Option("--once", help="Show one look and end.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one look a line.")] = False,
+) -> None:
+    """The lanes as they are now, again and again: what waits, budget, outcomes a second, how long they took.
+
+    Lanes in trouble come first. Outcomes and times are of the last seconds (rates
+    ten, times thirty), read from the results; where more comes than is read, they
+    are "sampled". Ends with Ctrl-C or q; off a terminal it prints a table each time.
+    """
+    from cancelq_worker.cli.top import Top
+
+    raise typer.Exit(Top(invocation_of(ctx), lanes or [], every, once=once, as_json=as_json).run())
+
+
 def pause(ctx: typer.Context, lane: LaneArgument) -> None:
     """Stop normal cancels of a lane, for all its workers; urgent ones and look-ups go on."""
     from cancelq_worker.cli.operating import pause_lane

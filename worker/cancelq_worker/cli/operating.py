@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import orjson
 import redis.asyncio as aioredis
@@ -17,41 +17,48 @@ from cancelq_worker import operate
 from cancelq_worker.cli import showing
 from cancelq_worker.cli.border import unknown_lane
 from cancelq_worker.cli.invocation import Invocation, plain_url
+from cancelq_worker.cli.top_json import healthy, lane_object, unserved_object
+from cancelq_worker.cli.top_rows import refused
+from cancelq_worker.cli.top_screen import WIDTH_OFF_TERMINAL, address_hold
 from cancelq_worker.exits import Exit
 from cancelq_worker.ledger import connect
 from cancelq_worker.rq_worker import rq_suspended
 from cancelq_worker.settings import Settings
+from cancelq_worker.snapshot import AddressStatus, LaneStatus, address_status, find_addresses, find_lanes
 
 ResultT = TypeVar("ResultT")
-
-# Wide enough for every column where no terminal tells how wide it is.
-WIDTH_OFF_TERMINAL = 200
 
 
 def show_status(invocation: Invocation, *, as_json: bool) -> Exit:
     """One snapshot of every lane that is configured or has an inbox; unhealthy if one of them is."""
     settings = invocation.settings()
 
-    async def look(redis: aioredis.Redis) -> tuple[list[operate.LaneStatus], list[Lane]]:
-        found = await operate.find_lanes(redis)
-        return await operate.status(redis, found), [lane for lane in settings.lanes if lane not in found]
+    async def look(redis: aioredis.Redis) -> tuple[list[LaneStatus], list[Lane], list[AddressStatus]]:
+        found = await find_lanes(redis)
+        seconds, micros = await redis.time()
+        addresses = await address_status(redis, await find_addresses(redis), seconds * 1_000_000 + micros)
+        unserved = [lane for lane in settings.lanes if lane not in found]
+        return await operate.status(redis, found), unserved, addresses
 
-    states, unserved = _with_redis(settings, look)
+    states, unserved, addresses = _with_redis(settings, look)
     suspended = rq_suspended(settings) if states else None
     if as_json:
-        rows = [{**_as_object(state), "rq_suspended": suspended} for state in states]
-        rows += [{"lane": str(lane), "healthy": False, "served": False} for lane in unserved]
+        rows = [{**lane_object(state, addresses), "rq_suspended": suspended} for state in states]
+        rows += [unserved_object(lane) for lane in unserved]
         typer.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2).decode())
     else:
         _print_table(states)
+        _print_addresses(addresses)
+        for line in _warnings(states):
+            typer.echo(line, err=True)
         for lane in unserved:
             typer.echo(f"{lane} is configured, but no worker has ever served it here", err=True)
         if suspended:
             typer.echo("suspended by `rq suspend`, which pauses every lane until `rq resume`", err=True)
         if not states and not unserved:
             typer.echo("no lane on this server yet: a worker creates its lanes when it starts", err=True)
-    healthy = bool(states) and not unserved and all(_healthy(state) for state in states)
-    return Exit.OK if healthy else Exit.UNHEALTHY
+    well = bool(states) and not unserved and all(healthy(state) for state in states)
+    return Exit.OK if well else Exit.UNHEALTHY
 
 
 def pause_lane(invocation: Invocation, lane: str) -> None:
@@ -81,32 +88,7 @@ def _with_redis(settings: Settings, work: Callable[[aioredis.Redis], Awaitable[R
     return asyncio.run(carried_out())
 
 
-def _healthy(state: operate.LaneStatus) -> bool:
-    """Served by a live worker, with a key the venue takes. A pause is somebody's will, not an illness."""
-    return bool(state.workers) and all(reason != "auth" for _, reason, _ in state.holds)
-
-
-def _as_object(state: operate.LaneStatus) -> dict[str, Any]:
-    return {
-        "lane": str(state.lane),
-        "healthy": _healthy(state),
-        "served": True,
-        "paused": state.paused,
-        "queued": state.queued,
-        "oldest_age_ms": state.oldest_age_ms,
-        "in_flight": state.in_flight,
-        "confirming": state.confirming,
-        "timed": state.timed,
-        "not_admitted": state.not_admitted,
-        "inbox_length": state.inbox_length,
-        "results_length": state.results_length,
-        "holds": [{"scope": scope, "reason": reason, "until": until} for scope, reason, until in state.holds],
-        "budget": {name: {"used": used, "limit": limit} for name, (used, limit) in state.budget.items()},
-        "workers": state.workers,
-    }
-
-
-def _print_table(states: list[operate.LaneStatus]) -> None:
+def _print_table(states: list[LaneStatus]) -> None:
     if not states:
         return
     console = Console()
@@ -125,17 +107,36 @@ def _print_table(states: list[operate.LaneStatus]) -> None:
             str(state.lane),
             str(state.queued),
             age,
-            *map(str, counts),
+            *map(str, counts[:-1]),
+            f"{'≥' * state.not_admitted_more}{state.not_admitted}",
             *(showing.printable(text) for text in texts),
         )
     console.print(table, markup=False, highlight=False)
 
 
-def _budget(state: operate.LaneStatus) -> str:
+def _print_addresses(addresses: list[AddressStatus]) -> None:
+    """Those of which something is in use, or which are closed."""
+    for address in addresses:
+        if address.used or address.held_ms:
+            limit = "" if address.limit is None else f"/{address.limit}"
+            held = f", {address_hold(address)}" if address.held_ms else ""
+            typer.echo(showing.printable(f"address {address.egress}: {address.bucket} {address.used}{limit}{held}"))
+
+
+def _warnings(states: list[LaneStatus]) -> list[str]:
+    return [
+        f"{state.lane}: {refused(bucket, refusals)}"
+        for state in states
+        for bucket, refusals in state.refusals.items()
+        if refusals.lately
+    ]
+
+
+def _budget(state: LaneStatus) -> str:
     """The buckets of which something is in use; JSON has all of them."""
     used = ((name, units, limit) for name, (units, limit) in state.budget.items() if units)
     return ", ".join(f"{name} {units}" if limit is None else f"{name} {units}/{limit}" for name, units, limit in used)
 
 
-def _holds(state: operate.LaneStatus) -> str:
+def _holds(state: LaneStatus) -> str:
     return "; ".join(f"{'lane' if scope == '*' else scope} {reason} ({until})" for scope, reason, until in state.holds)

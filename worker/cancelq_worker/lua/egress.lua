@@ -2,8 +2,9 @@
 -- EGRESS: units of a limit the venue counts per address, for all lanes that leave from one address.
 --
 -- KEYS[1]  cancelq:{egress:NAME}:BUCKET, a zset: unit in use → when it is free again (us)
--- KEYS[2]  the same with `:note`, a hash: `last` unit handed out; `hold`: closed until (ms) and why; `probe`: after a
---          hold one call goes alone, `1` until its unit is handed out, then the unit and when it is given up (us)
+-- KEYS[2]  the same with `:note`, a hash: `last` unit handed out; `units` per window, for those who only look; `hold`:
+--          closed until (ms) and why; `probe`: after a hold one call goes alone, `1` until its unit is handed out, then
+--          the unit and when it is given up (us)
 -- ARGV     units per window, window_us, wanted, live_us, hold_ms, detail, unused_n, unit …, ended_n, then for each:
 --          unit, how long ago its call ended in us, extra us (for a call without an answer)
 -- Replies  {first unit granted, number granted, hold left in ms, 1 if one call is to go alone}
@@ -70,6 +71,7 @@ if granted > 0 then
   end
   redis.call('ZADD', KEYS[1], unpack(rows))
   if probe == '1' then redis.call('HSET', KEYS[2], 'probe', text(first) .. ' ' .. text(now + live)) end
+  redis.call('HSET', KEYS[2], 'units', ARGV[1])
 end
 redis.call('PEXPIRE', KEYS[1], math.ceil((window + live) / 1000) + 60000)
 redis.call('EXPIRE', KEYS[2], 86400)

@@ -1,0 +1,70 @@
+#!lua flags=no-writes
+-- LOOK: what `status` and `top` show of one lane, at one moment. It changes nothing.
+--
+-- KEYS[1]  the lane's clock
+-- Replies  {} if the lane has no inbox, else
+--          {wall_us, steady_us, queued, confirming, oldest, in_flight, timed, inbox length, results length,
+--           cursor, first, whole, ahead, holds, buckets}
+--   oldest: steady time (us) of the longest waiting unsent intent; first: the first entry of the inbox that is not
+--   admitted; empty where there is none. whole: 1 if no entry of the inbox is admitted. ahead: entries after the
+--   cursor that are admitted all the same.
+--   holds: scope|reason, until and why, … as kept
+--   buckets: name, limit, units in use, refusals, refused_ms, …; the last two may be empty
+-- `steady_us` may be ahead of the lane's own steady clock while nobody serves the lane, as no script moves that one.
+
+local ROOT = string.sub(KEYS[1], 1, -6)
+local CLASSES_MOST, AHEAD_MOST = 1000, 64
+
+local function text(n) return string.format('%.0f', n) end
+
+if redis.call('EXISTS', ROOT .. 'inbox') == 0 then return {} end
+
+local t = redis.call('TIME')
+local wall = t[1] * 1000000 + t[2]
+local steady = wall
+local last_wall, last_steady = string.match(redis.call('GET', KEYS[1]) or '', '^(%d+) (%d+) ')
+if last_wall then steady = last_steady + math.max(0, wall - last_wall) end
+
+-- A class' head is never before its entry in the index of heads: once that is later than the oldest, no class is older.
+local waiting, oldest = {c = 0, l = 0}, nil
+for _, where in ipairs({'c:u', 'c:n', 'l:u', 'l:n'}) do
+  local stage = string.sub(where, 1, 1)
+  local heads = redis.call('ZRANGE', ROOT .. 'classes:' .. where, 0, CLASSES_MOST - 1, 'WITHSCORES')
+  for i = 1, #heads, 2 do
+    local queue = ROOT .. 'queue:' .. where .. ':' .. heads[i]
+    waiting[stage] = waiting[stage] + redis.call('ZCARD', queue)
+    if stage == 'c' and (not oldest or tonumber(heads[i + 1]) < oldest) then
+      local head = redis.call('ZRANGE', queue, 0, 0, 'WITHSCORES')
+      local at = tonumber(head[2])
+      if at and (not oldest or at < oldest) then oldest = at end
+    end
+  end
+end
+
+local cursor = redis.call('GET', ROOT .. 'cursor')
+local after, first, whole = cursor and '(' .. cursor or '-', '', 0
+local ahead = redis.call('SCARD', ROOT .. 'ahead')
+do
+  local entry = redis.call('XRANGE', ROOT .. 'inbox', after, '+', 'COUNT', 1)[1]
+  if entry and entry[1] == redis.call('XRANGE', ROOT .. 'inbox', '-', '+', 'COUNT', 1)[1][1] then whole = 1 end
+  local seen = 0
+  while entry and ahead > 0 and seen < AHEAD_MOST and redis.call('SISMEMBER', ROOT .. 'ahead', entry[1]) == 1 do
+    entry = redis.call('XRANGE', ROOT .. 'inbox', '(' .. entry[1], '+', 'COUNT', 1)[1]
+    seen = seen + 1
+  end
+  if entry then first = entry[1] end
+end
+
+local buckets, limits = {}, redis.call('HGETALL', ROOT .. 'limits')
+for i = 1, #limits, 2 do
+  local used = redis.call('ZCOUNT', ROOT .. 'permits:' .. limits[i], '(' .. text(steady), '+inf')
+  local kept = redis.call('HMGET', ROOT .. 'rtt:' .. limits[i], 'refusals', 'refused_ms')
+  for _, value in ipairs({limits[i], limits[i + 1], used, kept[1] or '', kept[2] or ''}) do
+    buckets[#buckets + 1] = value
+  end
+end
+
+return {text(wall), text(steady), waiting.c, waiting.l, oldest and text(oldest) or '',
+  redis.call('ZCARD', ROOT .. 'leases'), redis.call('ZCARD', ROOT .. 'timed'),
+  redis.call('XLEN', ROOT .. 'inbox'), redis.call('XLEN', ROOT .. 'results'),
+  cursor or '', first, whole, ahead, redis.call('HGETALL', ROOT .. 'hold'), buckets}

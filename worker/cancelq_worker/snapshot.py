@@ -1,0 +1,364 @@
+"""What is seen of the lanes from outside: a snapshot of each, of the server, and of the limits per address.
+
+Needs Redis and no key, and writes nothing. A lane is one script (`lua/look.lua`), and many lanes are one trip: what a
+snapshot costs the server is bounded. `cancelq status` takes one, `cancelq top` one after the other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.resources
+import re
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import redis.asyncio as aioredis
+from redis.exceptions import NoScriptError
+
+from cancelq.contract import Lane
+from cancelq.errors import LaneError
+from cancelq_worker.engine import FRESH_MS, ROSTER, rank
+from cancelq_worker.ledger import SCRIPTS, command
+
+LANES_A_TRIP = 32
+#: Entries of an inbox that are counted in one command, and of all inboxes in one snapshot of `top`.
+COUNT_PAGE, COUNT_MOST = 500, 5_000
+REFUSED_LATELY_MS = 3_600_000
+
+_LOOK = (importlib.resources.files("cancelq_worker") / "lua" / "look.lua").read_text()
+_LOOK_SHA = hashlib.sha1(_LOOK.encode(), usedforsecurity=False).hexdigest()
+ItemT = TypeVar("ItemT")
+
+
+@dataclass(frozen=True, slots=True)
+class Refusals:
+    """How often the venue has refused calls of a bucket for its limit, and how long ago the last time was."""
+
+    count: int
+    age_ms: int
+
+    @property
+    def lately(self) -> bool:
+        return self.age_ms <= REFUSED_LATELY_MS
+
+
+@dataclass(frozen=True, slots=True)
+class LaneStatus:
+    """One snapshot. `queued`: waiting to be sent; `confirming`: sent, waiting for the venue's word;
+    `in_flight`: in a worker's hands; `oldest_age_ms`: of the longest waiting unsent intent, None if none waits;
+    `not_admitted`: entries no worker has read yet, at least so many if `not_admitted_more`; `inbox_age_ms`: of the
+    oldest of them, by the time in its id; `holds`: (scope, reason, until when and why); `budget`: bucket → (units in
+    use, limit where known); `refusals`: of the buckets that were ever refused."""
+
+    lane: Lane
+    queued: int
+    confirming: int
+    in_flight: int
+    timed: int
+    oldest_age_ms: int | None
+    not_admitted: int
+    inbox_length: int
+    results_length: int
+    holds: list[tuple[str, str, str]] = field(default_factory=list)
+    budget: dict[str, tuple[int, int | None]] = field(default_factory=dict)
+    workers: list[str] = field(default_factory=list)
+    not_admitted_more: bool = False
+    inbox_age_ms: int | None = None
+    refusals: dict[str, Refusals] = field(default_factory=dict)
+
+    @property
+    def paused(self) -> bool:
+        return any(reason == "paused" for _, reason, _ in self.holds)
+
+    @property
+    def key_refused(self) -> bool:
+        return any(reason == "auth" for _, reason, _ in self.holds)
+
+
+@dataclass(frozen=True, slots=True)
+class AddressStatus:
+    """A limit the venue counts per address. `used`: units in use, those taken ahead of their calls among them;
+    `limit`: None where no worker has told it yet; `held_ms`: for how long the address is closed, 0 if it is open."""
+
+    egress: str
+    bucket: str
+    used: int
+    limit: int | None
+    held_ms: int = 0
+    held_why: str = ""
+
+    @property
+    def share(self) -> float:
+        """How much of the limit is in use, from 0; 0 where it is not known."""
+        return self.used / self.limit if self.limit else 0.0
+
+    @property
+    def venue(self) -> str:
+        """Every bucket of this kind is named after its venue."""
+        return self.bucket.partition("-")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStatus:
+    """The server: `now_us` is its TIME, `memory_most` None without a limit, `round_trip_ms` of one small command."""
+
+    now_us: int
+    name: str
+    version: str
+    memory: int
+    memory_most: int | None
+    round_trip_ms: float
+    workers: list[str]
+
+
+class Snapshots:
+    """Takes snapshots of lanes. One that is used again remembers what it has counted of an inbox."""
+
+    def __init__(self, redis: aioredis.Redis, *, count_most: int = COUNT_MOST) -> None:
+        self._redis = redis
+        self._count_most = count_most
+        self._backlogs: dict[Lane, _Backlog] = {}
+
+    async def lanes(self, lanes: Sequence[Lane], alive: Sequence[str]) -> dict[Lane, LaneStatus]:
+        """Those of the lanes that have an inbox. `alive`: the workers there are. Raises RedisError."""
+        seen: dict[Lane, _Seen] = {}
+        for some in batched(lanes, LANES_A_TRIP):
+            commands = [("EVALSHA", _LOOK_SHA, 1, lane.key("clock")) for lane in some]
+            for lane, reply in zip(some, await pipelined(self._redis, commands), strict=True):
+                if reply:
+                    seen[lane] = _Seen.read(reply)
+        await self._count(seen)
+        return {lane: s.status(lane, self._backlogs[lane], list(alive)) for lane, s in seen.items()}
+
+    async def _count(self, seen: dict[Lane, _Seen]) -> None:
+        """How many entries wait behind each cursor. No server keeps that number, so they are counted, a bounded number
+        in all; a cursor that stands still is counted on from where the last snapshot left off."""
+        unfinished = []
+        kept, self._backlogs = self._backlogs, {}
+        for lane, s in seen.items():
+            backlog = kept.get(lane)
+            if s.whole or not s.first:
+                backlog = _Backlog(s.cursor, "", s.inbox_length if s.whole else 0)
+            elif backlog is None or backlog.cursor != s.cursor or not backlog.last:
+                backlog = _Backlog(s.cursor, s.cursor, 0)
+            self._backlogs[lane] = backlog
+            if backlog.last:
+                unfinished.append(lane)
+        left = self._count_most
+        while unfinished and left > 0:
+            page = max(1, min(COUNT_PAGE, left // len(unfinished)))
+            left -= page * len(unfinished)
+            unfinished = await self._count_page(unfinished, page)
+        for lane in unfinished:
+            self._backlogs[lane].more = True
+
+    async def _count_page(self, lanes: Sequence[Lane], page: int) -> list[Lane]:
+        """Counts a page of each; those that have more."""
+        more = []
+        for some in batched(lanes, max(1, 2 * COUNT_PAGE // page)):
+            commands = [
+                ("XRANGE", lane.inbox, f"({self._backlogs[lane].last}", "+", "COUNT", page) for lane in some
+            ]  # fmt: skip
+            for lane, entries in zip(some, await pipelined(self._redis, commands), strict=True):
+                backlog = self._backlogs[lane]
+                backlog.count += len(entries)
+                backlog.more = False
+                if entries:
+                    backlog.last = entries[-1][0].decode()
+                if len(entries) == page:
+                    more.append(lane)
+        return more
+
+
+@dataclass(slots=True)
+class _Backlog:
+    """What was counted behind a cursor, up to the entry `last`; `more`: at the last look there were more."""
+
+    cursor: str
+    last: str
+    count: int
+    more: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A reply of `look.lua`."""
+
+    wall_us: int
+    steady_us: int
+    queued: int
+    confirming: int
+    oldest_us: int | None
+    in_flight: int
+    timed: int
+    inbox_length: int
+    results_length: int
+    cursor: str
+    first: str
+    whole: bool
+    ahead: int
+    holds: list[tuple[str, str, str]]
+    budget: dict[str, tuple[int, int | None]]
+    refusals: dict[str, Refusals]
+
+    @classmethod
+    def read(cls, reply: Sequence[Any]) -> _Seen:
+        wall, steady, queued, confirming, oldest, in_flight, timed, inbox, results, cursor, first, whole = reply[:12]
+        ahead, holds, buckets = reply[12:]
+        rows = [tuple(buckets[i : i + 5]) for i in range(0, len(buckets), 5)]
+        return cls(
+            int(wall),
+            int(steady),
+            queued,
+            confirming,
+            int(oldest) if oldest else None,
+            in_flight,
+            timed,
+            inbox,
+            results,
+            cursor.decode(),
+            first.decode(),
+            bool(whole),
+            ahead,
+            _holds(dict(zip(holds[::2], holds[1::2], strict=True)), int(steady)),
+            {name.decode(): (used, int(limit)) for name, limit, used, _, _ in sorted(rows)},
+            {
+                name.decode(): Refusals(int(count), max(0, int(wall) // 1000 - int(at_ms)))
+                for name, _, _, count, at_ms in sorted(rows)
+                if count and at_ms
+            },
+        )
+
+    def status(self, lane: Lane, backlog: _Backlog, alive: list[str]) -> LaneStatus:
+        oldest, first_ms = self.oldest_us, int(self.first.partition("-")[0]) if self.first else None
+        return LaneStatus(
+            lane=lane,
+            queued=self.queued,
+            confirming=self.confirming,
+            in_flight=self.in_flight,
+            timed=self.timed,
+            oldest_age_ms=None if oldest is None else max(0, self.steady_us - oldest) // 1000,
+            not_admitted=max(0, backlog.count - self.ahead),
+            inbox_length=self.inbox_length,
+            results_length=self.results_length,
+            holds=self.holds,
+            budget=self.budget,
+            workers=sorted(w for w in alive if rank(str(lane), w, alive) < 2),
+            not_admitted_more=backlog.more,
+            inbox_age_ms=None if first_ms is None else max(0, self.wall_us // 1000 - first_ms),
+            refusals=self.refusals,
+        )
+
+
+def steady_now(clock: bytes | None, now: tuple[int, int]) -> int:
+    """The lane's steady clock in µs, from its `clock` key and Redis' TIME."""
+    wall_us = now[0] * 1_000_000 + now[1]
+    if not clock:
+        return wall_us
+    last_wall, last_steady = (int(x) for x in clock.split()[:2])
+    return last_steady + max(0, wall_us - last_wall)
+
+
+def _holds(kept: dict[bytes, bytes], steady_us: int) -> list[tuple[str, str, str]]:
+    rows = []
+    for field_, value in sorted(kept.items()):
+        scope, _, reason = field_.decode().partition("|")
+        until, _, detail = value.decode(errors="replace").partition(" ")
+        if int(until) == -1:
+            rows.append((scope, reason, f"until resumed: {detail}" if detail else "until resumed"))
+        elif int(until) > steady_us:
+            rows.append((scope, reason, f"{(int(until) - steady_us) / 1e6:.1f} s more: {detail}"))
+    return rows
+
+
+async def workers_alive(redis: aioredis.Redis) -> list[str]:
+    """The workers of this installation with a fresh heartbeat, sorted."""
+    return [name.decode() for name in await SCRIPTS.run(redis, "roster", [ROSTER], ["", FRESH_MS])]
+
+
+async def server_status(redis: aioredis.Redis) -> ServerStatus:
+    """The server as it is now. Raises RedisError."""
+    server, memory = await pipelined(redis, [("INFO", "server"), ("INFO", "memory")])
+    workers = await workers_alive(redis)
+    begun_s = time.perf_counter()  # by now there is a connection
+    seconds, micros = await redis.time()
+    round_trip_ms = (time.perf_counter() - begun_s) * 1000
+    valkey = server.get("valkey_version")
+    return ServerStatus(
+        now_us=seconds * 1_000_000 + micros,
+        name="Valkey" if valkey else "Redis",
+        version=str(valkey or server.get("redis_version", "?")),
+        memory=int(memory.get("used_memory", 0)),
+        memory_most=int(memory.get("maxmemory", 0)) or None,
+        round_trip_ms=round_trip_ms,
+        workers=workers,
+    )
+
+
+async def find_lanes(redis: aioredis.Redis) -> list[Lane]:
+    """Every lane that has an inbox on this server. Looks through the server's keys, some thousand a command."""
+    found = []
+    async for key in redis.scan_iter(match="cancelq:{*}:inbox", count=1000, _type="stream"):
+        match = re.fullmatch(r"cancelq:\{([a-z0-9_:]+)\}:inbox", key.decode(errors="replace"))
+        with contextlib.suppress(LaneError):  # a key that only looks like a lane's
+            if match:
+                found.append(Lane.parse(match.group(1)))
+    return sorted(found, key=str)
+
+
+async def find_addresses(redis: aioredis.Redis) -> list[tuple[str, str]]:
+    """Every (egress, bucket) of which units were taken within a day; as costly as `find_lanes`."""
+    found = set()
+    async for key in redis.scan_iter(match="cancelq:{egress:*}:*:note", count=1000, _type="hash"):
+        match = re.fullmatch(r"cancelq:\{egress:(.+)\}:([a-zA-Z0-9_.-]+):note", key.decode(errors="replace"))
+        if match:
+            found.add((match[1], match[2]))
+    return sorted(found)
+
+
+async def address_status(
+    redis: aioredis.Redis, addresses: Sequence[tuple[str, str]], now_us: int
+) -> list[AddressStatus]:
+    """Units in use and holds of these. `now_us`: the server's TIME."""
+    found = []
+    for some in batched(addresses, LANES_A_TRIP):
+        commands: list[tuple[Any, ...]] = []
+        for egress, bucket in some:
+            key = f"cancelq:{{egress:{egress}}}:{bucket}"
+            commands += [("ZCOUNT", key, f"({now_us}", "+inf"), ("HMGET", f"{key}:note", "units", "hold")]
+        replies = await pipelined(redis, commands)
+        for (egress, bucket), used, (units, hold) in zip(some, replies[::2], replies[1::2], strict=True):
+            till_ms, _, why = (hold or b"0").decode(errors="replace").partition(" ")
+            held_ms = max(0, int(till_ms) - now_us // 1000)
+            limit = int(units) if units else None
+            found.append(AddressStatus(egress, bucket, used, limit, held_ms, why if held_ms else ""))
+    return found
+
+
+async def pipelined(redis: aioredis.Redis, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """The replies to commands sent in one write; `look.lua` is loaded if the server does not have it.
+    Raises the first error among them."""
+    replies = await _sent(redis, commands)
+    if any(isinstance(reply, NoScriptError) for reply in replies):
+        await command(redis, "SCRIPT LOAD", _LOOK)
+        replies = await _sent(redis, commands)
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise reply
+    return replies
+
+
+async def _sent(redis: aioredis.Redis, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+    async with redis.pipeline(transaction=False) as pipe:
+        for words in commands:
+            pipe.execute_command(*words)
+        return await pipe.execute(raise_on_error=False)
+
+
+def batched(items: Sequence[ItemT], size: int) -> Iterator[Sequence[ItemT]]:
+    """The items, at most `size` at a time."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
