@@ -20,10 +20,12 @@ import latency
 import orjson
 import rig
 import throughput
+from rate import part as rate
 from report import Row, as_json, page, table
 
 HERE = Path(__file__).parent
 PARTS = ("enqueue", "throughput", "latency")
+KNOWN = (*PARTS, "rate")  # only when asked for: it takes a quarter of an hour
 NOTES = (*enqueue.NOTES, *throughput.NOTES, *latency.NOTES)
 
 
@@ -44,13 +46,13 @@ def main() -> int:
         asked.json.write_bytes(orjson.dumps(as_json(rows, machine), option=orjson.OPT_INDENT_2))
     if asked.keep:
         (HERE / "results.json").write_bytes(orjson.dumps(as_json(rows, machine), option=orjson.OPT_INDENT_2) + b"\n")
-        (HERE / "RESULTS.md").write_text(page(rows, machine, NOTES))
+        (HERE / "RESULTS.md").write_text(page(rows, machine, (*NOTES, *(rate.NOTES if "rate" in asked.parts else ()))))
     return 0 if not any(row.what == "broken rules" and row.value for row in rows) else 1
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
-    parser.add_argument("--parts", type=_words(PARTS), default=PARTS, help=f"comma list of {', '.join(PARTS)}")
+    parser.add_argument("--parts", type=_words(KNOWN), default=PARTS, help=f"comma list of {', '.join(KNOWN)}")
     parser.add_argument("--servers", type=_words(("valkey", "redis")), help="comma list of valkey, redis; default all")
     parser.add_argument(
         "--repeat", type=int, default=3, help="runs of enqueue and throughput, of which the notes tell what counts"
@@ -87,6 +89,8 @@ def _rows(asked: argparse.Namespace) -> list[Row]:
                         rows += enqueue.measure(server, asked.repeat)
                     case "throughput":
                         rows += throughput.measure(server, asked.repeat, asked.lanes, asked.intents)
+                    case "rate":
+                        rows += rate.measure(server)
                     case _:
                         rows += latency.measure(server)
     return rows

@@ -135,10 +135,11 @@ def _judge_silence(verdict: Verdict, calls: Sequence[Arrival], refusal: Refusal)
         return
     until_us = hit.at_us + refusal.for_ms * 1000
     later = sorted((c for c in calls if refusal.hits(c) and c.read_us > hit.back_us), key=lambda c: c.at_us)
-    early = [(call.read_us - hit.back_us) / 1000 for call in later if call.at_us < until_us]
+    early = [((call.read_us - hit.back_us) / 1000, call) for call in later if call.at_us < until_us]
     what = f"{refusal.lane.venue} {refusal.endpoint} {refusal.kind}, {refusal.for_ms} ms"
-    at = f", read {', '.join(f'{ms:.0f}' for ms in early[:8])} ms after the refusal's answer" if early else ""
-    verdict.must(all(ms < UNDER_WAY_MS for ms in early), f"{what}: calls before the time {len(early)}{at}")
+    told = ", ".join(f"{call.account} {call.endpoint} {ms:.0f} ms" for ms, call in early[:8])
+    at = f" (read after the refusal's answer: {told})" if early else ""
+    verdict.must(all(ms < UNDER_WAY_MS for ms, _ in early), f"{what}: calls before the time {len(early)}{at}")
     after = [call for call in later if call.at_us >= until_us]
     if len(after) < 2:
         verdict.say(f"{what}: {len(after)} calls after it")
@@ -179,9 +180,11 @@ def banned(server: Server, options: Options) -> Verdict:
             Refusal(lanes[0], "cancel", "403", 600_000, whole=True),
             Refusal(lanes[2], "cancel", "418", 600_000, whole=True),
         )
-        hits = [_refuse(running, verdict, refusal, over=False) for refusal in refusals]
+        for refusal in refusals:
+            _refuse(running, verdict, refusal, over=False)
         time.sleep(12.0)
         calls = running.venue.calls()
+        hits = [hit for refusal in refusals if (hit := _first(calls, refusal))]
         for refusal, hit in zip(refusals, hits, strict=True):
             _judge_silence(verdict, calls, refusal)
             times = [c for c in calls if c.venue == hit.venue and c.endpoint == "time" and c.read_us > hit.back_us]
