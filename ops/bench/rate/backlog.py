@@ -12,7 +12,7 @@ from typing import Any
 from rig import Server, cpu_s
 
 from cancelq.contract import Lane
-from rate.fleet import Fleet, Ledger, fill, fleet
+from rate.fleet import Fleet, Ledger, Worker, fill, fleet
 from rate.judge import Load, Verdict, best_drain_s, drain, judge_outcomes, judge_windows
 from rate.rules import Arrival, Window, rules
 from rate.way import Way
@@ -176,11 +176,14 @@ def stalls(server: Server, options: Options) -> Verdict:
 def _victim(running: Fleet, rng: Random, stopped: Mapping[int, float]) -> int:
     """Every other time the one that works most, else any."""
     going = [worker for worker in running.workers if worker.pid not in stopped]
-    if rng.random() < 0.5:
-        return rng.choice(going).pid
-    before = {worker.pid: cpu_s(worker.pid) for worker in going}
+    return (busiest(going) if rng.random() < 0.5 else rng.choice(going)).pid
+
+
+def busiest(workers: Sequence[Worker]) -> Worker:
+    """The one that works most just now."""
+    before = {worker.pid: cpu_s(worker.pid) for worker in workers}
     time.sleep(0.2)
-    return max(going, key=lambda worker: cpu_s(worker.pid) - before[worker.pid]).pid
+    return max(workers, key=lambda worker: cpu_s(worker.pid) - before[worker.pid])
 
 
 def _signal(running: Fleet, pid: int, which: signal.Signals) -> None:

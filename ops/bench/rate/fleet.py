@@ -105,6 +105,10 @@ class Fleet:
     env: dict[str, str]
     workers: list[Worker] = field(default_factory=list)
 
+    @property
+    def alive(self) -> list[Worker]:
+        return [worker for worker in self.workers if worker.process.poll() is None]
+
     def start(self, count: int, door: int = 0, **settings: str) -> None:
         """More workers, which reach the venue by this door; returns when all are alive and every lane is served."""
         env = {**self.env, **settings}
@@ -113,16 +117,17 @@ class Fleet:
             log = self.folder / f"worker-{len(self.workers)}.log"
             self.workers.append(Worker(_start([sys.executable, "-c", rig.CLI, "worker"], env, log), log))
         with self.server.client() as redis:
+            wanted = len(self.alive)
             for worker in self.workers[-count:]:
-                wait_for("a worker", lambda: _alive(redis) >= len(self.workers), worker.process, 60)
+                wait_for("a worker", lambda: _alive(redis) >= wanted, worker.process, 60)
             for lane in self.lanes:
                 wait_for(f"lane {lane}", partial(_is_there, redis, lane.inbox), self.workers[-1].process)
-        for worker in self.workers:
+        for worker in self.workers[-count:]:
             worker.began_s = cpu_s(worker.pid)
 
     def cpu_s(self) -> list[float]:
-        """Processor time of each worker since it was alive."""
-        return [cpu_s(worker.pid) - worker.began_s for worker in self.workers]
+        """Processor time of each living worker since it was ready."""
+        return [cpu_s(worker.pid) - worker.began_s for worker in self.alive]
 
     def cli(self, *words: str) -> subprocess.CompletedProcess[str]:
         """`cancelq …` with the fleet's settings."""
@@ -131,9 +136,8 @@ class Fleet:
         return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
 
     def stop_workers(self) -> None:
-        for worker in self.workers:
-            with suppress(ProcessLookupError):
-                worker.process.send_signal(signal.SIGCONT)
+        for worker in self.alive:
+            worker.process.send_signal(signal.SIGCONT)
             worker.process.terminate()
         for worker in self.workers:
             _end(worker.process)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from rig import Server
 
-from rate import backlog, refusals, single
+from rate import backlog, refusals, single, troubles
 from rate.backlog import Options
 from rate.judge import Verdict
 
@@ -26,6 +26,10 @@ SCENARIOS: dict[str, Callable[[Server, Options], Verdict]] = {
     "bybit": backlog.bybit,
     "bybit-address": backlog.bybit_address,
     "bingx": backlog.bingx,
+    "crowd": troubles.crowd,
+    "killed": troubles.killed,
+    "server-stalls": troubles.server_stalls,
+    "drops": troubles.drops,
     "refused": refusals.refused,
     "banned": refusals.banned,
     "paused": refusals.paused,
