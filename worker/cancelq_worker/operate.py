@@ -18,7 +18,17 @@ from cancelq.contract import Lane, Status
 from cancelq_worker import events
 from cancelq_worker.snapshot import LaneStatus, Snapshots, find_lanes, steady_now, workers_alive
 
-__all__ = ["LaneStatus", "UnknownLane", "default_actor", "find_lanes", "pause", "resume", "status", "steady_now"]
+__all__ = [
+    "LaneStatus",
+    "UnknownLane",
+    "default_actor",
+    "find_lanes",
+    "operator_event",
+    "pause",
+    "resume",
+    "status",
+    "steady_now",
+]
 
 #: Entries of one inbox that `status` counts at most.
 NOT_ADMITTED_MOST = 10_000
@@ -47,7 +57,7 @@ async def pause(redis: aioredis.Redis, lane: Lane, actor: str) -> None:
     await _require(redis, lane)
     async with redis.pipeline(transaction=True) as pipe:
         pipe.hset(lane.key("hold"), "*|paused", f"-1 paused by {_plain(actor)}")
-        pipe.xadd(lane.results, _operator_event(lane, "pause", actor, "normal cancels are stopped"))
+        pipe.xadd(lane.results, operator_event(lane, "pause", actor, "normal cancels are stopped"))
         await pipe.execute()
 
 
@@ -67,7 +77,7 @@ async def resume(redis: aioredis.Redis, lane: Lane, actor: str) -> str:
         pipe.hdel(hold, "*|paused")
         if auth:
             pipe.set(lane.key("probe"), _plain(actor), ex=60)
-        pipe.xadd(lane.results, _operator_event(lane, "resume", actor, said))
+        pipe.xadd(lane.results, operator_event(lane, "resume", actor, said))
         await pipe.execute()
     return said
 
@@ -77,7 +87,8 @@ async def _require(redis: aioredis.Redis, lane: Lane) -> None:
         raise UnknownLane(lane)
 
 
-def _operator_event(lane: Lane, act: str, actor: str, detail: str) -> dict[Any, Any]:
+def operator_event(lane: Lane, act: str, actor: str, detail: str) -> dict[Any, Any]:
+    """The event that tells of an operator's act: who did what, and when."""
     id_ = f"op-{secrets.token_hex(8)}"
     event = events.head(lane, id_, Status.operator, "local", detail)
     event.update(act=act, actor=_plain(actor), settled_us=str(time.time_ns() // 1000))

@@ -24,9 +24,14 @@ from cancelq_worker.engine import FRESH_MS, ROSTER, rank
 from cancelq_worker.ledger import SCRIPTS, command
 
 LANES_A_TRIP = 32
+#: The shortest of so many counts: the others have waited for this process' own work.
+ROUND_TRIPS = 3
 #: Entries of an inbox that are counted in one command, and of all inboxes in one snapshot of `top`.
 COUNT_PAGE, COUNT_MOST = 500, 5_000
+ENDLESS = "until resumed"
 REFUSED_LATELY_MS = 3_600_000
+#: A lane with work is touched every two seconds, and by the next worker if one dies.
+UNATTENDED_MS = 10_000
 
 _LOOK = (importlib.resources.files("cancelq_worker") / "lua" / "look.lua").read_text()
 _LOOK_SHA = hashlib.sha1(_LOOK.encode(), usedforsecurity=False).hexdigest()
@@ -50,8 +55,9 @@ class LaneStatus:
     """One snapshot. `queued`: waiting to be sent; `confirming`: sent, waiting for the venue's word;
     `in_flight`: in a worker's hands; `oldest_age_ms`: of the longest waiting unsent intent, None if none waits;
     `not_admitted`: entries no worker has read yet, at least so many if `not_admitted_more`; `inbox_age_ms`: of the
-    oldest of them, by the time in its id; `holds`: (scope, reason, until when and why); `budget`: bucket → (units in
-    use, limit where known); `refusals`: of the buckets that were ever refused."""
+    oldest of them, by the time in its id; `untouched_ms`: for how long no worker has done anything here, None if none
+    ever did, and an idle lane may rest for long; `holds`: (scope, reason, until when and why); `budget`: bucket →
+    (units in use, limit where known); `refusals`: of the buckets that were ever refused."""
 
     lane: Lane
     queued: int
@@ -67,7 +73,14 @@ class LaneStatus:
     workers: list[str] = field(default_factory=list)
     not_admitted_more: bool = False
     inbox_age_ms: int | None = None
+    untouched_ms: int | None = None
     refusals: dict[str, Refusals] = field(default_factory=dict)
+
+    @property
+    def unattended(self) -> bool:
+        """Something waits, and no worker does anything about it: those that are alive do not have this account."""
+        waits_ms = max(self.oldest_age_ms or 0, self.inbox_age_ms or 0)
+        return waits_ms > UNATTENDED_MS and (self.untouched_ms is None or self.untouched_ms > UNATTENDED_MS)
 
     @property
     def paused(self) -> bool:
@@ -115,21 +128,27 @@ class ServerStatus:
 
 
 class Snapshots:
-    """Takes snapshots of lanes. One that is used again remembers what it has counted of an inbox."""
+    """Takes snapshots of lanes. One that is used again remembers what it has counted of an inbox, and which lanes were
+    at rest: as long as nothing happens there, they cost a tenth."""
 
     def __init__(self, redis: aioredis.Redis, *, count_most: int = COUNT_MOST) -> None:
         self._redis = redis
         self._count_most = count_most
         self._backlogs: dict[Lane, _Backlog] = {}
+        self._resting: dict[Lane, _Seen] = {}
 
     async def lanes(self, lanes: Sequence[Lane], alive: Sequence[str]) -> dict[Lane, LaneStatus]:
         """Those of the lanes that have an inbox. `alive`: the workers there are. Raises RedisError."""
         seen: dict[Lane, _Seen] = {}
         for some in batched(lanes, LANES_A_TRIP):
-            commands = [("EVALSHA", _LOOK_SHA, 1, lane.key("clock")) for lane in some]
+            marks = [self._resting[lane].mark if lane in self._resting else "" for lane in some]
+            commands = [
+                ("EVALSHA", _LOOK_SHA, 1, lane.key("clock"), mark) for lane, mark in zip(some, marks, strict=True)
+            ]
             for lane, reply in zip(some, await pipelined(self._redis, commands), strict=True):
                 if reply:
-                    seen[lane] = _Seen.read(reply)
+                    seen[lane] = self._resting[lane] if len(reply) == 1 else _Seen.read(reply)
+        self._resting = {lane: s for lane, s in seen.items() if s.at_rest}
         await self._count(seen)
         return {lane: s.status(lane, self._backlogs[lane], list(alive)) for lane, s in seen.items()}
 
@@ -187,8 +206,10 @@ class _Backlog:
 class _Seen:
     """A reply of `look.lua`."""
 
+    mark: str
     wall_us: int
     steady_us: int
+    touched_us: int | None
     queued: int
     confirming: int
     oldest_us: int | None
@@ -206,12 +227,14 @@ class _Seen:
 
     @classmethod
     def read(cls, reply: Sequence[Any]) -> _Seen:
-        wall, steady, queued, confirming, oldest, in_flight, timed, inbox, results, cursor, first, whole = reply[:12]
-        ahead, holds, buckets = reply[12:]
+        mark, wall, steady, touched, queued, confirming, oldest, in_flight, timed, inbox, results = reply[:11]
+        cursor, first, whole, ahead, holds, buckets = reply[11:]
         rows = [tuple(buckets[i : i + 5]) for i in range(0, len(buckets), 5)]
         return cls(
+            mark.decode(),
             int(wall),
             int(steady),
+            int(touched) if touched else None,
             queued,
             confirming,
             int(oldest) if oldest else None,
@@ -232,6 +255,14 @@ class _Seen:
             },
         )
 
+    @property
+    def at_rest(self) -> bool:
+        """Nothing of this changes by the passing of time alone."""
+        waits = self.queued or self.confirming or self.in_flight or self.timed or self.first
+        used = any(units for units, _ in self.budget.values())
+        ends = any(not until.startswith(ENDLESS) for _, _, until in self.holds)
+        return not (waits or used or ends or self.refusals)
+
     def status(self, lane: Lane, backlog: _Backlog, alive: list[str]) -> LaneStatus:
         oldest, first_ms = self.oldest_us, int(self.first.partition("-")[0]) if self.first else None
         return LaneStatus(
@@ -249,6 +280,7 @@ class _Seen:
             workers=sorted(w for w in alive if rank(str(lane), w, alive) < 2),
             not_admitted_more=backlog.more,
             inbox_age_ms=None if first_ms is None else max(0, self.wall_us // 1000 - first_ms),
+            untouched_ms=None if self.touched_us is None else max(0, self.wall_us - self.touched_us) // 1000,
             refusals=self.refusals,
         )
 
@@ -268,7 +300,7 @@ def _holds(kept: dict[bytes, bytes], steady_us: int) -> list[tuple[str, str, str
         scope, _, reason = field_.decode().partition("|")
         until, _, detail = value.decode(errors="replace").partition(" ")
         if int(until) == -1:
-            rows.append((scope, reason, f"until resumed: {detail}" if detail else "until resumed"))
+            rows.append((scope, reason, f"{ENDLESS}: {detail}" if detail else ENDLESS))
         elif int(until) > steady_us:
             rows.append((scope, reason, f"{(int(until) - steady_us) / 1e6:.1f} s more: {detail}"))
     return rows
@@ -283,9 +315,11 @@ async def server_status(redis: aioredis.Redis) -> ServerStatus:
     """The server as it is now. Raises RedisError."""
     server, memory = await pipelined(redis, [("INFO", "server"), ("INFO", "memory")])
     workers = await workers_alive(redis)
-    begun_s = time.perf_counter()  # by now there is a connection
-    seconds, micros = await redis.time()
-    round_trip_ms = (time.perf_counter() - begun_s) * 1000
+    trips_ms = []
+    for _ in range(ROUND_TRIPS):
+        begun_s = time.perf_counter()
+        seconds, micros = await redis.time()
+        trips_ms.append((time.perf_counter() - begun_s) * 1000)
     valkey = server.get("valkey_version")
     return ServerStatus(
         now_us=seconds * 1_000_000 + micros,
@@ -293,7 +327,7 @@ async def server_status(redis: aioredis.Redis) -> ServerStatus:
         version=str(valkey or server.get("redis_version", "?")),
         memory=int(memory.get("used_memory", 0)),
         memory_most=int(memory.get("maxmemory", 0)) or None,
-        round_trip_ms=round_trip_ms,
+        round_trip_ms=min(trips_ms),
         workers=workers,
     )
 

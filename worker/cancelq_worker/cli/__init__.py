@@ -30,7 +30,7 @@ for panel, commands in (
     ("Try it", (start.demo, start.simulate)),
     ("Run", (start.worker,)),
     ("Ask", (ask.submit, ask.feed, ask.results, ask.trace)),
-    ("Operate", (control.status, control.top, control.pause, control.resume)),
+    ("Operate", (control.status, control.top, control.pause, control.resume, control.kill)),
 ):
     for command in commands:
         app.command(rich_help_panel=panel)(command)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cancelq_worker.cli.ask import LaneArgument
+from cancelq_worker.cli.ask import LaneArgument, OptionalText
 from cancelq_worker.cli.invocation import invocation_of
 
 
@@ -55,3 +55,27 @@ def resume(ctx: typer.Context, lane: LaneArgument) -> None:
     from cancelq_worker.cli.operating import resume_lane
 
     resume_lane(invocation_of(ctx), lane)
+
+
+def kill(
+    ctx: typer.Context,
+    lane: LaneArgument,
+    symbol: Annotated[OptionalText, typer.Option(help="Only this pair, as the venue spells it.")] = None,
+    client_prefix: Annotated[OptionalText, typer.Option(help="Only client ids that begin so.")] = None,
+    orders_only: Annotated[bool, typer.Option("--orders-only", help="Leave TP/SL and stop orders.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    timeout: Annotated[float, typer.Option(help="Seconds to follow at most.", min=1, max=3_600)] = 120.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
+) -> None:
+    """The kill switch: cancel everything that is open, and follow until nothing is.
+
+    Urgent intents that workers carry out with the fewest calls the venue allows,
+    past whatever else waits. Needs Redis and one worker, no key. Exits with 0
+    only if the venue shows nothing open; else says what is known to be open.
+    """
+    from cancelq_worker.cli.killing import kill_lane
+
+    done = kill_lane(
+        invocation_of(ctx), lane, symbol, client_prefix, timeout, orders_only=orders_only, yes=yes, as_json=as_json
+    )
+    raise typer.Exit(done)

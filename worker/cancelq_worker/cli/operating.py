@@ -18,7 +18,7 @@ from cancelq_worker.cli import showing
 from cancelq_worker.cli.border import unknown_lane
 from cancelq_worker.cli.invocation import Invocation, plain_url
 from cancelq_worker.cli.top_json import healthy, lane_object, unserved_object
-from cancelq_worker.cli.top_rows import refused
+from cancelq_worker.cli.top_rows import UNATTENDED, refused
 from cancelq_worker.cli.top_screen import WIDTH_OFF_TERMINAL, address_hold
 from cancelq_worker.exits import Exit
 from cancelq_worker.ledger import connect
@@ -124,7 +124,7 @@ def _print_addresses(addresses: list[AddressStatus]) -> None:
 
 
 def _warnings(states: list[LaneStatus]) -> list[str]:
-    return [
+    return [f"{state.lane}: {UNATTENDED}" for state in states if state.workers and state.unattended] + [
         f"{state.lane}: {refused(bucket, refusals)}"
         for state in states
         for bucket, refusals in state.refusals.items()

@@ -49,6 +49,7 @@ def lane_object(state: LaneStatus, addresses: Sequence[AddressStatus] = ()) -> d
         "not_admitted": state.not_admitted,
         "not_admitted_more": state.not_admitted_more,
         "inbox_age_ms": state.inbox_age_ms,
+        "unattended": state.unattended,
         "inbox_length": state.inbox_length,
         "results_length": state.results_length,
         "holds": [{"scope": scope, "reason": reason, "until": until} for scope, reason, until in state.holds],
@@ -73,7 +74,7 @@ def address_object(address: AddressStatus) -> dict[str, Any]:
 
 def healthy(state: LaneStatus) -> bool:
     """Served by a live worker, with a key the venue takes. A pause is somebody's will, not an illness."""
-    return bool(state.workers) and not state.key_refused
+    return bool(state.workers) and not state.unattended and not state.key_refused
 
 
 def unserved_object(lane: object) -> dict[str, Any]:

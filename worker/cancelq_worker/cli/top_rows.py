@@ -13,6 +13,7 @@ from cancelq_worker.snapshot import AddressStatus, LaneStatus, Refusals, ServerS
 
 #: A refusal is the lane's state for so long, and a note for an hour.
 JUST_NOW_MS = 60_000
+UNATTENDED = "cancels wait and no live worker has this account: start one that does"
 
 NOTHING = FlowNumbers(dict.fromkeys(GROUPS, 0.0), {}, None, None)
 
@@ -145,8 +146,10 @@ def notes(status: LaneStatus | None, flow: FlowNumbers) -> tuple[Note, ...]:
         return (Note(Level.trouble, "not served", "no worker has ever served it: start one with this account"),)
     found = []
     if not status.workers:
-        found.append(Note(Level.trouble, "no worker", "nobody serves it: start a worker with this account"))
-    found += [_hold(scope, reason, until) for scope, reason, until in status.holds]
+        found.append(Note(Level.trouble, "no worker", "no worker is alive: start one with this account"))
+    elif status.unattended:
+        found.append(Note(Level.trouble, "no worker", UNATTENDED))
+    found += [_hold(status.lane, *hold) for hold in status.holds]
     if flow.unresolved:
         said = f"{len(flow.unresolved)} unresolved, a person must look: cancelq trace {flow.unresolved[-1]}"
         found.append(Note(Level.trouble, "unresolved", said))
@@ -168,9 +171,10 @@ def age(ms: int) -> str:
     return f"{ms // 1000} s" if ms < 120_000 else showing.duration(ms)
 
 
-def _hold(scope: str, reason: str, until: str) -> Note:
+def _hold(lane: Lane, scope: str, reason: str, until: str) -> Note:
+    said = until.removeprefix("until resumed").removeprefix(": ")
     if reason == "paused":
-        return Note(Level.notice, "paused", f"paused {until}")
-    word = "key refused" if reason == "auth" else "held"
-    what = "closed" if scope == "*" else f"{scope} closed"
-    return Note(Level.trouble, word, f"{what} ({reason}), {until}")
+        return Note(Level.notice, "paused", f"{said or 'paused'}; normal cancels wait for: cancelq resume {lane}")
+    if reason == "auth":
+        return Note(Level.trouble, "bad key", f"closed: {said}")
+    return Note(Level.trouble, "held", f"{'closed' if scope == '*' else f'{scope} closed'} ({reason}): {said}")

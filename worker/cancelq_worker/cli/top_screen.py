@@ -20,6 +20,8 @@ STYLES = {Level.calm: "", Level.notice: "yellow", Level.trouble: "bold red"}
 #: Wide enough for every column where no terminal tells how wide it is.
 WIDTH_OFF_TERMINAL = 200
 ADDRESSES_MOST = 4
+#: Lines of lanes that nothing else takes the room of.
+LANES_BEFORE_ALL = 12
 LANE_LEAST, LANE_MOST = 10, 40
 OLD_MS, VERY_OLD_MS = 5_000, 30_000
 NONE = "-"
@@ -42,9 +44,15 @@ class Column:
 
 def draw(view: View, width: int, height: int | None = None) -> Group:
     """The view in at most `height` lines (None: as many as it takes) of at most `width` cells."""
-    top, bottom = list(_head(view)), list(_addresses(view.addresses, width))
-    room = None if height is None else max(1, height - len(top) - len(bottom) - 2)
-    lines = [*top, *_lanes(view.rows, width, room), *bottom]
+    columns = _chosen(view.rows, width)
+    top, bottom = [*_head(view), *_titles(columns)], list(_addresses(view.addresses, width))
+    room = None
+    if height is not None:
+        # The lanes come first, unless they are so many that some are left out anyway.
+        wanted = min(sum(1 + len(row.notes) for row in view.rows), LANES_BEFORE_ALL)
+        bottom = bottom[: max(0, height - len(top) - wanted)]
+        room = max(1, height - len(top) - len(bottom))
+    lines = [*top, *_lanes(view.rows, columns, room), *bottom]
     if view.away:
         for line in lines[len(top) :]:
             line.stylize("dim")
@@ -66,28 +74,21 @@ def _head(view: View) -> Iterator[Text]:
     troubled = (f"{totals.troubled} in trouble", STYLES[Level.trouble]) if totals.troubled else "none in trouble"
     line = Text.assemble(_counted(totals.lanes, "lane"), ", ", troubled if totals.lanes else "none served here yet")
     line.append(f"  queued {_count(totals.queued, more=totals.queued_more)}  flight {_count(totals.in_flight)}")
-    line.append(f"  confirm {_count(totals.confirming)}  {_rate(sum(totals.flow.per_s.values()))} done/s")
+    line.append(f"  confirm {_count(totals.confirming)}  {_rate(sum(totals.flow.per_s.values()))}/s")
     if totals.flow.settled_ms:
         line.append(f"  p99 {_span(totals.flow.settled_ms[1])}")
     yield line
     if view.away:
         why, seconds = view.away
-        said = f"Redis is away since {seconds:.0f} s, what is below was before: {showing.printable(why)}"
+        said = f"away for {seconds:.0f} s, below is how it was before: {showing.printable(why)}"
         yield Text(said, STYLES[Level.trouble])
     if view.suspended:
         yield Text("suspended by `rq suspend`: every lane is paused until `rq resume`", STYLES[Level.trouble])
     yield Text("")
 
 
-def _lanes(rows: Sequence[Row], width: int, room: int | None) -> Iterator[Text]:
-    """Titles, then each lane with its notes below it; lanes for which there is no room are counted."""
-    if not rows:
-        return
-    columns = _chosen(rows, width)
-    titles = _group_titles(columns)
-    if titles.strip():
-        yield Text(titles, "dim")
-    yield Text(" ".join(_sized(column.title, column) for column in columns), "bold")
+def _lanes(rows: Sequence[Row], columns: Sequence[Column], room: int | None) -> Iterator[Text]:
+    """Each lane with its notes below it; lanes for which there is no room are counted."""
     blocks = [[_line(row, columns), *(_note(note) for note in row.notes)] for row in rows]
     if room is None or sum(map(len, blocks)) <= room:
         shown = len(blocks)
@@ -121,12 +122,12 @@ def _line(row: Row, columns: Sequence[Column]) -> Text:
 
 def _note(note: Note) -> Text:
     style = "red" if note.level is Level.trouble else STYLES[note.level]
-    return Text(f"  └ {showing.printable(note.text)}", style)
+    return Text(f"└ {showing.printable(note.text)}", style)
 
 
 def _chosen(rows: Sequence[Row], width: int) -> list[Column]:
     """The columns there is room for, in their order: all, or the first by rank of those that say much in few cells."""
-    longest = max(len(str(row.lane)) for row in rows)
+    longest = max((len(str(row.lane)) for row in rows), default=0)
     lane = replace(LANE, width=min(max(longest, LANE_LEAST), LANE_MOST))
     for wide in (WIDE, [column for column in WIDE if column.title != "timed"]):
         if _width((lane, *wide)) <= width:
@@ -143,12 +144,15 @@ def _width(columns: Sequence[Column]) -> int:
     return sum(column.width + 1 for column in columns) - 1
 
 
-def _group_titles(columns: Sequence[Column]) -> str:
+def _titles(columns: Sequence[Column]) -> Iterator[Text]:
+    """One line, or two where neighbours have a title in common."""
     parts = []
     for group, members in groupby(columns, key=lambda column: column.group):
         width = _width(list(members))
         parts.append((f" {group} ".center(width, "─") if group else "").ljust(width))
-    return " ".join(parts)
+    if "".join(parts).strip():
+        yield Text(" ".join(parts), "dim")
+    yield Text(" ".join(_sized(column.title, column) for column in columns), "bold")
 
 
 def _sized(text: str, column: Column) -> str:

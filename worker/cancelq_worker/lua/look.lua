@@ -2,12 +2,14 @@
 -- LOOK: what `status` and `top` show of one lane, at one moment. It changes nothing.
 --
 -- KEYS[1]  the lane's clock
--- Replies  {} if the lane has no inbox, else
---          {wall_us, steady_us, queued, confirming, oldest, in_flight, timed, inbox length, results length,
---           cursor, first, whole, ahead, holds, buckets}
---   oldest: steady time (us) of the longest waiting unsent intent; first: the first entry of the inbox that is not
---   admitted; empty where there is none. whole: 1 if no entry of the inbox is admitted. ahead: entries after the
---   cursor that are admitted all the same.
+-- ARGV     mark of the last look at a lane at rest, or ''
+-- Replies  {} if the lane has no inbox; {mark} if nothing has happened since the look of that mark; else
+--          {mark, wall_us, steady_us, touched_us, queued, confirming, oldest, in_flight, timed, inbox length,
+--           results length, cursor, first, whole, ahead, holds, buckets}
+--   mark: differs once a worker, a producer or an operator did anything here; the passing of time it does not tell
+--   touched_us: wall time at which a worker last did anything here; oldest: steady time (us) of the longest waiting
+--   unsent intent; first: the first entry of the inbox that is not admitted; each empty where there is none
+--   whole: 1 if no entry of the inbox is admitted; ahead: entries after the cursor that are admitted all the same
 --   holds: scope|reason, until and why, … as kept
 --   buckets: name, limit, units in use, refusals, refused_ms, …; the last two may be empty
 -- `steady_us` may be ahead of the lane's own steady clock while nobody serves the lane, as no script moves that one.
@@ -18,11 +20,14 @@ local CLASSES_MOST, AHEAD_MOST = 1000, 64
 local function text(n) return string.format('%.0f', n) end
 
 if redis.call('EXISTS', ROOT .. 'inbox') == 0 then return {} end
+local clock, inbox = redis.call('GET', KEYS[1]) or '', redis.call('XLEN', ROOT .. 'inbox')
+local mark = clock .. ' ' .. text(inbox) .. ' ' .. text(redis.call('HLEN', ROOT .. 'hold'))
+if mark == ARGV[1] then return {mark} end
 
 local t = redis.call('TIME')
 local wall = t[1] * 1000000 + t[2]
 local steady = wall
-local last_wall, last_steady = string.match(redis.call('GET', KEYS[1]) or '', '^(%d+) (%d+) ')
+local last_wall, last_steady = string.match(clock, '^(%d+) (%d+) ')
 if last_wall then steady = last_steady + math.max(0, wall - last_wall) end
 
 -- A class' head is never before its entry in the index of heads: once that is later than the oldest, no class is older.
@@ -64,7 +69,7 @@ for i = 1, #limits, 2 do
   end
 end
 
-return {text(wall), text(steady), waiting.c, waiting.l, oldest and text(oldest) or '',
+return {mark, text(wall), text(steady), last_wall or '', waiting.c, waiting.l, oldest and text(oldest) or '',
   redis.call('ZCARD', ROOT .. 'leases'), redis.call('ZCARD', ROOT .. 'timed'),
-  redis.call('XLEN', ROOT .. 'inbox'), redis.call('XLEN', ROOT .. 'results'),
+  inbox, redis.call('XLEN', ROOT .. 'results'),
   cursor or '', first, whole, ahead, redis.call('HGETALL', ROOT .. 'hold'), buckets}
