@@ -17,7 +17,7 @@ from cancelq_worker.gate import Gate
 from cancelq_worker.http import Exchange, NoAnswer, NotSent
 from cancelq_worker.lane_parts import SEND_BY_MS, Call, LaneParts, Outcome
 from cancelq_worker.ledger import End, Move, PermitUse, Settlement
-from cancelq_worker.state import State, Work
+from cancelq_worker.state import LOOKS_BACK, State, Work
 from cancelq_worker.venues.port import ABOUT_THE_CALL, SWEEPS, Bucket, Reply, Stage, Target, Word
 from cancelq_worker.verdict import Finish, Moment, Silence, Verdict
 
@@ -95,6 +95,7 @@ class Carrier:
         outcome = self._outcome(call, verdicts, how, rtt_us, exchange.answered_ns, executed, error, told)
         outcome.settlement.holds = self._gate.holds(call, replies)
         self._report(call, replies, rtt_us, exchange.answer.status)
+        self._p.metrics.answered(call.route, len(call.groups), replies, rtt_us, exchange.answer.status)
         return outcome
 
     def _judge(self, call: Call, work: Work, reply: Reply, moment: Moment) -> Verdict:
@@ -117,6 +118,7 @@ class Carrier:
     def _given_back(self, call: Call) -> Outcome:
         """Too late to send, or draining: as if it had never been taken."""
         self._p.egress.unuse(call.ticket)
+        self._p.metrics.given_back()
         moment = self._moment(call, call.back_ns, None)
         verdicts = [(w, self._silent(call, w, Silence.NOT_SENT, moment)) for w in call.batch.works]
         return self._outcome(call, verdicts, "u", 0, time.monotonic_ns(), False)
@@ -130,6 +132,7 @@ class Carrier:
         moment = self._moment(call, sent_ns, None)
         verdicts = [(w, self._silent(call, w, Silence.NO_ANSWER, moment)) for w in call.batch.works]
         self._log.warning("no readable answer", route=call.batch.route, orders=len(call.groups), why=why)
+        self._p.metrics.unanswered(call.route, len(call.groups))
         return self._outcome(call, verdicts, "n", 0, time.monotonic_ns(), True)
 
     def _silent(self, call: Call, work: Work, why: Silence, moment: Moment) -> Verdict:
@@ -176,7 +179,7 @@ class Carrier:
             orders = self.orders(work, state)
             if verdict.known:
                 ended.update(dict.fromkeys(orders, verdict))
-            if verdict.status is Status.unresolved:
+            if verdict.status is Status.unresolved and event:
                 self._log.error("unresolved: a person must look", id=work.id, detail=verdict.detail)
             return End(work, event, state.attempts > 0, verdict.known, orders)
         tell = None
@@ -208,10 +211,11 @@ class Carrier:
         reply: Reply | None = None,
         open_orders: int | None = None,
     ) -> dict[str, str]:
-        return events.event(
+        told = events.event(
             self._p.plan.lane, work.id, work.record, state, status, evidence, detail,
             worker=self._p.worker, endpoint=self._p.venue.endpoint(state.route), reply=reply, open_orders=open_orders,
         )  # fmt: skip
+        return events.looked_back(told, work.record[LOOKS_BACK]) if LOOKS_BACK in work.record else told
 
     def _report(self, call: Call, replies: list[Reply], rtt_us: int, status: int) -> None:
         words: dict[str, int] = {}

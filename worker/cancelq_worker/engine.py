@@ -17,8 +17,10 @@ import redis.asyncio as aioredis
 import structlog
 from redis.exceptions import RedisError
 
+from cancelq.contract import Lane
+from cancelq_worker.health import Health
 from cancelq_worker.lane import LaneServer
-from cancelq_worker.ledger import SCRIPTS, command, read_entries
+from cancelq_worker.ledger import SCRIPTS, RawEntry, command, read_entries
 
 log = structlog.get_logger("cancelq.engine")
 
@@ -30,6 +32,7 @@ BLOCK_MS = 2_000
 REARM_S = 0.005
 DRAIN_S = 6.5  # of the ten seconds a worker may take to end
 LANES_A_READ = 64
+OPEN_AT_ONCE = 16  # lanes that are opened beside the heartbeat
 
 
 def rank(lane: str, worker: str, alive: list[str]) -> int:
@@ -41,8 +44,21 @@ def rank(lane: str, worker: str, alive: list[str]) -> int:
     return sorted({*alive, worker}, key=weight, reverse=True).index(worker)
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """One lane's part of a blocking read."""
+
+    lane: LaneServer
+    cursor: str
+
+
 class Watcher:
-    """One blocking read over the inboxes of some resting lanes, on a connection of its own."""
+    """One blocking read over the inboxes of some resting lanes, on a connection of its own.
+
+    A lane that was just woken stays in the next read, behind what it was woken with: most are woken by one entry and
+    rest a moment later, and need no read that begins again for them. One that is told of more before it rests is a
+    busy one; it reads its inbox itself and comes back when it rests.
+    """
 
     def __init__(self, blocking: aioredis.Redis, other: aioredis.Redis) -> None:
         self._blocking = blocking
@@ -50,15 +66,19 @@ class Watcher:
         self._lanes: set[str] = set()
         self._armed: dict[str, LaneServer] = {}
         self._changed = asyncio.Event()
+        self._woken: dict[str, _Asked] = {}
         self._client_id: int | None = None
-        self._reading: frozenset[str] = frozenset()
+        self._reading: dict[str, _Asked] = {}
         self._nudge: asyncio.Task[None] | None = None
 
     def arm(self, lane: LaneServer) -> None:
         """The lane rests: wake it when its inbox grows."""
-        self._armed[lane.lane.inbox] = lane
+        inbox = lane.lane.inbox
+        self._armed[inbox] = lane
+        self._woken.pop(inbox, None)
         self._changed.set()
-        if self._reading and lane.lane.inbox not in self._reading and self._nudge is None:
+        asked = self._reading.get(inbox)
+        if self._reading and (asked is None or asked.cursor != lane.cursor) and self._nudge is None:
             self._nudge = asyncio.ensure_future(self._interrupt())
 
     def adopt(self, lane: LaneServer) -> bool:
@@ -71,6 +91,7 @@ class Watcher:
     def release(self, lane: LaneServer) -> None:
         self._lanes.discard(lane.lane.inbox)
         self._armed.pop(lane.lane.inbox, None)
+        self._woken.pop(lane.lane.inbox, None)
 
     async def _interrupt(self) -> None:
         """Ends the read under way, so that the next one has every resting lane; gathers a few first."""
@@ -95,22 +116,30 @@ class Watcher:
                 self._client_id = None
                 await asyncio.sleep(0.25)
             finally:
-                self._reading = frozenset()
+                self._reading = {}
 
     async def _read_once(self) -> None:
         if self._client_id is None:
             self._client_id = int(await self._blocking.client_id())
-        asked = {inbox: (lane, lane.cursor) for inbox, lane in self._armed.items() if lane.idle}
-        if not asked:
+        resting = {inbox: _Asked(lane, lane.cursor) for inbox, lane in self._armed.items() if lane.idle}
+        if not resting:
             self._armed.clear()
             return
-        self._reading = frozenset(asked)
-        cursors = [cursor for _, cursor in asked.values()]
+        self._reading = asked = {**self._woken, **resting}
+        cursors = [one.cursor for one in asked.values()]
         reply = await command(self._blocking, "XREAD", "COUNT", 500, "BLOCK", BLOCK_MS, "STREAMS", *asked, *cursors)
         for inbox, entries in read_entries(reply).items():
-            lane, cursor = asked[inbox]
-            self._armed.pop(inbox, None)
-            lane.deliver(cursor, entries)
+            self._wake(inbox, asked[inbox], entries)
+
+    def _wake(self, inbox: str, asked: _Asked, entries: list[RawEntry]) -> None:
+        """Entries after the cursor that was asked for. A lane that stands elsewhere by now stays armed: the next read
+        asks behind where it stands."""
+        self._woken.pop(inbox, None)
+        lane = self._armed.get(inbox)
+        if lane is asked.lane and lane.idle and lane.cursor == asked.cursor:
+            del self._armed[inbox]
+            self._woken[inbox] = _Asked(lane, entries[-1][0])
+            lane.deliver(asked.cursor, entries)
 
 
 @dataclass(slots=True)
@@ -131,6 +160,7 @@ class Engine:
         client: aioredis.Redis,
         blocking: Callable[[], aioredis.Redis],
         housekeeping: Callable[[LaneServer], None],
+        health: Health,
     ) -> None:
         self._worker = worker
         self._make = lanes
@@ -138,9 +168,15 @@ class Engine:
         self._blocking = blocking
         self._watchers: list[Watcher] = []
         self._watching: set[asyncio.Task[None]] = set()
+        self._stopping = False
+        self._alive: list[str] | None = None
+        self._places: dict[str, int] = {}
+        self._opening: dict[str, asyncio.Task[None]] = {}
+        self._room_to_open = asyncio.Semaphore(OPEN_AT_ONCE)
         self._running: dict[str, _Running] = {}
         self._leaving: set[asyncio.Task[None]] = set()
         self._housekeeping = housekeeping
+        self._health = health
 
     async def serve(self, stop: asyncio.Event) -> None:
         """Runs until `stop` is set, then drains: what was sent is settled, the rest is left to others."""
@@ -150,10 +186,11 @@ class Engine:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(BEAT_S):
                         await stop.wait()
+            self._stopping = True
             await self._leave_roster()
             await self._drain()
         finally:
-            for task in self._watching:
+            for task in (*self._watching, *self._opening.values()):
                 task.cancel()
 
     async def _beat(self) -> None:
@@ -161,29 +198,55 @@ class Engine:
             alive = [n.decode() for n in await SCRIPTS.run(self._client, "roster", [ROSTER], [self._worker, FRESH_MS])]
         except (RedisError, OSError) as error:
             log.warning("no heartbeat: Redis cannot be reached", error=str(error)[:200])
+            self._health.redis_away(error)
             return
-        for name in self._make:
-            place = rank(name, self._worker, alive)
-            running = self._running.get(name)
-            if place > 1:
-                if running:
-                    self._stop(name)
-            elif running is None:
-                await self._start(name, place)
-            else:
-                running.rank = place
-                running.lane.hesitate_us = HEAD_START_US * place
+        if alive != self._alive:
+            self._alive = alive
+            self._assign(alive)
+        for name in self._places:
+            if name not in self._running and name not in self._opening:
+                self._open(name)
+        self._tell_health()
         for running in self._running.values():
             running.lane.keep_ready()
             if running.rank == 0:
                 self._housekeeping(running.lane)
 
-    async def _start(self, name: str, place: int) -> None:
-        lane = self._make[name]()
-        try:
-            await lane.open()
-        except (RedisError, OSError) as error:
-            log.warning("lane cannot be opened", lane=name, error=str(error)[:200])
+    def first_watched(self) -> list[Lane]:
+        """The lanes that this worker watches first. May be asked by another thread."""
+        return [running.lane.lane for running in list(self._running.values()) if running.rank == 0]
+
+    def _tell_health(self) -> None:
+        not_open = [name for name in self._places if name not in self._running]
+        self._health.heartbeat(len(self._alive or ()), len(self._places), not_open)
+
+    def _assign(self, alive: list[str]) -> None:
+        """Which lanes are this worker's, once for every change of the roster: it costs workers times lanes."""
+        self._places = {name: place for name in self._make if (place := rank(name, self._worker, alive)) <= 1}
+        for name in [name for name in self._running if name not in self._places]:
+            self._stop(name)
+        for name, running in self._running.items():
+            if running.rank != self._places[name]:
+                running.rank = self._places[name]
+                running.lane.hesitate_us = HEAD_START_US * running.rank
+                running.lane.look()  # whoever was there before may have left something in its hands
+
+    def _open(self, name: str) -> None:
+        """Beside the heartbeat: a worker with many lanes must not seem dead while it opens them."""
+        task = asyncio.ensure_future(self._start(name))
+        self._opening[name] = task
+        task.add_done_callback(lambda t: self._opened(name, t))
+
+    async def _start(self, name: str) -> None:
+        async with self._room_to_open:
+            lane = self._make[name]()
+            try:
+                await lane.open()
+            except (RedisError, OSError) as error:
+                log.warning("lane cannot be opened", lane=name, error=str(error)[:200])
+                return
+        place = self._places.get(name)
+        if place is None or self._stopping:
             return
         lane.hesitate_us = HEAD_START_US * place
         watcher = self._watcher_for(lane)
@@ -192,6 +255,12 @@ class Engine:
         task.add_done_callback(lambda t: self._ended(name, t))
         self._running[name] = _Running(lane, task, place, watcher)
         log.info("watching lane", lane=name, place=place)
+
+    def _opened(self, name: str, task: asyncio.Task[None]) -> None:
+        del self._opening[name]
+        error = None if task.cancelled() else task.exception()
+        if error:
+            log.error("a lane cannot be opened", lane=name, error=repr(error)[:300], exc_info=error)
 
     def _watcher_for(self, lane: LaneServer) -> Watcher:
         """A watcher with room: one blocking read serves a bounded number of lanes."""

@@ -45,6 +45,7 @@ class Gate:
     def _refused(self, call: Call, reply: Reply, said: str) -> Hold:
         """Over a limit that we keep: somebody else uses the key or the address, or the venue counts otherwise."""
         bucket, for_us = call.route.bucket, self._asked_to_wait_us(reply)
+        self._p.metrics.refused(bucket)
         if reply.whole_address:
             for_us = for_us or min(300_000_000, 1_000_000 * 2 ** min(self._count("address"), 9))
             self._spawn(self._p.egress.hold(for_us // 1000, said))
@@ -157,8 +158,11 @@ class Gate:
             raise
         except NoAnswer:
             egress.ended(ticket, time.monotonic_ns(), answered=False)
+            self._p.metrics.aside(signed.request.path, 0, 0)
             raise
         egress.ended(ticket, exchange.answered_ns, answered=True)
+        took_ns = exchange.answered_ns - exchange.sent_ns
+        self._p.metrics.aside(signed.request.path, exchange.answer.status, took_ns)
         return exchange
 
     async def probe(self) -> None:

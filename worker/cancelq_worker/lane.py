@@ -137,6 +137,10 @@ class LaneServer:
             self._entries = entries
             self._wake.set()
 
+    def look(self) -> None:
+        """Has the lane look at once at what there is to do."""
+        self._wake.set()
+
     def keep_ready(self) -> None:
         """Called by the engine's heartbeat: an idle lane must not have to wait for its first call's share."""
         self._p.egress.keep_ready()
@@ -171,6 +175,7 @@ class LaneServer:
                 self._p.egress.release(reserved)
             raise
         back_ns = time.monotonic_ns()
+        self._count(wanted, reply, back_ns, now_ns)
         self._settled(outcomes, reply.settled)
         self._ahead.scanned(reply.scanned)
         if overtaking:
@@ -187,6 +192,15 @@ class LaneServer:
                 self._carrier.streamed = taken.streamed
                 self._taken(taken, reserved, now_ns, back_ns)
             self._p.egress.release(reserved)
+
+    def _count(self, wanted: RoundRequest, reply: Round, back_ns: int, sent_ns: int) -> None:
+        metrics, now_us = self._p.metrics, self._p.redis_clock.at_us(back_ns)
+        metrics.round(back_ns - sent_ns)
+        metrics.admission(wanted.overtaking, reply.overtook)
+        metrics.admission(wanted.admission, reply.admitted)
+        for settlement, settled in zip(wanted.settlements, reply.settled, strict=True):
+            if isinstance(settled, Settled):
+                metrics.settled(settlement, settled, now_us)
 
     async def _rest(self) -> None:
         """Until something can happen: a due time, new entries, a call that came back."""
@@ -216,6 +230,7 @@ class LaneServer:
 
     async def _redis_away(self, error: Exception) -> None:
         self._log.warning("Redis cannot be reached; nothing is sent until it is back", error=str(error)[:200])
+        self._p.metrics.redis_away()
         self._entries = []
         self._ahead.forget()
         self._drop_hopeless()

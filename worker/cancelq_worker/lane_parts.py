@@ -10,6 +10,7 @@ from cancelq_worker.clocks import Pace, RemoteClock
 from cancelq_worker.egress import Egress, Ticket
 from cancelq_worker.http import Door
 from cancelq_worker.ledger import Batch, LanePlan, Ledger, Settlement
+from cancelq_worker.metrics import LaneMetrics
 from cancelq_worker.state import Work
 from cancelq_worker.venues.port import Route, Venue
 from cancelq_worker.verdict import Finish, Judge
@@ -35,6 +36,7 @@ class LaneParts:
     tag: str  # short and unique to this process: batch ids begin with it
     time_pace: Pace  # how often the lanes of one host may ask for its time
     time_lock: asyncio.Lock
+    metrics: LaneMetrics
     ws_url: str | None = None
     tls: ssl.SSLContext | None = None
 

@@ -36,7 +36,7 @@ from cancelq_worker.settings_origin import PREFIX, Origin, SettingsError
 from cancelq_worker.venues.kind import Place
 from cancelq_worker.venues.registry import KINDS
 
-__all__ = ["Account", "Settings", "SettingsError", "without_credentials"]
+__all__ = ["Account", "Settings", "SettingsError", "listen_place", "without_credentials"]
 
 REDIS_SCHEMES = (
     "redis",
@@ -89,6 +89,21 @@ def _checked_url(url: str, schemes: tuple[str, ...]) -> str:
     if parts is None or parts.scheme not in schemes or not (parts.netloc or parts.path):
         raise ValueError(f"must be a URL that begins with {', '.join(scheme + '://' for scheme in schemes)}")
     return url
+
+
+def listen_place(place: str) -> tuple[str, int]:
+    """Host and port of HOST:PORT, an IPv6 address in brackets; port 0 stands for a free one. Raises ValueError."""
+    host, _, port = place.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not bare or (":" in bare and bare == host) or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65_535:
+        raise ValueError("must be HOST:PORT, such as 127.0.0.1:9464; port 0 takes any free one")
+    return bare, int(port)
+
+
+def _http_place(place: str) -> str:
+    if place:
+        listen_place(place)
+    return place
 
 
 def _split(url: str) -> SplitResult | None:
@@ -146,6 +161,8 @@ class Settings(BaseSettings):
     dedup_hours: int = Field(24, ge=1, le=168)
     max_attempts: int = Field(5, ge=1, le=100)
     lookup_budget_ms: int = Field(10_000, ge=1000, le=3_600_000)
+    # Where a worker shows /livez, /readyz and /metrics; empty: nowhere.
+    http: Annotated[str, AfterValidator(_http_place)] = ""
     accounts: Annotated[Accounts, BeforeValidator(lambda given: given or {})] = Field(default_factory=dict)
 
     _again: Callable[[], Self] | None = PrivateAttr(None)

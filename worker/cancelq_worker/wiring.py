@@ -20,14 +20,17 @@ from cancelq.contract import Lane
 from cancelq_worker.clocks import Pace, RemoteClock
 from cancelq_worker.egress import Egress
 from cancelq_worker.engine import Engine
+from cancelq_worker.health import Health
 from cancelq_worker.http import Door
 from cancelq_worker.lane import LaneServer
 from cancelq_worker.lane_parts import LaneParts
 from cancelq_worker.ledger import LanePlan, RedisLedger, connect
+from cancelq_worker.metrics import Metrics
+from cancelq_worker.observing import observed
 from cancelq_worker.preflight import check_server
 from cancelq_worker.settings import Account, Settings
 from cancelq_worker.venues.port import Venue
-from cancelq_worker.venues.registry import open_venue
+from cancelq_worker.venues.registry import KINDS, open_venue
 from cancelq_worker.verdict import Judge, Policy
 
 log = structlog.get_logger("cancelq.wiring")
@@ -54,6 +57,7 @@ class Wiring:
         self.settings = settings
         self.worker = worker
         self.tag = secrets.token_hex(4)
+        self.metrics = Metrics()
         self._suspended = suspended
         self.client: aioredis.Redis = connect(settings.redis_url, max_connections=64)
         self._blocking: list[aioredis.Redis] = []
@@ -65,13 +69,13 @@ class Wiring:
         self._timed: dict[str, float] = {}
         self._chores: set[asyncio.Future[None]] = set()
 
-    def engine(self) -> Engine:
+    def engine(self, health: Health) -> Engine:
         lanes = {
             f"{venue}:{name}": self._maker(Lane(venue, name), account)
             for venue, accounts in self.settings.accounts.items()
             for name, account in accounts.items()
         }
-        return Engine(self.worker, lanes, self.client, self._blocking_client, self._housekeeping)
+        return Engine(self.worker, lanes, self.client, self._blocking_client, self._housekeeping, health)
 
     def _blocking_client(self) -> aioredis.Redis:
         """A connection for one blocking read; its time-out is well above the longest block."""
@@ -115,6 +119,7 @@ class Wiring:
             tag=self.tag,
             time_pace=host.time_pace,
             time_lock=host.time_lock,
+            metrics=self.metrics.lane(lane, venue.endpoint, KINDS[venue.name].codes),
             ws_url=account.ws_url,
             tls=self._tls,
         )
@@ -172,8 +177,11 @@ async def serve(
     if dry_run:
         raise NotImplementedError("a dry run is not built yet")
     wiring = Wiring(settings, worker_name, suspended)
+    health = Health(stop)
+    engine = wiring.engine(health)
     try:
-        await check_server(wiring.client)
-        await wiring.engine().serve(stop)
+        async with observed(settings.http, wiring.metrics, health, wiring.client, engine.first_watched):
+            await check_server(wiring.client)
+            await engine.serve(stop)
     finally:
         await wiring.close()

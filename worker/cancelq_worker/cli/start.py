@@ -4,26 +4,49 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cancelq_worker.cli.invocation import invocation_of, plain_url
 from cancelq_worker.exits import CommandFailed, Exit
 
+if TYPE_CHECKING:
+    from cancelq_worker.settings import Settings
 
-def worker(ctx: typer.Context) -> None:
+
+def worker(
+    ctx: typer.Context,
+    http: Annotated[
+        str | None,
+        typer.Option(
+            help="Show /livez, /readyz and /metrics there; else where CANCELQ_HTTP says.", metavar="HOST:PORT"
+        ),
+    ] = None,
+) -> None:
     """Serve every configured lane. TERM drains and exits; HUP starts again with the settings read anew."""
     from cancelq_worker import logs
     from cancelq_worker.rq_worker import run
 
     settings = invocation_of(ctx).settings(need_keys=True)
     plain_url(settings)
+    if http is not None:
+        settings = _shown_at(settings, http)
     logs.configure(sys.stderr)
     if run(settings):
         # HUP. The same process under the same command line, so that whoever watches over it sees no end.
         sys.stderr.flush()
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def _shown_at(settings: Settings, http: str) -> Settings:
+    from cancelq_worker.settings import SettingsError, listen_place
+
+    try:
+        listen_place(http)
+    except ValueError as error:
+        raise SettingsError([f"--http {error}"]) from error
+    return settings.model_copy(update={"http": http})
 
 
 def simulate(

@@ -48,9 +48,12 @@ class AccountView(Protocol):
 @dataclass(frozen=True, slots=True)
 class VenueKind:
     """One venue: its place, how an account of it is opened, and its limits as documented: those it counts per account
-    and those it counts per address."""
+    and those it counts per address. `flatten`: what empties an account with the fewest calls, one intent for each, as
+    its `kinds`. `codes`: those of its answer tables, by which metrics name calls."""
 
     place: Place
     open: Callable[[AccountView], Venue]
     buckets: tuple[Bucket, ...]
     address_buckets: tuple[Bucket, ...]
+    flatten: tuple[str, ...] = ("order", "tpsl", "stop")
+    codes: frozenset[str] = frozenset()

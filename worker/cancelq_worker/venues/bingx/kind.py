@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Final
 
 from cancelq_worker.venues.bingx.adapter import ADDRESS_BUCKETS, BUCKETS, Bingx
+from cancelq_worker.venues.bingx.codes import OK, ROWS
 from cancelq_worker.venues.bingx.signing import Credentials
 from cancelq_worker.venues.kind import AccountView, Place, VenueKind
 from cancelq_worker.venues.port import Venue
@@ -24,4 +25,6 @@ KIND: Final = VenueKind(
     _open,
     BUCKETS,
     ADDRESS_BUCKETS,
+    codes=frozenset({OK, *(code for row in ROWS for code in row.codes.split())}),
+    flatten=("order,tpsl,stop",),  # its one bulk call takes all of them
 )

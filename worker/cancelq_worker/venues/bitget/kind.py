@@ -7,6 +7,7 @@ from typing import Final
 from pydantic import SecretStr
 
 from cancelq_worker.venues.bitget.adapter import ADDRESS, BUCKETS, Bitget
+from cancelq_worker.venues.bitget.codes import CODES, OK
 from cancelq_worker.venues.bitget.signing import Credentials
 from cancelq_worker.venues.kind import AccountView, Place, VenueKind
 from cancelq_worker.venues.port import Venue
@@ -30,4 +31,5 @@ KIND: Final = VenueKind(
     _open,
     BUCKETS,
     (ADDRESS,),
+    codes=frozenset({OK, *CODES}),
 )

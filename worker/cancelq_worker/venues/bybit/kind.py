@@ -6,6 +6,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from cancelq_worker.venues.bybit.adapter import ADDRESS, BUCKETS, DEMO_HOST, Bybit
+from cancelq_worker.venues.bybit.codes import CODES, OK
 from cancelq_worker.venues.bybit.signing import Credentials
 from cancelq_worker.venues.kind import AccountView, Place, VenueKind
 from cancelq_worker.venues.port import Venue
@@ -30,4 +31,5 @@ KIND: Final = VenueKind(
     _open,
     BUCKETS,
     (ADDRESS,),
+    codes=frozenset({OK, *CODES}),
 )
