@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from io import StringIO
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from rich.console import Console
@@ -36,7 +36,7 @@ def view(*states: LaneStatus, never: tuple[Lane, ...] = (), addresses: tuple[Add
 def shown(what: View, width: int, height: int | None = None, *, colour: bool = False) -> list[str]:
     """The lines of a terminal that shows it."""
     out = StringIO()
-    system = "standard" if colour else None
+    system: Literal["standard"] | None = "standard" if colour else None
     console = Console(
         file=out, width=width, force_terminal=colour, color_system=system, highlight=False, no_color=False
     )
@@ -48,8 +48,8 @@ class TestWhatIsSaid:
     def test_a_lane_is_idle_or_busy(self) -> None:
         (idle,) = view(state()).rows
         assert (idle.word, idle.level, idle.oldest_ms, idle.busiest) == ("idle", Level.calm, None, None)
-        for more in ({"queued": 1}, {"in_flight": 1}, {"confirming": 1}, {"not_admitted": 1}):
-            assert view(state(**more)).rows[0].word == "busy"
+        at_work = (state(queued=1), state(in_flight=1), state(confirming=1), state(not_admitted=1))
+        assert {view(lane).rows[0].word for lane in at_work} == {"busy"}
 
     def test_what_no_worker_has_read_waits_too(self) -> None:
         (row,) = view(

@@ -101,9 +101,10 @@ class Top:
         elif self._as_json:
             typer.echo(top_json.as_line(view))
         else:
-            console.print(draw(view, console.width))
-            if not self._once:
-                console.print()
+            # Written here: rich would end the process with 1 where nobody reads any more.
+            with console.capture() as drawn:
+                console.print(draw(view, console.width))
+            sys.stdout.write(drawn.get() + ("" if self._once else "\n"))
         sys.stdout.flush()
 
 
