@@ -1,5 +1,5 @@
-"""Histograms that cost little to write: a settled batch adds two hundred values, and an observation of
-prometheus_client's own takes a lock and a microsecond and a half.
+"""Histograms that cost little to write: a settled batch adds 150 values, and each observation of prometheus_client's
+own takes a lock and a microsecond and a half.
 
 Cells are written by one thread, the event loop's, and read by the one that answers a scrape. A scrape may miss a value
 that is being added; it never sees a count go down.
@@ -7,7 +7,7 @@ that is being added; it never sees a count go down.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 
 from prometheus_client.core import HistogramMetricFamily
@@ -30,6 +30,20 @@ class Cells:
             value = 0.0
         self.counts[bisect_left(self._bounds, value)] += 1
         self.total += value
+
+    def add_all(self, values: list[float]) -> None:
+        """Many values at once, for a fraction of the time. They are sorted on the way."""
+        values.sort()
+        if values and values[0] < 0.0:
+            values[: bisect_left(values, 0.0)] = [0.0] * bisect_left(values, 0.0)
+        self.total += sum(values)
+        counts, begin = self.counts, 0
+        for place, bound in enumerate(self._bounds):
+            end = bisect_right(values, bound, begin)
+            if end != begin:
+                counts[place] += end - begin
+                begin = end
+        counts[-1] += len(values) - begin
 
 
 class Histogram(Collector):

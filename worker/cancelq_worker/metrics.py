@@ -8,7 +8,7 @@ than what a second way through the code would cost its reader.
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from importlib.metadata import version
 
 from prometheus_client import (
@@ -21,10 +21,10 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
-from cancelq.contract import Lane
+from cancelq.contract import Lane, Status
 from cancelq_worker.histograms import Cells, Histogram
-from cancelq_worker.ledger import Admission, Admitted, End, NewOutcome, Overtaking, Settled, Settlement
-from cancelq_worker.venues.port import ABOUT_THE_CALL, Reply, Route, Stage
+from cancelq_worker.ledger import Admission, Admitted, End, Move, NewOutcome, Overtaking, Settled, Settlement
+from cancelq_worker.venues.port import ABOUT_THE_CALL, Reply, Route, Stage, Venue
 
 LANE = ("venue", "account")
 #: From a round trip within a data centre to the longest a confirmation may take; seconds.
@@ -105,18 +105,18 @@ class Metrics:
             "cancelq_queued_to_settled_seconds", "From queued to the final event.", by, BOUNDS_S, registry
         )
 
-    def lane(self, lane: Lane, endpoint: Callable[[str], str], codes: Collection[str]) -> LaneMetrics:
-        """What one lane counts. `endpoint`: the path a route calls; `codes`: those of the venue's tables."""
-        return LaneMetrics(self, lane, endpoint, codes)
+    def lane(self, lane: Lane, venue: Venue, codes: Collection[str]) -> LaneMetrics:
+        """What one lane counts. `codes`: those of the venue's tables."""
+        return LaneMetrics(self, lane, venue, codes)
 
 
 class LaneMetrics:
     """One lane's counters, bound to their labels at first use. Written by the event loop only."""
 
-    def __init__(self, metrics: Metrics, lane: Lane, endpoint: Callable[[str], str], codes: Collection[str]) -> None:
+    def __init__(self, metrics: Metrics, lane: Lane, venue: Venue, codes: Collection[str]) -> None:
         self._m = metrics
         self._at = (lane.venue, lane.account)
-        self._endpoint = endpoint
+        self._endpoint = venue.endpoint
         self._codes = frozenset(codes)
         self._counters: dict[tuple[str, ...], Counter] = {}
         self._cells: dict[tuple[str, ...], Cells] = {}
@@ -136,6 +136,10 @@ class LaneMetrics:
             )
             for priority in ("normal", "urgent")
         }
+        # What alerts watch must be there before it first happens: a counter that begins at 1 never rose.
+        self._bound("outcome", Status.unresolved.value)
+        for bucket in venue.buckets:
+            self._bound("refusal", bucket.name)
 
     # -- rounds -----------------------------------------------------------------------------------------------
 
@@ -167,46 +171,45 @@ class LaneMetrics:
         Where only some of its intents were still this process' to settle, the script does not tell which: they are
         counted if all of them came to the same, and left out otherwise.
         """
-        works = settlement.works
-        if result.applied < len(works):
-            self._stale.inc(len(works) - result.applied)
-        ends: dict[str, int] = {}
-        others: dict[str, int] = {}
+        works, ends, moves = settlement.works, dict[str, int](), dict[str, int]()
         for work in works:
             event = work.event
             if event:
-                counts = ends if isinstance(work, End) else others
+                counts = ends if event["final"] == "1" else moves
                 status = event["status"]
                 counts[status] = counts.get(status, 0) + 1
         if result.applied < len(works):
-            if len(ends) + len(others) == 1:
-                ends, others = dict.fromkeys(ends, result.applied), dict.fromkeys(others, result.applied)
-            else:
-                ends, others = {}, {}
+            self._stale.inc(len(works) - result.applied)
+            if len(ends) + len(moves) > 1:
+                return
+            ends, moves = dict.fromkeys(ends, result.applied), dict.fromkeys(moves, result.applied)
+        elif ends:
+            self._time(works, now_us)
         for status, count in ends.items():
             self._outcome(status, count)
-        for status, count in others.items():
+        for status, count in moves.items():
             self._event(status, count)
-        if ends and result.applied == len(works):
-            self._times(works, now_us)
 
-    def _times(self, works: Sequence[object], now_us: int) -> None:
+    def _time(self, works: Sequence[End | Move], now_us: int) -> None:
         """How long each that ended has waited. One that was to wait (`not_before_ms`) or that nothing was sent for
         tells nothing of how fast cancels are."""
+        waits: dict[str | None, tuple[list[float], list[float], list[float]]] = {}
         for work in works:
-            if not isinstance(work, End):
+            event = work.event
+            if not event or "sent_us" not in event or event["final"] != "1" or "not_before_ms" in work.work.record:
                 continue
-            event, record = work.event, work.work.record
-            sent = event.get("sent_us")
-            if sent is None or "not_before_ms" in record:
-                continue
-            to_sent, to_answered, to_settled = self._waits["urgent" if event.get("priority") == "urgent" else "normal"]
-            queued_us, sent_us = int(event["queued_us"]), int(sent)
-            to_sent.add((sent_us - queued_us) / 1e6)
-            to_settled.add((now_us - queued_us) / 1e6)
-            answered = event.get("answered_us")
-            if answered is not None:
-                to_answered.add((int(answered) - sent_us) / 1e6)
+            priority = event.get("priority")
+            if priority not in waits:
+                waits[priority] = ([], [], [])
+            to_sent, to_answered, to_settled = waits[priority]
+            queued_us, sent_us = int(event["queued_us"]), int(event["sent_us"])
+            to_sent.append((sent_us - queued_us) / 1e6)
+            to_settled.append((now_us - queued_us) / 1e6)
+            if "answered_us" in event:
+                to_answered.append((int(event["answered_us"]) - sent_us) / 1e6)
+        for priority, lists in waits.items():
+            for cells, values in zip(self._waits["urgent" if priority == "urgent" else "normal"], lists, strict=True):
+                cells.add_all(values)
 
     def _outcome(self, status: str, count: int) -> None:
         self._bound("outcome", status).inc(count)

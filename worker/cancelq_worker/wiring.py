@@ -119,7 +119,7 @@ class Wiring:
             tag=self.tag,
             time_pace=host.time_pace,
             time_lock=host.time_lock,
-            metrics=self.metrics.lane(lane, venue.endpoint, KINDS[venue.name].codes),
+            metrics=self.metrics.lane(lane, venue, KINDS[venue.name].codes),
             ws_url=account.ws_url,
             tls=self._tls,
         )
