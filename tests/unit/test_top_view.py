@@ -225,6 +225,19 @@ class TestHowItLooks:
         assert lines[2] == "away for 3 s, below is how it was before: Redis cannot be reached: refused"
         assert any(line.startswith("bingx:main") for line in lines)
 
+    def test_trouble_may_take_two_lines_as_the_remedy_stands_last(self) -> None:
+        said = "40006 Invalid ACCESS_KEY, told by the venue; mend it, then: cancelq resume bitget:main"
+        composed = view(state(holds=[("*", "auth", f"until resumed: {said}")]), never=(Lane("bybit", "x"),))
+        lines = shown(composed, 80)
+        start = lines.index("└ closed: 40006 Invalid ACCESS_KEY, told by the venue; mend it, then: cancelq")
+        assert lines[start + 1] == "  resume bitget:main"
+        assert len(shown(composed, 80, 8)) == 8
+
+    def test_a_worker_that_cannot_serve_the_lane_is_not_counted(self) -> None:
+        lines = shown(view(state(untouched_ms=None, not_admitted=1, inbox_age_ms=20_000)), 160)
+        (line,) = [line for line in lines if line.startswith("bitget:main")]
+        assert line.endswith(" 0")
+
     def test_a_suspension_by_rq_is_said(self) -> None:
         assert "suspended by `rq suspend`" in shown(replace(busy_desk(), suspended=True), 80)[2]
 

@@ -136,6 +136,8 @@ class Snapshots:
         self._count_most = count_most
         self._backlogs: dict[Lane, _Backlog] = {}
         self._resting: dict[Lane, _Seen] = {}
+        self._alive: list[str] = []
+        self._watching: dict[Lane, list[str]] = {}
 
     async def lanes(self, lanes: Sequence[Lane], alive: Sequence[str]) -> dict[Lane, LaneStatus]:
         """Those of the lanes that have an inbox. `alive`: the workers there are. Raises RedisError."""
@@ -150,7 +152,16 @@ class Snapshots:
                     seen[lane] = self._resting[lane] if len(reply) == 1 else _Seen.read(reply)
         self._resting = {lane: s for lane, s in seen.items() if s.at_rest}
         await self._count(seen)
-        return {lane: s.status(lane, self._backlogs[lane], list(alive)) for lane, s in seen.items()}
+        watching = {lane: self._watchers(lane, alive) for lane in seen}
+        return {lane: s.status(lane, self._backlogs[lane], watching[lane]) for lane, s in seen.items()}
+
+    def _watchers(self, lane: Lane, alive: Sequence[str]) -> list[str]:
+        """The two that watch a lane; found once for as long as the same workers are alive."""
+        if self._alive != list(alive):
+            self._alive, self._watching = list(alive), {}
+        if lane not in self._watching:
+            self._watching[lane] = sorted(w for w in self._alive if rank(str(lane), w, self._alive) < 2)
+        return self._watching[lane]
 
     async def _count(self, seen: dict[Lane, _Seen]) -> None:
         """How many entries wait behind each cursor. No server keeps that number, so they are counted, a bounded number
@@ -263,7 +274,7 @@ class _Seen:
         ends = any(not until.startswith(ENDLESS) for _, _, until in self.holds)
         return not (waits or used or ends or self.refusals)
 
-    def status(self, lane: Lane, backlog: _Backlog, alive: list[str]) -> LaneStatus:
+    def status(self, lane: Lane, backlog: _Backlog, watching: list[str]) -> LaneStatus:
         oldest, first_ms = self.oldest_us, int(self.first.partition("-")[0]) if self.first else None
         return LaneStatus(
             lane=lane,
@@ -277,7 +288,7 @@ class _Seen:
             results_length=self.results_length,
             holds=self.holds,
             budget=self.budget,
-            workers=sorted(w for w in alive if rank(str(lane), w, alive) < 2),
+            workers=watching,
             not_admitted_more=backlog.more,
             inbox_age_ms=None if first_ms is None else max(0, self.wall_us // 1000 - first_ms),
             untouched_ms=None if self.touched_us is None else max(0, self.wall_us - self.touched_us) // 1000,

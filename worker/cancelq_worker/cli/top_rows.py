@@ -56,8 +56,8 @@ class Row:
             if note.word:
                 return note.word
         status = self.status
-        at_work = status and (status.queued or status.not_admitted or status.in_flight or status.confirming)
-        return "busy" if at_work else "idle"
+        waits = status and (status.queued or status.not_admitted or status.in_flight or status.confirming)
+        return "busy" if waits or any(self.flow.per_s.values()) else "idle"
 
     @property
     def queued(self) -> int:

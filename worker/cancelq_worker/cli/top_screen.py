@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -52,7 +53,7 @@ def draw(view: View, width: int, height: int | None = None) -> Group:
         wanted = min(sum(1 + len(row.notes) for row in view.rows), LANES_BEFORE_ALL)
         bottom = bottom[: max(0, height - len(top) - wanted)]
         room = max(1, height - len(top) - len(bottom))
-    lines = [*top, *_lanes(view.rows, columns, room), *bottom]
+    lines = [*top, *_lanes(view.rows, columns, width, room), *bottom]
     if view.away:
         for line in lines[len(top) :]:
             line.stylize("dim")
@@ -87,28 +88,31 @@ def _head(view: View) -> Iterator[Text]:
     yield Text("")
 
 
-def _lanes(rows: Sequence[Row], columns: Sequence[Column], room: int | None) -> Iterator[Text]:
+def _lanes(rows: Sequence[Row], columns: Sequence[Column], width: int, room: int | None) -> Iterator[Text]:
     """Each lane with its notes below it; lanes for which there is no room are counted."""
-    blocks = [[_line(row, columns), *(_note(note) for note in row.notes)] for row in rows]
-    if room is None or sum(map(len, blocks)) <= room:
-        shown = len(blocks)
-    else:
-        blocks, shown = _fitting(blocks, room - 1)
-    for block in blocks[:shown]:
+    blocks: list[list[Text]] = []
+    lines = 0
+    for row in rows:
+        blocks.append([_line(row, columns), *(line for note in row.notes for line in _note(note, width))])
+        lines += len(blocks[-1])
+        if room is not None and lines > room:
+            blocks = _fitting(blocks, room - 1)
+            break
+    for block in blocks:
         yield from block
-    if shown < len(rows):
-        yield Text(f"… and {_counted(len(rows) - shown, 'more lane')}", "bold")
+    if len(blocks) < len(rows):
+        yield Text(f"… and {_counted(len(rows) - len(blocks), 'more lane')}", "bold")
 
 
-def _fitting(blocks: list[list[Text]], room: int) -> tuple[list[list[Text]], int]:
-    """The first blocks, as many as there is room for, the last perhaps without its notes; how many."""
+def _fitting(blocks: Sequence[list[Text]], room: int) -> list[list[Text]]:
+    """The first blocks, as many as there is room for, the last perhaps without its notes."""
     fitting: list[list[Text]] = []
     for block in blocks:
         if room <= 0:
             break
-        fitting.append(block if len(block) <= room else block[:room])
+        fitting.append(block[:room])
         room -= len(fitting[-1])
-    return fitting, len(fitting)
+    return fitting
 
 
 def _line(row: Row, columns: Sequence[Column]) -> Text:
@@ -120,9 +124,13 @@ def _line(row: Row, columns: Sequence[Column]) -> Text:
     return line
 
 
-def _note(note: Note) -> Text:
+def _note(note: Note, width: int) -> list[Text]:
+    """A line; trouble may take two, as what to do about it stands at its end."""
     style = "red" if note.level is Level.trouble else STYLES[note.level]
-    return Text(f"└ {showing.printable(note.text)}", style)
+    most = 2 if note.level is Level.trouble else 1
+    said = f"└ {showing.printable(note.text)}"
+    lines = textwrap.wrap(said, max(width, 20), subsequent_indent="  ", max_lines=most, placeholder=" …")
+    return [Text(line, style) for line in lines]
 
 
 def _chosen(rows: Sequence[Row], width: int) -> list[Column]:
@@ -236,7 +244,7 @@ def _bucket(row: Row) -> Cell:
 
 
 def _workers(row: Row) -> Cell:
-    many = len(row.status.workers) if row.status else 0
+    many = len(row.status.workers) if row.status and not row.status.unattended else 0
     return str(many), "" if many else "bold red"
 
 
