@@ -5,7 +5,8 @@
 -- ARGV     keep_ms (0 keeps all), dedup_hours, the caller's wall clock in ms
 -- Replies  {results trimmed, inbox trimmed, ids forgotten}
 -- Two clocks must agree to an hour before anything is dropped: a clock that jumps must not empty the audit.
--- The inbox is never trimmed past the cursor.
+-- The inbox is never trimmed past the cursor, and results of a lane that has an archive (`archived` says up to which
+-- entry it is verified) never past what is in it.
 
 --include
 
@@ -15,7 +16,9 @@ local results, inbox = 0, 0
 local keep_ms = tonumber(ARGV[1])
 if keep_ms > 0 then
   local least = math.floor(wall / 1000) - keep_ms
-  results = redis.call('XTRIM', ROOT .. 'results', 'MINID', '~', text(least))
+  local archived = string.match(redis.call('GET', ROOT .. 'archived') or '', '^(%d+%-%d+)')
+  local verified = archived and tonumber(string.match(archived, '^%d+')) < least
+  results = redis.call('XTRIM', ROOT .. 'results', 'MINID', '~', verified and archived or text(least))
   local at_ms = tonumber(string.match(redis.call('GET', ROOT .. 'cursor') or '0-0', '^%d+'))
   inbox = redis.call('XTRIM', ROOT .. 'inbox', 'MINID', '~', text(math.min(least, at_ms)))
 end
