@@ -38,6 +38,9 @@ STREAM_LEASE_MS = 4_000
 #: Equal errors at one endpoint that are never passed, calls under way included, where a venue locks it after some.
 ERRORS_MOST = 15
 
+#: How long a round may wait for a connection of this process' own: that many lanes share a few is no fault of Redis.
+POOL_WAIT_S = 10.0
+
 
 def memory_key(id_: str) -> bytes:
     """The 12 bytes by which a settled id is remembered; SHA-1, because Lua has it too."""
@@ -323,7 +326,7 @@ class Scripts:
         folder = importlib.resources.files("cancelq_worker") / "lua"
         prelude = (folder / "prelude.lua").read_text()
         self.source: dict[str, str] = {}
-        for name in ("admit", "ahead", "take", "settle", "claim", "trim", "stream", "roster", "egress"):
+        for name in ("admit", "ahead", "take", "settle", "claim", "trim", "stream", "roster", "egress", "guard"):
             self.source[name] = (folder / f"{name}.lua").read_text().replace("--include", prelude)
         self.sha = {n: hashlib.sha1(s.encode(), usedforsecurity=False).hexdigest() for n, s in self.source.items()}
 
@@ -384,7 +387,7 @@ def connect(url: str, *, max_connections: int = 8, timeout_s: float = 2.5) -> ai
     """A client that never repeats a command by itself and answers raw bytes (RESP2)."""
     pool = aioredis.BlockingConnectionPool.from_url(
         url,
-        timeout=timeout_s,
+        timeout=POOL_WAIT_S,
         retry=Retry(NoBackoff(), 0),
         protocol=2,
         socket_timeout=timeout_s,
@@ -421,10 +424,17 @@ class RedisLedger:
         self._inbox = plan.lane.inbox
 
     async def open(self) -> str:
-        """Creates the lane's streams if they are missing, loads the scripts; the cursor."""
-        await SCRIPTS.load(self._client)
-        for stream in (self._plan.lane.inbox, self._plan.lane.results):
-            if not await self._client.exists(stream):
+        """Creates the lane's streams if they are missing; the cursor. Two trips for a lane that was served before: a
+        worker opens many."""
+        lane, buckets = self._plan.lane, self._plan.buckets
+        told = [("HGET", lane.key(f"rtt:{bucket.name}"), "units") for bucket in buckets]
+        there = await round_trip(
+            self._client, [("EXISTS", lane.inbox), ("EXISTS", lane.results), *told, ("GET", lane.key("cursor"))]
+        )
+        if refused := next((reply for reply in there if isinstance(reply, RedisError)), None):
+            raise refused
+        for stream, exists in zip((lane.inbox, lane.results), there, strict=False):
+            if not exists:
                 # The one way to make an empty stream: a group that is taken away again.
                 try:
                     await self._client.xgroup_create(stream, "cancelq-make", id="$", mkstream=True)
@@ -432,19 +442,9 @@ class RedisLedger:
                     if "BUSYGROUP" not in str(error):
                         raise
                 await self._client.xgroup_destroy(stream, "cancelq-make")
-        with contextlib.suppress(OutOfMemoryError):  # for `status` alone; a full memory must not keep a worker away
-            await self._tell_limits()
-        return await self.cursor()
-
-    async def _tell_limits(self) -> None:
-        """The sizes of the buckets as `take.lua` uses them: those the venue has told among them."""
-        key, limits = self._plan.lane.key, {}
-        for bucket in self._plan.buckets:
-            told = await cast("Awaitable[bytes | None]", self._client.hget(key(f"rtt:{bucket.name}"), "units"))
-            limits[bucket.name] = bucket.units
-            if told and (int(told) < bucket.units or not bucket.fixed):
-                limits[bucket.name] = int(told)
-        await self._client.hset(key("limits"), mapping=cast("dict[Any, Any]", limits))
+        # For `status` alone; a full memory, which refuses it, must not keep a worker away.
+        await round_trip(self._client, [("HSET", lane.key("limits"), *_limits(buckets, there[2:-1]))])
+        return there[-1].decode() if there[-1] else "0-0"
 
     async def cursor(self) -> str:
         value = await cast("Awaitable[bytes | None]", self._client.get(self._plan.lane.key("cursor")))
@@ -594,6 +594,15 @@ class RedisLedger:
             else:
                 args.append(0)
         return ("EVALSHA", SCRIPTS.sha["settle"], 1, self._clock, *args)
+
+
+def _limits(buckets: Sequence[Bucket], told: Sequence[bytes | None]) -> list[str | int]:
+    """The sizes of the buckets as `take.lua` uses them: those the venue has told among them."""
+    flat: list[str | int] = []
+    for bucket, units in zip(buckets, told, strict=True):
+        smaller = units is not None and (int(units) < bucket.units or not bucket.fixed)
+        flat += [bucket.name, int(units) if units and smaller else bucket.units]
+    return flat
 
 
 class _Shapes:

@@ -29,6 +29,8 @@
 
 --include
 
+local REST_US = 10000000 -- how often a lane with nothing to do is looked at, in case that nobody woke it
+
 local PLAN = ARGV[1]
 local plan = {}
 plan.venue, plan.account, plan.lease_us, plan.gap_us, plan.poll_us, plan.window_us, plan.errors_us,
@@ -61,7 +63,11 @@ end
 local batch_id = ARGV[3]
 local lease_end = text(steady + plan.lease_us)
 local next_at = steady + plan.poll_us -- the earliest steady time at which something can happen
-local function no_later(at) if at < next_at then next_at = at end end
+local resting = true -- nothing is due, held or out: whoever changes that wakes the lane
+local function no_later(at)
+  resting = false
+  if at < next_at then next_at = at end
+end
 
 local steps = {}
 local function step(why, id, line, record)
@@ -210,6 +216,7 @@ do
   for i = 1, #kept, 2 do
     local scope, reason = string.match(kept[i], '^(.-)|(.+)$')
     local till = tonumber(string.match(kept[i + 1], '^(%-?%d+)'))
+    resting = false
     if till ~= -1 and till <= steady then
       redis.call('HDEL', ROOT .. 'hold', kept[i])
     elseif reason == 'paused' then
@@ -362,6 +369,7 @@ local function choose()
     local allowed = string.find(ARGV[2], stage, 1, true) or (plan.errors_us > 0 and ARGV[2] ~= '')
     if paused and stage == 'c' and priority == 'n' then allowed = false end
     local heads = redis.call('ZRANGE', ROOT .. 'classes:' .. where, 0, 127, 'WITHSCORES')
+    if heads[1] then resting = false end
     local spare
     for i = 1, #heads, 2 do
       local class, at = heads[i], tonumber(heads[i + 1])
@@ -671,5 +679,11 @@ if expiry[2] then no_later(steady + math.max(0, (tonumber(expiry[2]) + 1) * 1000
 
 if #steps > 0 then out = math.max(out or 0, steady + plan.lease_us) end
 keep_clock(out)
+-- The steady clock follows TIME for a poll or two; while somebody relies on it, the lane must look that often. So it must
+-- while a guard is armed: what that fires passes no inbox.
+if resting and #reply == 0 and #steps == 0 and out_until <= steady
+  and redis.call('EXISTS', ROOT .. 'guard', ROOT .. 'armed') == 0 then
+  next_at = steady + REST_US
+end
 return {text(steady), text(wall), text(math.max(0, next_at - steady)), steps, reply, stopped and 1 or 0,
   redis.call('EXISTS', ROOT .. 'stream')}
