@@ -287,7 +287,7 @@ async def command(client: aioredis.Redis, *args: Any) -> Any:
     return await client.execute_command(*args)  # type: ignore[no-untyped-call]
 
 
-async def _round_trip(client: aioredis.Redis, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+async def round_trip(client: aioredis.Redis, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
     """The replies to commands sent as one write, refusals among them as exceptions. Raises RedisError or OSError
     if not every reply came: then nothing is known.
 
@@ -470,7 +470,7 @@ class RedisLedger:
         return self._read_round(await self._pipeline(commands), wanted)
 
     async def _pipeline(self, commands: list[tuple[Any, ...]]) -> list[Any]:
-        replies = await _round_trip(self._client, commands)
+        replies = await round_trip(self._client, commands)
         lost = [i for i, r in enumerate(replies) if isinstance(r, NoScriptError)]
         if lost:
             await SCRIPTS.load(self._client)
