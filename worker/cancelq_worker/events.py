@@ -7,12 +7,13 @@ from functools import lru_cache
 
 from cancelq.contract import FINAL, Lane, Status
 from cancelq_worker.state import NONE, State
-from cancelq_worker.venues.port import Reply
+from cancelq_worker.venues.port import SWEEPS, Reply
 
 VERSION = "1"
 _LABELS = frozenset(
     ("scope", "symbol", "order_id", "client_order_id", "strategy", "reason", "traceparent", "priority", "origin")
 )
+_ORDER_ENDS = frozenset((Status.cancelled, Status.filled, Status.triggered, Status.closed))
 #: A status' word and whether it is final; asking the enum for its value takes longer.
 _WORDS = {status: (status.value, "1" if status in FINAL else "0") for status in Status}
 
@@ -81,7 +82,18 @@ def event(
             out["http_status"] = str(reply.http_status)
     if open_orders is not None:
         out["open_orders"] = str(open_orders)
+    if record["scope"] in SWEEPS:
+        _add_pairs(out, state)
     return out
+
+
+def looked_back(told: dict[str, str], at: str) -> dict[str, str]:
+    """What an event of a look back tells of the `unresolved` intent `at`: the order's end, in the venue's own words, as
+    `resolved`; nothing (no fields) as long as the venue does not state one."""
+    if told["status"] not in _ORDER_ENDS:
+        return {}
+    truth = {name: value for name, value in told.items() if name != "attempt"}
+    return {**truth, "id": at, "status": Status.resolved.value, "final": "0", "outcome": told["status"]}
 
 
 def _add_ids(out: dict[str, str], state: State) -> None:
@@ -89,6 +101,18 @@ def _add_ids(out: dict[str, str], state: State) -> None:
         value = state.notes.get(key)
         if value and name not in out:
             out[name] = value
+
+
+def _add_pairs(out: dict[str, str], state: State) -> None:
+    """What a sweep did and saw: `pairs` is a comma list of PAIR=cancelled by id/still open, `newer_orders` how many
+    were newer than the intent at the last look."""
+    sweep, named = state.notes.get("sweep", {}), state.notes.get("named", {})
+    still = sweep.get("pairs", {})
+    told = [f"{pair}={named.get(pair, 0)}/{still.get(pair, 0)}" for pair in sorted({*named, *still})]
+    if told:
+        out["pairs"] = ",".join(told)
+    if sweep.get("newer"):
+        out["newer_orders"] = str(sweep["newer"])
 
 
 def _add_call(out: dict[str, str], state: State, endpoint: str) -> None:

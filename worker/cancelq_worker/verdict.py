@@ -13,8 +13,9 @@ from enum import Enum
 from typing import Any
 
 from cancelq.contract import Status
-from cancelq_worker.state import State
+from cancelq_worker.state import LOOKS_BACK, State
 from cancelq_worker.venues.port import ABOUT_THE_CALL, ENDED, SWEEPS, Reply, Stage, Target, Venue, Word
+from cancelq_worker.venues.sweeping import count_pair
 
 MS = 1_000
 
@@ -131,7 +132,13 @@ class Judge:
                 return self._look_first(state, fields, reply, 0, Status.retrying, detail)
 
     def look(self, before: State, taken: State, fields: dict[str, str], reply: Reply, at: Moment) -> Verdict:
-        """What follows from the reply to a look."""
+        """What follows from the reply to a look. A look back never leads to a cancel."""
+        verdict = self._looked(before, taken, fields, reply, at)
+        if LOOKS_BACK in fields and verdict.state.stage is Stage.CANCEL:
+            return Finish(Status.unresolved, "query", "still open, or not to be seen", verdict.state, reply)
+        return verdict
+
+    def _looked(self, before: State, taken: State, fields: dict[str, str], reply: Reply, at: Moment) -> Verdict:
         if reply.word in ABOUT_THE_CALL:
             return Go(_restored(before, taken), None, reply)
         state = taken
@@ -293,8 +300,10 @@ class Judge:
             return Finish(Status.rejected, "reply", reply.text, state, reply)
         if todo:
             state.size = self.venue.sweep_named(state.route, _target(fields, before))
-            sweep["todo"] = todo = todo[state.size :]
-            state.notes["sweep"] = sweep
+            named, sweep["todo"] = todo[: state.size], todo[state.size :]
+            state.notes["sweep"], todo = sweep, sweep["todo"]
+            for row in named:
+                state.notes["named"] = count_pair(state.notes.get("named", {}), row["symbol"])
         tell = Status.accepted if reply.word is Word.ACKNOWLEDGED else Status.retrying
         detail = "acknowledged by the venue; the open lists decide" if tell is Status.accepted else reply.text
         first = tell if state.attempts == 1 else None
@@ -344,7 +353,8 @@ class Judge:
         if still == 0 and wait_us > 0:
             return self._next_pass(state, fields, reply, at, max(wait_us, 0))
         if still == 0:
-            detail = "nothing older than the intent is open any more"
+            newer = int(sweep.get("newer", 0))
+            detail = "nothing older than the intent is open any more" + (f"; {newer} newer orders are" if newer else "")
             return Finish(Status.cancelled, "query", detail, state, reply, open_orders=0)
         best = state.notes.get("best")
         if best is None or still < best:
@@ -382,6 +392,8 @@ class Judge:
         the time to close, and no order is named twice within it."""
         sent_at = state.notes.get("sent_at")
         may = sent_at is None or at.steady_us + delay_us - int(sent_at) >= self.venue.timing.gap_us
+        if state.notes.get("sweep", {}).get("end"):
+            state.notes["still"] = state.notes["sweep"].get("pairs", {})
         state.notes["sweep"], state.notes["may"] = {}, int(may and not count_only)
         state.notes["p0"] = at.steady_us + delay_us
         state.stage = Stage.LOOK

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from pydantic import SecretStr
 
-from cancelq_worker.venues.port import Bucket, Venue
+from cancelq_worker.venues.port import Bucket, Venue, VenueTimer
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,8 @@ class AccountView(Protocol):
 class VenueKind:
     """One venue: its place, how an account of it is opened, and its limits as documented: those it counts per account
     and those it counts per address. `flatten`: what empties an account with the fewest calls, one intent for each, as
-    its `kinds`. `codes`: those of its answer tables, by which metrics name calls."""
+    its `kinds`. `codes`: those of its answer tables, by which metrics name calls. `timer`: its own dead man's switch,
+    where it has one."""
 
     place: Place
     open: Callable[[AccountView], Venue]
@@ -57,3 +58,4 @@ class VenueKind:
     address_buckets: tuple[Bucket, ...]
     flatten: tuple[str, ...] = ("order", "tpsl", "stop")
     codes: frozenset[str] = frozenset()
+    timer: VenueTimer | None = None

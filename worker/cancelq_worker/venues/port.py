@@ -310,6 +310,28 @@ class OrderStream(Protocol):
         ...
 
 
+class VenueTimer(Protocol):
+    """A venue's own dead man's switch: unless it is set anew in time, the venue cancels every open order of the
+    account. Its requests are signed by `Venue.sign`, and count for the address as calls of no route do."""
+
+    @property
+    def shortest_s(self) -> float: ...
+    @property
+    def longest_s(self) -> float: ...
+
+    def set_request(self, seconds: int) -> Request:
+        """Sets the timer anew, to so many seconds from now."""
+        ...
+
+    def close_request(self) -> Request:
+        """Ends the timer."""
+        ...
+
+    def refusal(self, answer: Answer) -> str:
+        """What the venue said instead of doing it, "" if it did. Never raises."""
+        ...
+
+
 class Venue(Protocol):
     """One venue with one account's credentials. Every method is pure apart from `sign`, which reads the secret."""
 

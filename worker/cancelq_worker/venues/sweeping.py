@@ -8,6 +8,8 @@ A sweep's progress stands in its notes under `sweep`:
   k      index of the list being read           at     that list's cursor
   open   orders that matched in this pass       todo   [{id, symbol, kind}] to be cancelled next (kind: if no `order`)
   unsure orders of this pass of which nobody can tell whether they are meant
+  newer  orders of this pass that are newer than the intent and else as it means
+  pairs  pair → orders of this pass that matched, for the report
   bulk   the class of the bulk call that comes next
   end    every list was read in this pass
 """
@@ -22,6 +24,8 @@ from cancelq_worker.venues.port import Plan, Reply, Stage, Target, Word
 
 ORDER: Final = "order"
 TODO_MOST: Final = 300  # orders of one list that are cancelled before it is read again
+PAIRS_MOST: Final = 100  # pairs that are told apart in a report
+OTHER_PAIRS: Final = "others"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +113,13 @@ class Manner:
         todo: list[dict[str, str]] = []
         for row in page.rows:
             age = _age(target, row)
-            if not _meant(target, row) or age == "newer":
+            if not _meant(target, row):
+                continue
+            if age == "newer":
+                now["newer"] = now.get("newer", 0) + 1
                 continue
             now["open"] = now.get("open", 0) + 1
+            now["pairs"] = count_pair(now.get("pairs", {}), row.symbol)
             if age == "older":
                 kind = {} if row.kind == ORDER else {"kind": row.kind}
                 todo.append({"id": row.order_id, "symbol": row.symbol, **kind})
@@ -133,6 +141,14 @@ class Manner:
             if now["bulk"]:
                 now["todo"] = []
         return Reply(Word.LISTED, place=place, notes={"sweep": now})
+
+
+def count_pair(counts: Mapping[str, int], symbol: str) -> dict[str, int]:
+    """The counts with one more of that pair."""
+    counted = dict(counts)
+    name = symbol if symbol in counted or len(counted) < PAIRS_MOST else OTHER_PAIRS
+    counted[name] = counted.get(name, 0) + 1
+    return counted
 
 
 def narrowed(target: Target) -> bool:

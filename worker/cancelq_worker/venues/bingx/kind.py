@@ -8,6 +8,7 @@ from typing import Final
 from cancelq_worker.venues.bingx.adapter import ADDRESS_BUCKETS, BUCKETS, Bingx
 from cancelq_worker.venues.bingx.codes import OK, ROWS
 from cancelq_worker.venues.bingx.signing import Credentials
+from cancelq_worker.venues.bingx.timer import BingxTimer
 from cancelq_worker.venues.kind import AccountView, Place, VenueKind
 from cancelq_worker.venues.port import Venue
 
@@ -27,4 +28,5 @@ KIND: Final = VenueKind(
     ADDRESS_BUCKETS,
     codes=frozenset({OK, *(code for row in ROWS for code in row.codes.split())}),
     flatten=("order,tpsl,stop",),  # its one bulk call takes all of them
+    timer=BingxTimer(),
 )
