@@ -275,6 +275,14 @@ class TestOnATerminal:
             screen.type(b"q")
             assert screen.end() == 0
 
+    def test_a_terminal_that_cannot_move_its_cursor_gets_tables(self, client: Redis, redis_url: str) -> None:
+        make(client, MAIN)
+        with terminal(redis_url, "top", "--every", "100ms", TERM="dumb") as screen:
+            screen.until(lambda frame: frame.count("bitget:main") >= 2)
+            screen.type(b"\x03")
+            assert screen.end() == 0
+            assert b"\x1b" not in screen.said
+
     def test_colours_and_none(self, client: Redis, redis_url: str) -> None:
         make(client, MAIN)
         with terminal(redis_url, "top", "--once") as screen:

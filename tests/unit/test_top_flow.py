@@ -2,36 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cancelq_worker.flow import RATE_MS, WINDOW_MS, Flow, percentiles, together
-
-NOW_MS = 1_763_690_000_000
-
-
-def event(at_ms: int, status: str = "cancelled", **fields: str) -> tuple[bytes, Mapping[bytes, bytes]]:
-    """An entry of a results stream, written at that time."""
-    final = "0" if status in ("accepted", "resolved") else "1"
-    told = {"id": f"i-{at_ms}", "status": status, "final": final, **fields}
-    return f"{at_ms}-0".encode(), {name.encode(): value.encode() for name, value in told.items()}
-
-
-def spans(at_ms: int, sent_ms: int, settled_ms: int) -> tuple[bytes, Mapping[bytes, bytes]]:
-    queued_us = 1_763_690_000_000_000
-    return event(
-        at_ms,
-        queued_us=str(queued_us),
-        sent_us=str(queued_us + 1000 * sent_ms),
-        settled_us=str(queued_us + 1000 * settled_ms),
-    )
-
-
-def newest_first(*entries: tuple[bytes, Mapping[bytes, bytes]]) -> list[tuple[bytes, Mapping[bytes, bytes]]]:
-    return list(entries)[::-1]
+from tests.unit.outcomes import NOW_MS, event, newest_first, spans
 
 
 def test_outcomes_are_counted_by_group_over_the_last_ten_seconds() -> None:

@@ -16,9 +16,8 @@ from cancelq_worker.cli.top_screen import draw
 from cancelq_worker.exits import CommandFailed, Exit
 from cancelq_worker.flow import Flow
 from cancelq_worker.snapshot import AddressStatus, LaneStatus, Refusals, ServerStatus
-from tests.unit.test_top_flow import event, newest_first, spans
+from tests.unit.outcomes import NOW_MS, event, newest_first, spans
 
-NOW_MS = 1_763_690_000_000
 SERVER = ServerStatus(NOW_MS * 1000, "Valkey", "9.1.2", 13_000_000, 4 << 30, 0.31, ["w1", "w2", "w3"])
 MAIN = Lane("bitget", "main")
 

@@ -1,7 +1,7 @@
 """What is seen of the lanes from outside: a snapshot of each, of the server, and of the limits per address.
 
-Needs Redis and no key, and writes nothing. A lane is one script (`lua/look.lua`), and many lanes are one trip: what a
-snapshot costs the server is bounded. `cancelq status` takes one, `cancelq top` one after the other.
+Needs Redis and no key, and changes nothing of a lane. A lane is one script (`lua/look.lua`), and many lanes are one
+trip: what a snapshot costs the server is bounded. `cancelq status` takes one, `cancelq top` one after the other.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 from typer.main import get_command
 
-from cancelq_worker.cli import ask, control, start
+from cancelq_worker.cli import ask, control, jobs, start
 from cancelq_worker.cli.invocation import Invocation
 from cancelq_worker.exits import CommandFailed, Exit
 
@@ -28,9 +28,9 @@ app = typer.Typer(
 )
 for panel, commands in (
     ("Try it", (start.demo, start.simulate)),
-    ("Run", (start.worker,)),
+    ("Run", (start.worker, jobs.jobs)),
     ("Ask", (ask.submit, ask.feed, ask.results, ask.trace)),
-    ("Operate", (control.status, control.top, control.pause, control.resume, control.kill)),
+    ("Operate", (control.status, control.top, control.pause, control.resume, control.kill, jobs.redrive)),
 ):
     for command in commands:
         app.command(rich_help_panel=panel)(command)

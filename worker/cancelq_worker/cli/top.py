@@ -83,7 +83,7 @@ class Top:
         console = Console(highlight=False)
         if not console.is_terminal:
             console = Console(highlight=False, width=WIDTH_OFF_TERMINAL)
-        on_screen = console.is_terminal and not self._as_json and not self._once
+        on_screen = console.is_terminal and not (console.is_dumb_terminal or self._as_json or self._once)
         with _screen(console, stop) if on_screen else contextlib.nullcontext() as live:
             while True:
                 next_s = time.monotonic() + self._every_s
