@@ -33,7 +33,7 @@ class Options:
     seed: int = 1
     orders: int = 10_000
     evidence: int = 8
-    settings: Mapping[str, str] = field(default_factory=dict)  # the workers', before those of the scenario
+    settings: Mapping[str, str] = field(default_factory=dict)  # the workers', over those of the scenario
 
 
 @dataclass(slots=True)
@@ -65,7 +65,7 @@ def play(server: Server, run: Run, options: Options) -> Played:
     """Workers first, then the whole backlog at once, then until every intent has ended."""
     verdict = Verdict(run.name)
     venue: dict[str, Any] = {**CLOCK, "seed": options.seed, "sizes": run.sizes}
-    with fleet(server, run.lanes, run.ways, venue, {**options.settings, **run.settings}) as running:
+    with fleet(server, run.lanes, run.ways, venue, {**run.settings, **options.settings}) as running:
         for door, count in enumerate(run.workers):
             running.start(count, door)
         time.sleep(1.0)  # the fleet agrees on who watches which lane; nothing of the run waits for it

@@ -68,7 +68,7 @@ def refused(server: Server, options: Options) -> Verdict:
     """Each venue refuses, one endpoint at a time: silence until the told time, then a call alone, no attempt burnt."""
     verdict, lanes = Verdict("refused"), [MAIN, BYBIT, BINGX]
     small = {"CANCELQ_ACCOUNTS__BITGET__MAIN__BATCH_SIZE": "10"}
-    with fleet(server, lanes, [WAY], {**CLOCK, "seed": options.seed}, {**options.settings, **small}) as running:
+    with fleet(server, lanes, [WAY], {**CLOCK, "seed": options.seed}, {**small, **options.settings}) as running:
         running.start(3)
         orders: dict[str, list[str]] = {str(lane): [] for lane in lanes}
         ledgers = [Ledger(server, lane) for lane in lanes]

@@ -34,6 +34,8 @@ SCENARIOS: dict[str, Callable[[Server, Options], Verdict]] = {
     "banned": refusals.banned,
     "paused": refusals.paused,
     "urgent": single.urgent,
+    "urgent-bybit": single.urgent_bybit,
+    "urgent-bitget": single.urgent_bitget,
     "lone": single.lone,
 }
 

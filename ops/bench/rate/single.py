@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
 from random import Random
 from statistics import quantiles
 from typing import Any
@@ -94,6 +96,8 @@ def _tell_delays(verdict: Verdict, calls: Sequence[Arrival], left_us: dict[str, 
     aim_ms = (WAY.low_ms + WAY.high_ms) / 2 + AIM_MS
     for name, sent in (("while the burst is admitted", early), ("while all of it waits", late)):
         delays = sorted((arrived[order] - at_us) / 1000 for order, at_us in sent.items() if order in arrived)
+        if not sent:
+            continue
         if len(delays) < 2:
             verdict.say(f"urgent {name}: {len(delays)} arrived of {len(sent)}")
             continue
@@ -104,6 +108,49 @@ def _tell_delays(verdict: Verdict, calls: Sequence[Arrival], left_us: dict[str, 
             f"({len(sent) - len(delays)} never), aim {aim_ms:.0f} at the median",
         )
         verdict.figures |= {f"{name} p50": p50, f"{name} p99": p99}
+
+
+def urgent_bybit(server: Server, options: Options) -> Verdict:
+    """Urgent cancels of four Bybit accounts that use up the 600 calls in five seconds of their address."""
+    lanes = [Lane("bybit", name) for name in "abcd"]
+    return _urgent_address(server, options, Verdict("urgent-bybit"), lanes, int(options.seconds * 40), {})
+
+
+def urgent_bitget(server: Server, options: Options) -> Verdict:
+    """Urgent cancels of eight Bitget accounts that use up the 6000 calls a minute of their address."""
+    lanes, longer = [Lane("bitget", name) for name in "abcdefgh"], replace(options, seconds=max(75.0, options.seconds))
+    small = {f"CANCELQ_ACCOUNTS__BITGET__{lane.account.upper()}__BATCH_SIZE": "4" for lane in lanes}
+    return _urgent_address(server, longer, Verdict("urgent-bitget"), lanes, int(longer.seconds * 50), small)
+
+
+def _urgent_address(
+    server: Server, options: Options, verdict: Verdict, lanes: Sequence[Lane], backlog: int, settings: Mapping[str, str]
+) -> Verdict:
+    rng, left_us = Random(options.seed), dict[str, int]()
+    venue = {**CLOCK, "seed": options.seed}
+    with fleet(server, lanes, [WAY], venue, {**settings, **options.settings}) as running:
+        running.start(3)
+        load, ends_s = Load(running), time.monotonic() + options.seconds
+        for lane in lanes:
+            fill(server, lane, running.venue.orders(lane, backlog), at_once=True)
+        time.sleep(3.0)
+        while time.monotonic() < ends_s:
+            lane = rng.choice(lanes)
+            (order,) = running.venue.orders(lane, 1)
+            left_us[order] = time.monotonic_ns() // 1000
+            fill(server, lane, [order], priority="urgent")
+            time.sleep(rng.uniform(0.3, 1.0))
+        time.sleep(3.0)
+        calls = running.venue.calls()
+        _tell_delays(verdict, calls, left_us, 0)
+        times = sorted(call.at_us for call in calls if call.is_cancel)
+        gap_us, at_us = max((after - before, before) for before, after in pairwise(times))
+        verdict.say(
+            f"longest time without a cancel: {gap_us / 1e6:.1f} s, {(at_us - times[0]) / 1e6:.1f} s after the first"
+        )
+        judge_windows(verdict, calls, rules({}), [], shown=options.evidence)
+        verdict.say(load.told())
+    return verdict
 
 
 def lone(server: Server, options: Options) -> Verdict:
