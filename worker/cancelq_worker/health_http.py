@@ -40,6 +40,7 @@ class HealthServer(socketserver.ThreadingMixIn, HTTPServer):
     daemon_threads = True
     block_on_close = False
     request_queue_size = CALLERS_MOST
+    request_s = REQUEST_S
 
     def __init__(self, place: str, health: Health, registry: CollectorRegistry) -> None:
         """`place`: HOST:PORT, port 0 for a free one. Raises SettingsError, with a remedy, if it cannot listen there."""
@@ -111,11 +112,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def handle(self) -> None:
         self.close_connection = True
-        head = _read_head(self.connection)
+        head = _read_head(self.connection, self.server.request_s)
         if head is None:
             return
         self.rfile = io.BytesIO(head)
-        self.connection.settimeout(REQUEST_S)
+        self.connection.settimeout(self.server.request_s)
         self.handle_one_request()
 
     def do_GET(self) -> None:
@@ -162,9 +163,9 @@ class _Handler(BaseHTTPRequestHandler):
         """No line a request: a scrape every few seconds would bury what matters."""
 
 
-def _read_head(connection: socket.socket) -> bytes | None:
+def _read_head(connection: socket.socket, within_s: float) -> bytes | None:
     """A request up to its empty line; None if that did not come whole, in time and within its size."""
-    until_s, head = time.monotonic() + REQUEST_S, b""
+    until_s, head = time.monotonic() + within_s, b""
     with contextlib.suppress(OSError):
         while (left_s := until_s - time.monotonic()) > 0 and len(head) < HEAD_MOST:
             connection.settimeout(left_s)
