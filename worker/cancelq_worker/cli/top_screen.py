@@ -129,7 +129,10 @@ def _note(note: Note, width: int) -> list[Text]:
     style = "red" if note.level is Level.trouble else STYLES[note.level]
     most = 2 if note.level is Level.trouble else 1
     said = f"└ {showing.printable(note.text)}"
-    lines = textwrap.wrap(said, max(width, 20), subsequent_indent="  ", max_lines=most, placeholder=" …")
+    fit = textwrap.TextWrapper(
+        max(width, 20), subsequent_indent="  ", max_lines=most, placeholder=" …", break_on_hyphens=False
+    )
+    lines = fit.wrap(said)
     return [Text(line, style) for line in lines]
 
 
