@@ -48,12 +48,12 @@ def table(rows: Iterable[Row]) -> str:
     return "\n".join(lines)
 
 
-def page(rows: Iterable[Row], machine: Mapping[str, str], notes: Iterable[str]) -> str:
-    """The whole of RESULTS.md."""
+def page(rows: Iterable[Row], machine: Mapping[str, str], notes: Iterable[str], flags: str = "--keep") -> str:
+    """The whole of RESULTS.md, or of another part's page."""
     told = "\n".join(f"* {name}: {value}" for name, value in machine.items())
     said = "\n".join(f"* {note}" for note in notes)
     return (
-        "# Measured by `make bench ARGS=--keep`\n\n"
+        f"# Measured by `make bench ARGS={flags if flags == '--keep' else repr(flags)}`\n\n"
         "One machine, one run; everything shared the same processors. Trust the ratios and the processor time, not "
         f"the absolute speeds.\n\n{told}\n\n{table(rows)}\n\n## What the words mean\n\n{said}\n"
     )

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -174,7 +174,11 @@ class Venue:
             return False
 
     def lift_limits(self) -> None:
-        self._ask("POST", "settings", {"limits": {"*": None}})
+        self.limit({"*": None})
+
+    def limit(self, limits: Mapping[str, int | None]) -> None:
+        """Replaces what limits were set before; a bucket not named keeps the venue's own, None lifts it."""
+        self._ask("POST", "settings", {"limits": dict(limits)})
 
     def open_account(self, name: str) -> None:
         """An account whose key, secret, passphrase and UID all follow from its name."""
@@ -243,6 +247,9 @@ class Worker:
     process: subprocess.Popen[bytes]
     log: Path
 
+    def cpu_s(self) -> float:
+        return cpu_s(self.process.pid)
+
     def complaints(self) -> list[str]:
         """What it logged about a lane at level warning and above."""
         lines = [orjson.loads(line) for line in self.log.read_bytes().splitlines() if line.startswith(b"{")]
@@ -250,16 +257,28 @@ class Worker:
         return [str(row["event"]) for row in bad if "lane" in row]
 
 
+#: Sizes no run comes near, for every bucket the lanes of a measurement use.
+LIFTED = dict.fromkeys(
+    ("cancel-order", "batch-cancel-order", "orderInfo", "unfilled-orders", "history-orders", "bitget-ip"), 1_000_000
+)
+
+
 @contextmanager
-def worker(server: Server, at: Venue, accounts: Sequence[str], profile: Path | None = None) -> Iterator[Worker]:
-    """One `cancelq worker` with Bitget lanes of these accounts and all limits lifted, under cProfile if asked."""
+def worker(
+    server: Server,
+    at: Venue,
+    accounts: Sequence[str],
+    profile: Path | None = None,
+    limits: Mapping[str, int] = LIFTED,
+) -> Iterator[Worker]:
+    """One `cancelq worker` with Bitget lanes of these accounts, all limits lifted unless told otherwise, under
+    cProfile if asked."""
     env = {f"{PREFIX}REDIS_URL": server.url}
-    buckets = ("cancel-order", "batch-cancel-order", "orderInfo", "unfilled-orders", "history-orders", "ip")
-    limits = orjson.dumps(dict.fromkeys(buckets, 1_000_000)).decode()
+    told = orjson.dumps(dict(limits)).decode()
     for account in accounts:
         name, keys = f"{PREFIX}ACCOUNTS__BITGET__{account.upper()}__", credentials(account)
         env |= {f"{name}API_KEY": keys["key"], f"{name}API_SECRET": keys["secret"]}
-        env |= {f"{name}PASSPHRASE": keys["passphrase"], f"{name}BASE_URL": at.url, f"{name}LIMITS": limits}
+        env |= {f"{name}PASSPHRASE": keys["passphrase"], f"{name}BASE_URL": at.url, f"{name}LIMITS": told}
     with tempfile.TemporaryDirectory(prefix="cancelq-bench-") as folder:
         log = Path(folder) / "log"
         command = [
@@ -277,6 +296,18 @@ def worker(server: Server, at: Venue, accounts: Sequence[str], profile: Path | N
             raise BenchFailed("\n".join([str(failure), *last])) from failure
         finally:
             _end(process)
+
+
+@contextmanager
+def fleet(
+    server: Server, at: Venue, accounts: Sequence[str], count: int, limits: Mapping[str, int] = LIFTED
+) -> Iterator[list[Worker]]:
+    """Several workers, each with every one of these lanes."""
+    with ExitStack() as stack:
+        workers = [stack.enter_context(worker(server, at, accounts, limits=limits)) for _ in range(count)]
+        yield workers
+        for one in workers:  # all at once: each may take its time to end
+            one.process.terminate()
 
 
 def alive(client: Redis) -> bool:

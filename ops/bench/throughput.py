@@ -105,7 +105,7 @@ def _run(server: Server, count: int, intents: int, profile: Path | None = None) 
     lanes = _lanes(count)
     with server.client() as redis, rig.venue() as venue:
         redis.flushall()
-        orders = _preload(redis, venue, lanes, intents // count)
+        orders = preload(redis, venue, lanes, intents // count)
         total = sum(len(ids) for ids in orders.values())
         redis_time = RedisTime(redis)
         with rig.worker(server, venue, [lane.account for lane in lanes], profile) as worker:
@@ -142,7 +142,7 @@ def profile(server: Server, lanes: int, intents: int, into: Path) -> None:
     _run(server, lanes, intents, into)
 
 
-def _preload(redis: Redis, venue: Venue, lanes: Sequence[Lane], each: int) -> dict[Lane, list[str]]:
+def preload(redis: Redis, venue: Venue, lanes: Sequence[Lane], each: int) -> dict[Lane, list[str]]:
     """Accounts and orders at the venue and an intent for each order in its lane's inbox."""
     orders: dict[Lane, list[str]] = {}
     for lane in lanes:
@@ -172,8 +172,8 @@ def _reading(worker: rig.Worker, server: Server, venue: Venue, settled: int) -> 
 
 def _first_event(redis: Redis, lanes: Sequence[Lane], worker: rig.Worker, server: Server, venue: Venue) -> _Reading:
     rig.wait_for("the first event", lambda: bool(redis.exists(*(lane.results for lane in lanes))), worker.process)
-    rig.wait_for("the first event", lambda: _told(redis, lanes) > 0, worker.process)
-    return _reading(worker, server, venue, _told(redis, lanes) // 2)
+    rig.wait_for("the first event", lambda: events_told(redis, lanes) > 0, worker.process)
+    return _reading(worker, server, venue, events_told(redis, lanes) // 2)
 
 
 def _all_settled(
@@ -183,7 +183,7 @@ def _all_settled(
 
     def settled() -> bool:
         time.sleep(POLL_S)
-        if _told(redis, lanes) < 2 * total:
+        if events_told(redis, lanes) < 2 * total:
             return False
         pipe = redis.pipeline(transaction=False)
         for lane in lanes:
@@ -194,7 +194,7 @@ def _all_settled(
     return _reading(worker, server, venue, total)
 
 
-def _told(redis: Redis, lanes: Sequence[Lane]) -> int:
+def events_told(redis: Redis, lanes: Sequence[Lane]) -> int:
     pipe = redis.pipeline(transaction=False)
     for lane in lanes:
         pipe.xlen(lane.results)

@@ -1,0 +1,494 @@
+"""What grows with what: cost, speed and memory along lanes, waiting intents, workers and remembered ids; what idle
+lanes cost; and lone cancels spread over many lanes and workers.
+
+Judge by Redis time and processor time: they say what a larger machine would do. Rates are this machine's own.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from statistics import quantiles
+from typing import Any, cast
+
+import rig
+import throughput
+from redis import Redis
+from report import Row, aimed
+from rig import RedisTime, Server, Venue, Worker
+
+from cancelq.contract import Lane
+
+AXES = ("lanes", "backlog", "workers", "ids", "idle", "lone", "hundred")
+FLAT = 1.2  # the dearest point of an axis against its cheapest
+WAITING_BYTES, REMEMBERED_BYTES = 700, 60
+FULL_CALL = 50
+REAL = 20_000  # the first intents of a backlog are of orders that exist, the others never have their turn
+PROBES = 10_000
+LONE_A_SECOND = 50
+SETTLE_DOWN_S = 5.0  # from the last worker's first sign until nothing of its start is left
+WITHIN_S = 900.0
+
+NOTES = (
+    "**lanes**, **workers**: as part `throughput`: inboxes filled before the workers start, everything carried to its "
+    "final event, limits lifted. Each lane has at least 50 intents, so that every call is full.",
+    "**backlog**: one lane, paused, is filled and admitted; then resumed, and the cost of each of some thousand "
+    "events is taken while the rest waits: two of them are an intent. "
+    "Memory by MEMORY USAGE of every key, for each waiting intent; the inbox by itself, as it is the audit's ledger "
+    "and stays. The dataset's growth also holds the scripts and the like.",
+    "**ids**: intents with ids of their own, refused at admission, so that nothing but the memory of ids is left of "
+    "them beside the streams; MEMORY USAGE of all keys of that memory.",
+    "**idle**: every lane is watched, nothing is asked. Redis time and the processor time of all workers, in "
+    "milliseconds a second.",
+    f"**lone**: {LONE_A_SECOND} lone cancels a second, each in a lane drawn at random; from just before the XADD to "
+    "the simulator's door; costs less what the same workers cost when idle.",
+    "**hundred**: 100 lanes with a full backlog and one worker, with the venue's own limits; then the same with the "
+    "limit per address lifted.",
+    "**Redis time** is `usec` of INFO commandstats, wall time; **Redis CPU** the server's whole processor time. What "
+    "is judged is processor time: a machine that does other work too adds little to it.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How far each axis goes. `pairs`: workers and lanes of the parts idle and lone."""
+
+    axes: tuple[str, ...]
+    lanes: tuple[int, ...]
+    backlog: tuple[int, ...]
+    workers: tuple[int, ...]
+    ids: tuple[int, ...]
+    pairs: tuple[tuple[int, int], ...]
+    intents: int
+    seconds: float
+
+
+def sizes(axes: Sequence[str], most: int, intents: int, seconds: float) -> Sizes:
+    """Every axis up to `most` times a thousandth of its full length: 1000 is all of it, 10 a quick look."""
+    part = most / 1000
+
+    def upto(*points: int) -> tuple[int, ...]:
+        return tuple(p for p in points if p <= max(points) * part) or points[:1]
+
+    pairs = tuple((w, n) for w, n in ((1, 1), (1, 100), (1, 1_000), (8, 1_000)) if n <= 1_000 * part) or ((1, 1),)
+    return Sizes(
+        axes=tuple(axes),
+        lanes=upto(1, 10, 100, 1_000),
+        backlog=upto(1_000, 100_000, 1_000_000),
+        workers=(1, 2, 4, 8),
+        ids=upto(1_000, 10_000, 100_000, 1_000_000),
+        pairs=pairs,
+        intents=intents,
+        seconds=seconds,
+    )
+
+
+def measure(server: Server, wanted: Sizes) -> list[Row]:
+    """The axes that are wanted, in their order."""
+    steps = {
+        "lanes": _lanes,
+        "backlog": _backlog,
+        "workers": _workers,
+        "ids": _ids,
+        "idle": _idle,
+        "lone": _lone,
+        "hundred": _hundred,
+    }
+    rows: list[Row] = []
+    for axis in AXES:
+        if axis in wanted.axes:
+            print(f"growth along {axis} …", file=sys.stderr, flush=True)
+            rows += steps[axis](server, wanted)
+    return rows
+
+
+# -- throughput along lanes and workers ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Cost:
+    """Of one run, per intent."""
+
+    rate: float
+    redis_us: float
+    redis_cpu_us: float
+    worker_us: float
+    bytes_kept: float = 0.0
+
+
+class _Meter:
+    """What a server and a fleet spend from here on."""
+
+    def __init__(self, server: Server, redis: Redis, fleet: Sequence[Worker]) -> None:
+        self._server, self._fleet = server, fleet
+        self._redis_time = RedisTime(redis)
+        self._redis_s, self._worker_s, self._wall_s = rig.cpu_s(server.pid), _cpu_s(fleet), time.perf_counter()
+
+    def per(self, intents: float) -> _Cost:
+        """So far, for each of so many."""
+        wall_s, redis_us = time.perf_counter() - self._wall_s, self._redis_time.spent_us()
+        redis_s, worker_s = rig.cpu_s(self._server.pid) - self._redis_s, _cpu_s(self._fleet) - self._worker_s
+        return _Cost(intents / wall_s, redis_us / intents, redis_s * 1e6 / intents, worker_s * 1e6 / intents)
+
+
+def _lanes(server: Server, wanted: Sizes) -> list[Row]:
+    costs = {}
+    for count in wanted.lanes:
+        costs[f"{count:,} lanes"] = _drained(server, count, 1, max(wanted.intents, FULL_CALL * count))
+    return _axis("lanes", server, costs)
+
+
+def _workers(server: Server, wanted: Sizes) -> list[Row]:
+    costs = {f"{count} workers": _drained(server, 20, count, wanted.intents) for count in wanted.workers}
+    return _axis("workers", server, costs)
+
+
+def _drained(server: Server, count: int, workers: int, intents: int) -> _Cost:
+    """Inboxes filled, then drained. Counted from the first event on, so that no start is in it."""
+    lanes = [Lane("bitget", f"t{number}") for number in range(count)]
+    with server.client() as redis, rig.venue() as venue:
+        redis.flushall(asynchronous=False)
+        orders = throughput.preload(redis, venue, lanes, intents // count)
+        total = sum(len(ids) for ids in orders.values())
+        bytes_before = _dataset(redis)
+        with rig.fleet(server, venue, [lane.account for lane in lanes], workers) as fleet:
+            _until("the first event", lambda: _events(redis, lanes) > 0, fleet)
+            meter, done = _Meter(server, redis, fleet), _events(redis, lanes) / 2
+            _until("all settled", lambda: _events(redis, lanes) >= 2 * total, fleet)
+            cost = meter.per(total - done)
+        kept = (_dataset(redis) - bytes_before) / total
+    return replace(cost, bytes_kept=kept)
+
+
+def _axis(name: str, server: Server, costs: dict[str, _Cost]) -> list[Row]:
+    """Each point, and whether the axis is flat. Rates are not judged: all processes share this machine."""
+    rows = []
+    for at, cost in costs.items():
+        rows += [
+            Row(name, server.name, f"{at}: inbox to final event", cost.rate, "intents/s"),
+            Row(name, server.name, f"{at}: Redis time", cost.redis_us, "µs/intent"),
+            Row(name, server.name, f"{at}: Redis CPU", cost.redis_cpu_us, "µs/intent"),
+            Row(name, server.name, f"{at}: worker CPU", cost.worker_us, "µs/intent"),
+        ]
+        if cost.bytes_kept:
+            kept = Row(name, server.name, f"{at}: left behind, results above all", cost.bytes_kept, "bytes/intent")
+            rows.append(kept)
+    rows.append(_flat(name, server, "Redis CPU", [cost.redis_cpu_us for cost in costs.values()]))
+    rows.append(_flat(name, server, "worker CPU", [cost.worker_us for cost in costs.values()]))
+    return rows
+
+
+def _flat(name: str, server: Server, what: str, values: list[float]) -> Row:
+    ratio = max(values) / min(values)
+    return aimed(Row(name, server.name, f"{what}: dearest to cheapest", ratio, ""), f"≤ {FLAT}", ratio <= FLAT)
+
+
+# -- a backlog ---------------------------------------------------------------------------------------------------------
+
+
+def _backlog(server: Server, wanted: Sizes) -> list[Row]:
+    rows, costs = [], {}
+    for waiting in wanted.backlog:
+        taken = _waited(server, waiting, min(REAL, waiting))
+        costs[f"{waiting:,} waiting"] = taken.drain
+        others = sum(taken.by_key.values())
+        keys = Row("backlog", server.name, f"{waiting:,} waiting: all keys but the inbox", others, "bytes/intent")
+        rows += [
+            Row("backlog", server.name, f"{waiting:,} waiting: admission, Redis time", taken.admit_us, "µs/intent"),
+            Row("backlog", server.name, f"{waiting:,} waiting: its inbox", taken.inbox_bytes, "bytes/intent"),
+            Row("backlog", server.name, f"{waiting:,} waiting: dataset grown by", taken.dataset_bytes, "bytes/intent"),
+            aimed(keys, f"≤ {WAITING_BYTES}", others <= WAITING_BYTES),
+            *(
+                Row("backlog", server.name, f"{waiting:,} waiting: of these {key}", size, "bytes/intent")
+                for key, size in taken.by_key.items()
+            ),
+        ]
+    return rows + _axis("backlog", server, costs)
+
+
+@dataclass(frozen=True, slots=True)
+class _Waited:
+    admit_us: float
+    dataset_bytes: float
+    inbox_bytes: float
+    by_key: dict[str, float]
+    drain: _Cost
+
+
+def _waited(server: Server, waiting: int, real: int) -> _Waited:
+    """A paused lane with that many intents, the first `real` of orders that exist."""
+    lane = Lane("bitget", "t0")
+    with server.client() as redis, rig.venue() as venue:
+        redis.flushall(asynchronous=False)
+        venue.open_account(lane.account)
+        orders = venue.orders(lane.account, real)
+        _queue(redis, lane, (*orders, *(str(7_000_000_000_000_000_000 + n) for n in range(waiting - real))))
+        redis.hset(lane.key("hold"), "*|paused", "-1 by the bench")
+        before, redis_time = _dataset(redis), RedisTime(redis)
+        with rig.fleet(server, venue, [lane.account], 1) as fleet:
+            _until("all admitted", lambda: redis.hlen(lane.key("state")) == waiting, fleet)
+            admit_us = redis_time.spent_us() / waiting
+            dataset_bytes = (_dataset(redis) - before) / waiting
+            by_key = {key: size / waiting for key, size in _sizes(redis, lane).items()}
+            drain = _drain(server, redis, lane, fleet, real)
+    return _Waited(admit_us, dataset_bytes, by_key.pop("inbox"), by_key, drain)
+
+
+def _drain(server: Server, redis: Redis, lane: Lane, fleet: Sequence[Worker], real: int) -> _Cost:
+    """Resumed; what each of the next intents costs. The start is left out, and the end, where calls are fewer or of
+    orders that do not exist."""
+    redis.hdel(lane.key("hold"), "*|paused")
+    _until("the first ends", lambda: redis.xlen(lane.results) >= real // 4, fleet)
+    meter, at = _Meter(server, redis, fleet), redis.xlen(lane.results)
+    enough = real if real == REAL else real * 3 // 2
+    _until("the drain", lambda: redis.xlen(lane.results) >= enough, fleet)
+    return meter.per((redis.xlen(lane.results) - at) / 2)
+
+
+def _queue(redis: Redis, lane: Lane, order_ids: Iterable[str]) -> None:
+    pipe = redis.pipeline(transaction=False)
+    for number, order_id in enumerate(order_ids, start=1):
+        pipe.xadd(lane.inbox, {"symbol": "BTCUSDT", "order_id": order_id, "strategy": "mm1"})
+        if number % 1_000 == 0:
+            pipe.execute()
+    pipe.execute()
+
+
+def _sizes(redis: Redis, lane: Lane) -> dict[str, int]:
+    """Bytes of the lane's larger keys, by the last part of their name."""
+    root, found = lane.key(""), {}
+    for key in redis.scan_iter(match=_literally(root) + "*", count=1_000):
+        size = cast("int", redis.memory_usage(key, samples=0))
+        if size > 10_000:
+            found[key.decode().removeprefix(root)] = size
+    return found
+
+
+def _literally(text: str) -> str:
+    return text.replace("[", "\\[").replace("]", "\\]")
+
+
+# -- remembered ids ----------------------------------------------------------------------------------------------------
+
+
+def _ids(server: Server, wanted: Sizes) -> list[Row]:
+    rows, costs = [], []
+    for count in wanted.ids:
+        size, cost = _remembered(server, count)
+        costs.append(cost.redis_cpu_us)
+        row = Row("ids", server.name, f"{count:,} remembered", size, "bytes/id")
+        rows.append(aimed(row, f"≤ {REMEMBERED_BYTES}", size <= REMEMBERED_BYTES))
+        rows.append(
+            Row("ids", server.name, f"{count:,} remembered: admission of one, Redis CPU", costs[-1], "µs/intent")
+        )
+    return [*rows, _flat("ids", server, "admission", costs)]
+
+
+def _remembered(server: Server, count: int) -> tuple[float, _Cost]:
+    """Bytes of an id, and what an admission costs once that many are remembered."""
+    lane = Lane("bitget", "t0")
+    with server.client() as redis, rig.venue() as venue:
+        redis.flushall(asynchronous=False)
+        with rig.fleet(server, venue, [lane.account], 1) as fleet:
+            _until("the lane", lambda: bool(redis.exists(lane.results)), fleet)
+            for first in range(0, count, 10_000):
+                _refused(redis, lane, range(first, min(count, first + 10_000)))
+            _until("all refused", lambda: redis.xlen(lane.results) == count, fleet)
+            meter = _Meter(server, redis, fleet)
+            _refused(redis, lane, range(count, count + PROBES))
+            _until("the last refused", lambda: redis.xlen(lane.results) == count + PROBES, fleet)
+            cost = meter.per(PROBES)
+        keys = redis.scan_iter(match=lane.key("ids") + "*", count=1_000)
+        size = sum(cast("int", redis.memory_usage(key, samples=0)) for key in keys)
+    return size / (count + PROBES), cost
+
+
+def _refused(redis: Redis, lane: Lane, numbers: Iterable[int]) -> None:
+    """Intents of a field that nobody knows."""
+    pipe = redis.pipeline(transaction=False)
+    for number in numbers:
+        pipe.xadd(lane.inbox, {"id": f"i-{number:012d}", "symbol": "BTCUSDT", "unheard_of": "1"})
+    pipe.execute()
+
+
+# -- idle and lone ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Idle:
+    """Milliseconds a second, of the server in commands and of all workers together."""
+
+    redis_ms: float
+    worker_ms: float
+    commands: float
+
+
+@contextmanager
+def _resting(server: Server, workers: int, lanes: Sequence[Lane], each: int) -> Iterator[tuple[Any, ...]]:
+    """Workers whose lanes are all watched and rest, and `each` orders in every account."""
+    with server.client() as redis, rig.venue() as venue:
+        redis.flushall(asynchronous=False)
+        orders = {}
+        for lane in lanes:
+            venue.open_account(lane.account)
+            orders[lane] = venue.orders(lane.account, each) if each else []
+        with rig.fleet(server, venue, [lane.account for lane in lanes], workers) as fleet:
+            _until("all workers", lambda: redis.zcard(rig.ROSTER) == workers, fleet)
+            _until("all lanes", lambda: _watched(redis, lanes), fleet)
+            time.sleep(SETTLE_DOWN_S)
+            yield redis, venue, fleet, orders
+
+
+def _watched(redis: Redis, lanes: Sequence[Lane]) -> bool:
+    pipe = redis.pipeline(transaction=False)
+    for lane in lanes:
+        pipe.exists(lane.key("clock"))
+    return all(pipe.execute())
+
+
+def _idle(server: Server, wanted: Sizes) -> list[Row]:
+    rows = []
+    for workers, count in wanted.pairs:
+        lanes = [Lane("bitget", f"t{number}") for number in range(count)]
+        with _resting(server, workers, lanes, 0) as (redis, _, fleet, _):
+            idle = _spent_idle(redis, fleet, wanted.seconds)
+            resident_mb = sum(_resident_mb(worker) for worker in fleet) / workers
+            connections = redis.info("clients")["connected_clients"] - 1
+        at = f"{workers} workers, {count:,} lanes"
+        rows += [
+            Row("idle", server.name, f"{at}: Redis time", idle.redis_ms, "ms/s"),
+            Row("idle", server.name, f"{at}: commands", idle.commands, "/s"),
+            Row("idle", server.name, f"{at}: CPU of all workers", idle.worker_ms, "ms/s"),
+            Row("idle", server.name, f"{at}: resident memory of a worker", resident_mb, "MB"),
+            Row("idle", server.name, f"{at}: connections to Redis", connections, ""),
+        ]
+    return rows
+
+
+def _spent_idle(redis: Redis, fleet: Sequence[Worker], seconds: float) -> _Idle:
+    redis_time, cpu_s, wall_s = RedisTime(redis), _cpu_s(fleet), time.perf_counter()
+    time.sleep(seconds)
+    wall_s = time.perf_counter() - wall_s
+    stats: Any = redis.info("commandstats")
+    calls = sum(row["calls"] for name, row in stats.items() if name.removeprefix("cmdstat_") in rig.OUTER)
+    return _Idle(redis_time.spent_us() / 1000 / wall_s, (_cpu_s(fleet) - cpu_s) * 1000 / wall_s, calls / wall_s)
+
+
+def _lone(server: Server, wanted: Sizes) -> list[Row]:
+    rows = []
+    for workers, count in wanted.pairs:
+        lanes = [Lane("bitget", f"t{number}") for number in range(count)]
+        cancels = int(LONE_A_SECOND * wanted.seconds)
+        with _resting(server, workers, lanes, -(-2 * cancels // count)) as (redis, venue, fleet, orders):
+            _send_lone(redis, orders, LONE_A_SECOND)  # the first call of each process opens connections
+            time.sleep(SETTLE_DOWN_S)
+            idle = _spent_idle(redis, fleet, wanted.seconds)
+            venue.calls()
+            redis_time, cpu_s, wall_s = RedisTime(redis), _cpu_s(fleet), time.perf_counter()
+            left_us = _send_lone(redis, orders, cancels)
+            time.sleep(1.0)  # looks of the last ones
+            wall_s = time.perf_counter() - wall_s
+            redis_us = redis_time.spent_us() - idle.redis_ms * 1000 * wall_s
+            worker_us = (_cpu_s(fleet) - cpu_s) * 1e6 - idle.worker_ms * 1000 * wall_s
+            arrived_us = {i: call["at_us"] for call in venue.calls() if call["method"] == "POST" for i in call["ids"]}
+        delays = [float(arrived_us[order_id] - at_us) for order_id, at_us in left_us.items()]
+        at = f"{workers} workers, {count:,} lanes"
+        rows += [
+            Row("lone", server.name, f"{at}: Redis time", redis_us / cancels, "µs/intent"),
+            Row("lone", server.name, f"{at}: CPU of all workers", worker_us / cancels, "µs/intent"),
+            Row("lone", server.name, f"{at}: XADD to the venue's door, p50", quantiles(delays, n=100)[49], "µs"),
+            Row("lone", server.name, f"{at}: XADD to the venue's door, p99", quantiles(delays, n=100)[98], "µs"),
+        ]
+    return rows
+
+
+def _send_lone(redis: Redis, orders: dict[Lane, list[str]], cancels: int) -> dict[str, int]:
+    """Cancels one by one; when each left, by order id, by this machine's clock."""
+    rng, left_us, next_s = random.Random(cancels), {}, time.perf_counter()
+    for _ in range(cancels):
+        lane = rng.choice([lane for lane, ids in orders.items() if ids])
+        order_id = orders[lane].pop()
+        left_us[order_id] = time.time_ns() // 1000
+        redis.xadd(lane.inbox, {"symbol": "BTCUSDT", "order_id": order_id})
+        next_s += rng.uniform(0.5, 1.5) / LONE_A_SECOND
+        time.sleep(max(0.0, next_s - time.perf_counter()))
+    return left_us
+
+
+# -- a hundred lanes at their limits -----------------------------------------------------------------------------------
+
+
+def _hundred(server: Server, wanted: Sizes) -> list[Row]:
+    rows = []
+    for what, address in (("the venue's limits", None), ("no limit per address", 1_000_000)):
+        limits = {} if address is None else {"bitget-ip": address}
+        taken = _at_limits(server, 100, wanted.intents * 3, limits)
+        rows += [
+            Row("hundred", server.name, f"{what}: inbox to final event", taken.rate, "intents/s"),
+            Row("hundred", server.name, f"{what}: worker CPU", taken.busy * 100, "% of a core"),
+            Row("hundred", server.name, f"{what}: simulator CPU", taken.venue_busy * 100, "% of a core"),
+            Row("hundred", server.name, f"{what}: Redis CPU", taken.redis_busy * 100, "% of a core"),
+            Row("hundred", server.name, f"{what}: batch calls of a lane, of its 10", taken.batches, "calls/s"),
+        ]
+    return rows
+
+
+@dataclass(frozen=True, slots=True)
+class _AtLimits:
+    rate: float
+    busy: float
+    venue_busy: float
+    redis_busy: float
+    batches: float
+
+
+def _at_limits(server: Server, count: int, intents: int, limits: dict[str, int]) -> _AtLimits:
+    lanes = [Lane("bitget", f"t{number}") for number in range(count)]
+    with server.client() as redis, rig.venue() as venue:
+        venue.limit({"bitget/ip": None} if limits else {})
+        redis.flushall(asynchronous=False)
+        throughput.preload(redis, venue, lanes, intents // count)
+        with rig.fleet(server, venue, [lane.account for lane in lanes], 1, limits) as fleet:
+            _until("the first event", lambda: _events(redis, lanes) > intents // 4, fleet)
+            venue.calls()
+            marks = [(time.perf_counter(), _cpu_s(fleet), *_others_s(server, venue), _events(redis, lanes))]
+            _until("most of them", lambda: _events(redis, lanes) >= intents * 3 // 2, fleet)
+            marks.append((time.perf_counter(), _cpu_s(fleet), *_others_s(server, venue), _events(redis, lanes)))
+            batches = sum(call["endpoint"].endswith("batch-cancel-order") for call in venue.calls())
+    wall_s, worker_s, venue_s, redis_s, events = (b - a for a, b in zip(*marks, strict=True))
+    return _AtLimits(
+        events / 2 / wall_s, worker_s / wall_s, venue_s / wall_s, redis_s / wall_s, batches / wall_s / count
+    )
+
+
+def _others_s(server: Server, venue: Venue) -> tuple[float, float]:
+    return rig.cpu_s(venue.process.pid), rig.cpu_s(server.pid)
+
+
+# -- counters ----------------------------------------------------------------------------------------------------------
+
+
+def _until(what: str, ready: Any, fleet: Sequence[Worker]) -> None:
+    rig.wait_for(what, ready, fleet[0].process, WITHIN_S)
+
+
+def _events(redis: Redis, lanes: Sequence[Lane]) -> int:
+    return throughput.events_told(redis, lanes)
+
+
+def _cpu_s(fleet: Sequence[Worker]) -> float:
+    return sum(worker.cpu_s() for worker in fleet)
+
+
+def _dataset(redis: Redis) -> int:
+    info: Any = redis.info("memory")
+    return int(info["used_memory_dataset"])
+
+
+def _resident_mb(worker: Worker) -> float:
+    with open(f"/proc/{worker.process.pid}/statm") as statm:
+        return int(statm.read().split()[1]) * 4096 / 1e6
