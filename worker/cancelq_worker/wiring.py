@@ -143,11 +143,10 @@ class Wiring:
         if now - self._timed.get(name, -1e9) > CLOCK_EVERY_S:
             self._timed[name] = now
             self._chore(lane.read_venue_time())
-        if now - self._trimmed.get(name, 0.0) > TRIM_EVERY_S:
-            first = name not in self._trimmed
+        # Lanes that start together are trimmed in turn.
+        if now - self._trimmed.setdefault(name, now - random.uniform(0.0, TRIM_EVERY_S)) > TRIM_EVERY_S:
             self._trimmed[name] = now
-            if not first:
-                self._chore(lane.trim(self.settings.results_keep_days * 86_400_000, self.settings.dedup_hours))
+            self._chore(lane.trim(self.settings.results_keep_days * 86_400_000, self.settings.dedup_hours))
 
     def _chore(self, job: Coroutine[object, object, None]) -> None:
         task: asyncio.Future[None] = asyncio.ensure_future(job)
