@@ -19,10 +19,11 @@ from cancelq.contract import Event, Lane, Status
 from cancelq.errors import EventError
 from cancelq_worker.ledger import command, read_entries
 from cancelq_worker.operate import UnknownLane, operator_event, steady_now
+from cancelq_worker.snapshot import workers_alive
 from cancelq_worker.state import State
 from cancelq_worker.venues.registry import KINDS
 
-SERVED_US = 5_000_000  # a lane that is served moves its clock every two seconds
+SERVED_US = 22_000_000  # a lane that is served moves its clock every ten seconds at least
 STARTING_POLLS, STARTING_POLL_S = 10, 0.1
 BLOCK_MS = 150
 PAGE = 500
@@ -137,14 +138,15 @@ class Flattening:
         return self.report
 
     async def _require_served(self) -> None:
-        """A lane that is served moves its clock. One whose worker is just starting is given a moment."""
+        """Some worker lives, and the lane's clock moves. A worker that is just starting is given a moment."""
         lane = self._wish.lane
         if not await self._redis.exists(lane.inbox):
             raise UnknownLane(lane)
         for nth in range(STARTING_POLLS):
             clock = await cast("Any", self._redis.get(lane.key("clock")))
             seconds, us = await self._redis.time()
-            if clock and int(seconds) * 1_000_000 + int(us) - int(clock.split()[0]) <= SERVED_US:
+            still_us = int(seconds) * 1_000_000 + int(us) - int(clock.split()[0]) if clock else SERVED_US + 1
+            if still_us <= SERVED_US and await workers_alive(self._redis):
                 break
             if nth == STARTING_POLLS - 1:
                 raise NotServed(lane)
