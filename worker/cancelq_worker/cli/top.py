@@ -92,7 +92,8 @@ class Top:
                     return
                 while await _set_within(redraw, next_s - time.monotonic()):
                     redraw.clear()
-                    self._draw(view, console, live)
+                    if live is not None:
+                        self._draw(view, console, live)
                 view = await source.next(view)
 
     def _draw(self, view: View, console: Console, live: Live | None) -> None:
@@ -126,7 +127,7 @@ class Source:
         self._suspended: bool | None = None
 
     async def first(self) -> View:
-        """The first view. Raises RedisError, and UnknownLane's CommandFailed for a lane that was named and is not."""
+        """The first view. Raises RedisError, and CommandFailed for a lane that was named and is not there."""
         self._suspended = await asyncio.to_thread(rq_suspended, self._settings)
         view = await self._look()
         for row in view.rows:
