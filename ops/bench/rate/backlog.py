@@ -149,7 +149,15 @@ def _drain(server: Server, options: Options, name: str, way: Way, aim: float | N
 
 def stalls(server: Server, options: Options) -> Verdict:
     """Eight workers; one after the other is stopped for one to five seconds, up to three at a time."""
+    return _stalls(server, options, "stalls", 1, 5)
 
+
+def long_stalls(server: Server, options: Options) -> Verdict:
+    """The same for six to twelve seconds: longer than a lease, so that permits end while their workers stand still."""
+    return _stalls(server, options, "long-stalls", 6, 12)
+
+
+def _stalls(server: Server, options: Options, name: str, least_s: float, most_s: float) -> Verdict:
     def during(running: Fleet, verdict: Verdict) -> None:
         rng, ends_s = Random(options.seed), time.monotonic() + options.seconds
         stopped: dict[int, float] = {}
@@ -161,7 +169,7 @@ def stalls(server: Server, options: Options) -> Verdict:
             if len(stopped) < 3 and rng.random() < 0.3:
                 pid = _victim(running, rng, stopped)
                 _signal(running, pid, signal.SIGSTOP)
-                stopped[pid] = time.monotonic() + rng.uniform(1, 5)
+                stopped[pid] = time.monotonic() + rng.uniform(least_s, most_s)
                 count += 1
             time.sleep(0.1)
         for pid in stopped:
@@ -169,7 +177,7 @@ def stalls(server: Server, options: Options) -> Verdict:
         verdict.say(f"stopped {count} times")
 
     orders = int(options.seconds * BITGET_RATE)
-    run = Run("stalls", [Way("halves", 20, 60)], orders, workers=(8,), during=during, settings=NO_RESERVE)
+    run = Run(name, [Way("halves", 20, 60)], orders, workers=(8,), during=during, settings=NO_RESERVE)
     return play(server, run, options).verdict
 
 
@@ -194,6 +202,20 @@ def near_and_far(server: Server, options: Options) -> Verdict:
     """One worker 2 ms away, another 60 ms."""
     ways = [Way("halves", 2, 3), Way("halves", 58, 64)]
     run = Run("near-and-far", ways, int(options.seconds * BITGET_RATE), workers=(1, 1), settings=NO_RESERVE)
+    return play(server, run, options).verdict
+
+
+def near_joins(server: Server, options: Options) -> Verdict:
+    """One worker 60 ms away; after ten seconds another one joins, 2 ms away."""
+
+    def during(running: Fleet, verdict: Verdict) -> None:
+        time.sleep(10.0)
+        running.start(1, door=1)
+        verdict.say("the near worker has joined")
+
+    ways = [Way("halves", 58, 64), Way("halves", 2, 3)]
+    orders = int(options.seconds / 2 * BITGET_RATE)
+    run = Run("near-joins", ways, orders, workers=(1,), during=during, settings=NO_RESERVE)
     return play(server, run, options).verdict
 
 
