@@ -16,21 +16,27 @@ from collections.abc import Callable
 from pathlib import Path
 
 import enqueue
+import growth
 import latency
 import orjson
 import rig
 import throughput
+from peers import part as peers
+from peers.loads import LOADS
+from peers.roster import PEERS
 from rate import part as rate
 from report import Row, as_json, page, table
 
 HERE = Path(__file__).parent
 PARTS = ("enqueue", "throughput", "latency")
-KNOWN = (*PARTS, "rate")  # only when asked for: it takes a quarter of an hour
+KNOWN = (*PARTS, "rate", "peers", "growth")  # only when asked for: from a quarter of an hour to more than an hour
 NOTES = (*enqueue.NOTES, *throughput.NOTES, *latency.NOTES)
 
 
 def main() -> int:
     asked = _arguments()
+    if "peers" in asked.parts or asked.render:
+        return _peers(asked)
     machine = {**rig.machine(), "durability": "AOF, fsync always" if asked.durable else "none (memory only)"}
     started_s = time.monotonic()
     try:
@@ -44,7 +50,10 @@ def main() -> int:
     print(table(rows))
     if asked.json:
         asked.json.write_bytes(orjson.dumps(as_json(rows, machine), option=orjson.OPT_INDENT_2))
-    if asked.keep:
+    if asked.keep and asked.parts == ("growth",):
+        (HERE / "growth.json").write_bytes(orjson.dumps(as_json(rows, machine), option=orjson.OPT_INDENT_2) + b"\n")
+        (HERE / "GROWTH.md").write_text(page(rows, machine, growth.NOTES, "--parts growth --servers valkey --keep"))
+    elif asked.keep:
         (HERE / "results.json").write_bytes(orjson.dumps(as_json(rows, machine), option=orjson.OPT_INDENT_2) + b"\n")
         (HERE / "RESULTS.md").write_text(page(rows, machine, (*NOTES, *(rate.NOTES if "rate" in asked.parts else ()))))
     return 0 if not any(row.what == "broken rules" and row.value for row in rows) else 1
@@ -62,8 +71,28 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--durable", action="store_true", help="servers with AOF, fsync always")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
     parser.add_argument("--keep", action="store_true", help="also write RESULTS.md and results.json beside this file")
+    parser.add_argument("--peers", type=_words(PEERS), default=PEERS, help=f"part peers: of {', '.join(PEERS)}")
+    parser.add_argument("--loads", type=_words(LOADS), default=LOADS, help=f"part peers: of {', '.join(LOADS)}")
+    parser.add_argument("--scale", type=float, default=1.0, help="part peers: shrinks every load, to try things out")
+    parser.add_argument("--render", action="store_true", help="part peers: only PEERS.md and plots, from peers.json")
+    parser.add_argument("--axes", type=_words(growth.AXES), default=growth.AXES, help=f"of {', '.join(growth.AXES)}")
+    parser.add_argument(
+        "--most", type=int, default=1000, help="growth: thousandths of each axis' length to go; 1000: all"
+    )
+    parser.add_argument("--seconds", type=float, default=20.0, help="growth: how long idle and lone lanes are watched")
     parser.add_argument("--profile", type=Path, metavar="FILE", help="only a throughput run under cProfile, as text")
     return parser.parse_args()
+
+
+def _peers(asked: argparse.Namespace) -> int:
+    """The part that has a record and a page of its own, and is therefore played without the others."""
+    try:
+        if asked.render:
+            return peers.render()
+        return peers.run(peers.Wanted(asked.peers, asked.loads, asked.repeat, asked.scale, asked.keep))
+    except rig.BenchFailed as failure:
+        print(f"bench: {failure}", file=sys.stderr)
+        return 1
 
 
 def _words(known: tuple[str, ...]) -> Callable[[str], tuple[str, ...]]:
@@ -89,6 +118,9 @@ def _rows(asked: argparse.Namespace) -> list[Row]:
                         rows += enqueue.measure(server, asked.repeat)
                     case "throughput":
                         rows += throughput.measure(server, asked.repeat, asked.lanes, asked.intents)
+                    case "growth":
+                        wanted = growth.sizes(asked.axes, asked.most, asked.intents, asked.seconds)
+                        rows += growth.measure(server, wanted)
                     case "rate":
                         rows += rate.measure(server)
                     case _:

@@ -1,0 +1,64 @@
+"""SAQ. As shipped: one job a cancel, ten at a time in each worker, tried again a second after a refusal. Helped: jobs
+that empty a backlog."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import redis.asyncio
+from saq import Queue
+
+from peers.desk.backlog import AsyncBacklog
+from peers.desk.call import AsyncCall
+
+HELPED = os.environ["DESK_ROW"] == "helped"
+AT_ONCE = 50  # enqueues of a producer under way
+
+queue = Queue.from_url(os.environ["DESK_REDIS"])
+
+
+@cache
+def _call() -> AsyncCall:
+    return AsyncCall()
+
+
+@cache
+def _backlog() -> AsyncBacklog:
+    return AsyncBacklog(redis.asyncio.Redis.from_url(os.environ["DESK_REDIS"]))
+
+
+async def cancel(context: dict[str, Any], *, order_id: str) -> None:
+    """The job of one cancel; a refusal raises, which is what SAQ tries again."""
+    await _call().cancel(order_id)
+
+
+async def drain(context: dict[str, Any], *, slot: int) -> None:
+    """The job that empties the backlog."""
+    await _backlog().drain(slot, _call())
+
+
+async def started(context: dict[str, Any]) -> None:
+    """SAQ calls it once the worker is up."""
+    print("ready", flush=True)
+
+
+settings = {"queue": queue, "functions": [cancel, drain], "startup": started}
+
+
+async def submit(order_ids: Sequence[str], urgent: bool) -> None:
+    """No load with urgent orders is played with this peer."""
+    if HELPED:
+        for slot in await _backlog().enter(order_ids, urgent):
+            await queue.enqueue("drain", slot=slot, retries=100, retry_delay=1.0, timeout=600)
+        return
+    for first in range(0, len(order_ids), AT_ONCE):
+        some = order_ids[first : first + AT_ONCE]
+        await asyncio.gather(*(_enqueue(order_id) for order_id in some))
+
+
+async def _enqueue(order_id: str) -> None:
+    await queue.enqueue("cancel", order_id=order_id, retries=100, retry_delay=1.0)
