@@ -200,6 +200,24 @@ class TestAtRest:
         assert 2 * min(usec) < await evalsha_usec(redis)
 
 
+async def test_more_lanes_at_work_than_are_looked_at_take_turns(redis: aioredis.Redis) -> None:
+    lanes = [Lane("bybit", f"a{n}") for n in range(10)]
+    for lane in lanes:
+        await fill(redis, lane, 1, cursor=1)
+        await redis.zadd(lane.key("leases"), {"x": 1})
+    snapshots = Snapshots(redis, look_most=4)
+    assert {s.in_flight for s in (await snapshots.lanes(lanes, [])).values()} == {1}
+    for lane in lanes:
+        await redis.zadd(lane.key("leases"), {"y": 2})
+    seen = [sum(s.in_flight == 2 for s in (await snapshots.lanes(lanes, [])).values()) for _ in range(4)]
+    assert seen == [4, 8, 10, 10]
+    # One that is new, or at rest, is looked at besides.
+    await fill(redis, OTHER, 1, cursor=1)
+    assert list(await snapshots.lanes([*lanes[:2], OTHER], [])) == [*lanes[:2], OTHER]
+    await redis.delete(lanes[0].inbox)
+    assert list(await snapshots.lanes(lanes[:2], [])) == [lanes[1]]
+
+
 async def test_refusals_are_lately_for_an_hour() -> None:
     assert Refusals(1, 3_599_999).lately
     assert not Refusals(1, 3_600_001).lately

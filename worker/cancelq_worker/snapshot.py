@@ -129,31 +129,45 @@ class ServerStatus:
 
 class Snapshots:
     """Takes snapshots of lanes. One that is used again remembers what it has counted of an inbox, and which lanes were
-    at rest: as long as nothing happens there, they cost a tenth."""
+    at rest: as long as nothing happens there, they cost a tenth. Of the others it looks at `look_most` at a time, in
+    turns, and tells of the rest what it saw last."""
 
-    def __init__(self, redis: aioredis.Redis, *, count_most: int = COUNT_MOST) -> None:
+    def __init__(self, redis: aioredis.Redis, *, count_most: int = COUNT_MOST, look_most: int | None = None) -> None:
         self._redis = redis
         self._count_most = count_most
+        self._look_most = look_most
+        self._seen: dict[Lane, _Seen] = {}  # the one that was looked at longest ago first
         self._backlogs: dict[Lane, _Backlog] = {}
-        self._resting: dict[Lane, _Seen] = {}
         self._alive: list[str] = []
         self._watching: dict[Lane, list[str]] = {}
 
     async def lanes(self, lanes: Sequence[Lane], alive: Sequence[str]) -> dict[Lane, LaneStatus]:
         """Those of the lanes that have an inbox. `alive`: the workers there are. Raises RedisError."""
-        seen: dict[Lane, _Seen] = {}
-        for some in batched(lanes, LANES_A_TRIP):
-            marks = [self._resting[lane].mark if lane in self._resting else "" for lane in some]
-            commands = [
-                ("EVALSHA", _LOOK_SHA, 1, lane.key("clock"), mark) for lane, mark in zip(some, marks, strict=True)
-            ]
+        due = self._due(lanes)
+        for some in batched(due, LANES_A_TRIP):
+            commands = [("EVALSHA", _LOOK_SHA, 1, lane.key("clock"), self._mark(lane)) for lane in some]
             for lane, reply in zip(some, await pipelined(self._redis, commands), strict=True):
+                before = self._seen.pop(lane, None)
                 if reply:
-                    seen[lane] = self._resting[lane] if len(reply) == 1 else _Seen.read(reply)
-        self._resting = {lane: s for lane, s in seen.items() if s.at_rest}
-        await self._count(seen)
-        watching = {lane: self._watchers(lane, alive) for lane in seen}
-        return {lane: s.status(lane, self._backlogs[lane], watching[lane]) for lane, s in seen.items()}
+                    self._seen[lane] = before if before and len(reply) == 1 else _Seen.read(reply)
+        wanted = set(lanes)
+        self._seen = {lane: s for lane, s in self._seen.items() if lane in wanted}
+        await self._count(set(due))
+        seen = [(lane, self._seen[lane]) for lane in lanes if lane in self._seen]
+        return {lane: s.status(lane, self._backlogs[lane], self._watchers(lane, alive)) for lane, s in seen}
+
+    def _due(self, lanes: Sequence[Lane]) -> list[Lane]:
+        """Those to look at now: every one at rest, every new one, and of the others as many as may be."""
+        if self._look_most is None:
+            return list(lanes)
+        wanted = set(lanes)
+        at_work = [lane for lane, s in self._seen.items() if lane in wanted and not s.at_rest]
+        left_out = set(at_work[self._look_most :])
+        return [lane for lane in lanes if lane not in left_out]
+
+    def _mark(self, lane: Lane) -> str:
+        seen = self._seen.get(lane)
+        return seen.mark if seen and seen.at_rest else ""
 
     def _watchers(self, lane: Lane, alive: Sequence[str]) -> list[str]:
         """The two that watch a lane; found once for as long as the same workers are alive."""
@@ -163,19 +177,19 @@ class Snapshots:
             self._watching[lane] = sorted(w for w in self._alive if rank(str(lane), w, self._alive) < 2)
         return self._watching[lane]
 
-    async def _count(self, seen: dict[Lane, _Seen]) -> None:
+    async def _count(self, due: set[Lane]) -> None:
         """How many entries wait behind each cursor. No server keeps that number, so they are counted, a bounded number
         in all; a cursor that stands still is counted on from where the last snapshot left off."""
         unfinished = []
         kept, self._backlogs = self._backlogs, {}
-        for lane, s in seen.items():
+        for lane, s in self._seen.items():
             backlog = kept.get(lane)
             if s.whole or not s.first:
                 backlog = _Backlog(s.cursor, "", s.inbox_length if s.whole else 0)
             elif backlog is None or backlog.cursor != s.cursor or not backlog.last:
                 backlog = _Backlog(s.cursor, s.cursor, 0)
             self._backlogs[lane] = backlog
-            if backlog.last:
+            if backlog.last and lane in due:
                 unfinished.append(lane)
         left = self._count_most
         while unfinished and left > 0:

@@ -35,6 +35,8 @@ from cancelq_worker.snapshot import Snapshots, address_status, find_addresses, f
 
 #: Entries of the results that are read in a second, of all lanes.
 READ_A_SECOND = 2_000
+#: Lanes at work that are looked at in one refresh; where there are more, they take turns.
+LOOK_MOST = 200
 #: Looking for lanes goes through all keys: it is done so seldom, and takes at most a hundredth of the time.
 SEARCH_EVERY_S, SEARCH_SHARE = 10.0, 100
 SUSPENDED_EVERY_S = 2.0
@@ -116,7 +118,7 @@ class Source:
         self._redis = redis
         self._settings = settings
         self._named = named
-        self._snapshots = Snapshots(redis)
+        self._snapshots = Snapshots(redis, look_most=LOOK_MOST)
         self._flows = Flows(redis, max(100, int(READ_A_SECOND * min(every_s, 2.0))))
         self._lanes: list[Lane] = []
         self._addresses: list[tuple[str, str]] = []
