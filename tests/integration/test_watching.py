@@ -1,0 +1,159 @@
+"""Which lanes a worker looks at, how often, and what wakes them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import redis.asyncio as aioredis
+from pydantic import SecretStr
+
+from cancelq.contract import Lane, Status
+from cancelq_worker.engine import Watcher
+from cancelq_worker.ledger import LanePlan, RawEntry, RedisLedger, RoundRequest, Taken, TakeRequest, command, connect
+from cancelq_worker.venues.bitget.adapter import Bitget
+from cancelq_worker.venues.bitget.signing import Credentials
+from tests.integration.rig import LANE, desk
+
+SECRET = SecretStr("test")
+REST_US, POLL_US = 10_000_000, 2_000_000
+
+
+class Resting:
+    """A lane that is done with what it is given at once, and rests again when it is told to."""
+
+    def __init__(self, name: str) -> None:
+        self.lane = Lane("bitget", name)
+        self.cursor = "0-0"
+        self.idle = True
+        self.given: asyncio.Queue[tuple[str, list[str]]] = asyncio.Queue()
+
+    def deliver(self, after: str, entries: list[RawEntry]) -> None:
+        self.given.put_nowait((after, [entry_id for entry_id, _ in entries]))
+        self.cursor = entries[-1][0]
+
+    async def next(self) -> tuple[str, list[str]]:
+        return await asyncio.wait_for(self.given.get(), 5)
+
+
+@asynccontextmanager
+async def watching(redis_url: str, *lanes: Resting) -> AsyncIterator[tuple[aioredis.Redis, Watcher]]:
+    """A watcher that reads the inboxes of these, all resting."""
+    client, blocking = connect(redis_url), connect(redis_url, max_connections=1, timeout_s=6.0)
+    watcher = Watcher(blocking, client)
+    for lane in lanes:
+        watcher.adopt(lane)
+        watcher.arm(lane)
+    task = asyncio.ensure_future(watcher.run())
+    try:
+        await blocked(client)
+        yield client, watcher
+    finally:
+        task.cancel()
+        for one in (client, blocking):
+            await one.aclose()
+
+
+async def blocked(client: aioredis.Redis) -> None:
+    """Until a read waits at the server."""
+    async with asyncio.timeout(5):
+        while not (await client.info("clients"))["blocked_clients"]:
+            await command(client, "XREAD", "BLOCK", 2, "STREAMS", "nobody-writes-here", "$")  # Redis keeps the time
+
+
+async def add(client: aioredis.Redis, lane: Resting, entry_id: str) -> None:
+    await command(client, "XADD", lane.lane.inbox, entry_id, "symbol", "BTCUSDT")
+
+
+async def test_a_lane_that_is_woken_and_rests_again_needs_no_new_read(redis_url: str) -> None:
+    one, other = Resting("one"), Resting("other")
+    async with watching(redis_url, one, other) as (client, watcher):
+        before = await unblocked(client)
+        for n in range(1, 6):
+            await add(client, one, f"{n}-1")
+            assert await one.next() == ("0-0" if n == 1 else f"{n - 1}-1", [f"{n}-1"])
+            await blocked(client)
+            watcher.arm(one)
+        assert await unblocked(client) == before
+
+
+async def unblocked(client: aioredis.Redis) -> int:
+    stats: Any = await client.info("commandstats")
+    return int(stats.get("cmdstat_client|unblock", {"calls": 0})["calls"])
+
+
+async def test_a_lane_that_moved_while_it_was_read_for_is_woken_from_where_it_stands(redis_url: str) -> None:
+    lane = Resting("one")
+    async with watching(redis_url, lane) as (client, _):
+        lane.cursor = "5-1"  # another worker admitted that far
+        await add(client, lane, "5-1")
+        await add(client, lane, "5-2")
+        assert await lane.next() == ("5-1", ["5-2"])
+
+
+async def test_a_lane_that_is_busy_is_told_once_and_again_when_it_rests(redis_url: str) -> None:
+    busy, other = Resting("busy"), Resting("other")
+    async with watching(redis_url, busy, other) as (client, watcher):
+        await add(client, busy, "1-1")
+        assert await busy.next() == ("0-0", ["1-1"])
+        for n in range(2, 5):
+            await add(client, busy, f"{n}-1")
+            await add(client, other, f"{n}-1")
+            await other.next()
+            watcher.arm(other)
+        assert busy.given.empty()
+        watcher.arm(busy)
+        assert await busy.next() == ("1-1", ["2-1", "3-1", "4-1"])
+
+
+async def test_a_lane_with_nothing_to_do_rests_long_and_one_that_waits_for_something_does_not(redis_url: str) -> None:
+    venue = Bitget(Credentials(SECRET, SECRET, SECRET))
+    plan = LanePlan(
+        lane=LANE, routes=venue.routes, buckets=venue.buckets, lease_us=5_000_000, gap_us=0, urgent_reserve=1
+    )
+    client = connect(redis_url)
+    ledger = RedisLedger(client, plan)
+
+    async def wait_us(stages: str = "cl") -> int:
+        reply = await ledger.round(RoundRequest(takes=[TakeRequest(stages, "b-1")]))
+        (taken,) = reply.taken
+        assert isinstance(taken, Taken)
+        return taken.wait_us
+
+    try:
+        assert await wait_us() == REST_US
+        await cast("Any", client.hset(LANE.key("hold"), "*|rate", "99999999999999999 the venue's limit"))
+        assert await wait_us() <= POLL_US
+        await client.delete(LANE.key("hold"))
+        await client.set(LANE.key("guard"), "1", px=60_000)
+        assert await wait_us() <= POLL_US
+        await client.delete(LANE.key("guard"))
+        queue, classes = LANE.key("queue:c:n:by-id"), LANE.key("classes:c:n")
+        await client.zadd(queue, {"somebody": 9e16})
+        await client.zadd(classes, {"by-id": 9e16})
+        assert await wait_us() <= POLL_US
+        assert await wait_us("") <= POLL_US
+        await client.delete(queue, classes)
+        assert await wait_us() == REST_US
+    finally:
+        await client.aclose()
+
+
+async def test_a_lane_that_rested_long_is_cancelled_in_without_delay(redis_url: str) -> None:
+    """No hold for a clock that seems to have jumped: nothing was out while the lane rested."""
+    async with desk(redis_url, workers=2) as rig:
+        await rig.final(await rig.send(symbol="BTCUSDT", order_id=rig.order()))
+        wall, steady, server, out_until = (await cast("Any", rig.client.get(LANE.key("clock")))).split()
+        async with asyncio.timeout(10):
+            while int(out_until) > int(steady):  # the last permit is free again
+                await command(rig.client, "XREAD", "BLOCK", 100, "STREAMS", rig.lane.results, "$")
+                wall, steady, server, out_until = (await cast("Any", rig.client.get(LANE.key("clock")))).split()
+        rested = b"%d %d %b %b" % (int(wall) - 9_000_000, int(steady), server, out_until)
+        await rig.client.set(LANE.key("clock"), rested)
+        order_id = rig.order()
+        event = await rig.final(await rig.send(symbol="BTCUSDT", order_id=order_id))
+        assert event.status == Status.cancelled
+        assert not await cast("Any", rig.client.hexists(LANE.key("hold"), "*|clock"))
+        assert (event.sent_us or 0) - (event.queued_us or 0) < 1_000_000
