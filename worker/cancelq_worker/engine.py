@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import redis.asyncio as aioredis
 import structlog
@@ -44,11 +45,22 @@ def rank(lane: str, worker: str, alive: list[str]) -> int:
     return sorted({*alive, worker}, key=weight, reverse=True).index(worker)
 
 
+class Resting(Protocol):
+    """A lane as its watcher sees it. `idle`: it has room for entries of its inbox, which it has read up to `cursor`."""
+
+    lane: Lane
+    cursor: str
+
+    @property
+    def idle(self) -> bool: ...
+    def deliver(self, after: str, entries: list[RawEntry]) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class _Asked:
     """One lane's part of a blocking read."""
 
-    lane: LaneServer
+    lane: Resting
     cursor: str
 
 
@@ -64,14 +76,14 @@ class Watcher:
         self._blocking = blocking
         self._other = other
         self._lanes: set[str] = set()
-        self._armed: dict[str, LaneServer] = {}
+        self._armed: dict[str, Resting] = {}
         self._changed = asyncio.Event()
         self._woken: dict[str, _Asked] = {}
         self._client_id: int | None = None
         self._reading: dict[str, _Asked] = {}
         self._nudge: asyncio.Task[None] | None = None
 
-    def arm(self, lane: LaneServer) -> None:
+    def arm(self, lane: Resting) -> None:
         """The lane rests: wake it when its inbox grows."""
         inbox = lane.lane.inbox
         self._armed[inbox] = lane
@@ -81,14 +93,14 @@ class Watcher:
         if self._reading and (asked is None or asked.cursor != lane.cursor) and self._nudge is None:
             self._nudge = asyncio.ensure_future(self._interrupt())
 
-    def adopt(self, lane: LaneServer) -> bool:
+    def adopt(self, lane: Resting) -> bool:
         """Makes this the lane's watcher, if there is room."""
         if len(self._lanes) >= LANES_A_READ:
             return False
         self._lanes.add(lane.lane.inbox)
         return True
 
-    def release(self, lane: LaneServer) -> None:
+    def release(self, lane: Resting) -> None:
         self._lanes.discard(lane.lane.inbox)
         self._armed.pop(lane.lane.inbox, None)
         self._woken.pop(lane.lane.inbox, None)
