@@ -15,8 +15,8 @@ from rate.scenarios import SCENARIOS, Options, play_all
 
 def main() -> int:
     asked = _arguments()
-    options = Options(seconds=asked.seconds, seed=asked.seed, orders=asked.orders, evidence=asked.evidence)
-    options.settings = dict(asked.set or ())
+    settings = dict(asked.set or ())
+    options = Options(asked.seconds, asked.seed, asked.orders, asked.evidence, settings)
     with rig.servers(durable=False)[asked.server]() as server:
         verdicts = play_all(server, asked.scenarios or list(SCENARIOS), options)
     if asked.json:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from rig import Server, cpu_s
+from rig import BenchFailed, Server, cpu_s
 
 from cancelq.contract import Lane
 from rate.fleet import Fleet, Ledger, Worker, fill, fleet
@@ -79,7 +79,7 @@ def play(server: Server, run: Run, options: Options) -> Played:
         try:
             for ledger in ledgers:
                 ledger.wait(run.orders, run.within_s)
-        except Exception as failure:  # what was seen until then is told all the same
+        except BenchFailed as failure:  # what was seen until then is told all the same
             verdict.must(False, str(failure))
         calls = running.venue.calls()
         found = judge_windows(verdict, calls, rules(run.sizes), ledgers, shown=options.evidence)

@@ -1,4 +1,4 @@
-"""The processes of a run: the venue, its proxy of ports, and real `cancelq worker`s; and what is asked of them."""
+"""The processes of a run: the venue and real `cancelq worker`s; what is asked of them, and what they tell."""
 
 from __future__ import annotations
 
