@@ -20,8 +20,7 @@ LANE = Lane("bitget", "main")
 VENUE = open_venue(
     "bitget", Account(api_key=SecretStr("k"), api_secret=SecretStr("s"), passphrase=SecretStr("p"), base_url="http://x")
 )
-BATCH = next(route for route in VENUE.routes if route.stage is Stage.CANCEL and route.most == 50)
-LOOK = next(route for route in VENUE.routes if route.stage is Stage.LOOK)
+BATCH, LOOK = "/batch-cancel", "/order-info"
 AT = {"venue": "bitget", "account": "main"}
 QUEUED_US = 1_700_000_000_000_000
 
@@ -39,8 +38,7 @@ class Counted:
     def outcomes(self, status: str) -> float | None:
         return self.of("cancelq_outcomes_total", **AT, status=status)
 
-    def calls(self, code: str, endpoint: str | None = None) -> float | None:
-        endpoint = endpoint or VENUE.endpoint(BATCH.name)
+    def calls(self, code: str, endpoint: str = BATCH) -> float | None:
         return self.of("cancelq_venue_calls_total", **AT, endpoint=endpoint, code=code)
 
 
@@ -136,9 +134,9 @@ def test_admission_counts_intents_duplicates_and_what_was_rejected(counted: Coun
     ],
 )
 def test_a_call_counts_under_one_code(counted: Counted, replies: list[Reply], http_status: int, code: str) -> None:
-    counted.lane.answered(BATCH, 3, replies, 30_000, http_status)
+    counted.lane.answered(BATCH, Stage.CANCEL, 3, replies, 30_000, http_status)
     assert counted.calls(code) == 1
-    endpoint = {"venue": "bitget", "endpoint": VENUE.endpoint(BATCH.name)}
+    endpoint = {"venue": "bitget", "endpoint": BATCH}
     assert counted.of("cancelq_venue_call_seconds_sum", **endpoint) == 0.03
     assert counted.of("cancelq_batch_orders_sum", **endpoint) == 3
     assert counted.of("cancelq_orders_sent_total", **AT) == 3
@@ -146,18 +144,18 @@ def test_a_call_counts_under_one_code(counted: Counted, replies: list[Reply], ht
 
 def test_whatever_a_venue_says_the_labels_stay_few(counted: Counted) -> None:
     for number in range(500):
-        counted.lane.answered(BATCH, 1, [Reply(Word.UNCLEAR, f"code-{number}")], 1, 200)
+        counted.lane.answered(BATCH, Stage.CANCEL, 1, [Reply(Word.UNCLEAR, f"code-{number}")], 1, 200)
     (family,) = [f for f in counted.metrics.registry.collect() if f.name == "cancelq_venue_calls"]
     assert [(sample.labels["code"], sample.value) for sample in family.samples] == [("other", 500)]
 
 
 def test_calls_without_an_answer_and_calls_that_never_left(counted: Counted) -> None:
-    counted.lane.unanswered(BATCH, 7)
-    counted.lane.unanswered(LOOK, 1)
+    counted.lane.unanswered(BATCH, Stage.CANCEL, 7)
+    counted.lane.unanswered(LOOK, Stage.LOOK, 1)
     counted.lane.given_back()
     counted.lane.aside("/time", 0, 0)
     counted.lane.aside("/time", 200, 5_000_000)
-    assert (counted.calls("none"), counted.calls("none", VENUE.endpoint(LOOK.name))) == (1, 1)
+    assert (counted.calls("none"), counted.calls("none", LOOK)) == (1, 1)
     assert counted.of("cancelq_orders_sent_total", **AT) == 7
     assert counted.of("cancelq_calls_not_sent_total", **AT) == 1
     assert (counted.calls("none", "/time"), counted.calls("2xx", "/time")) == (1, 1)

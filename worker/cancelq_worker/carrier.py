@@ -58,8 +58,9 @@ class Carrier:
             return self._not_sent(call, str(error))
         except NoAnswer as error:
             self._p.egress.ended(call.ticket, time.monotonic_ns(), answered=False)
+            self._p.metrics.unanswered(request.path, batch.stage, len(call.groups))
             return self._no_answer(call, sent_ns, str(error))
-        return self._answered(call, targets, exchange)
+        return self._answered(call, targets, exchange, request.path)
 
     def _target(self, work: Work, call: Call) -> Target:
         target = work.target
@@ -76,7 +77,7 @@ class Carrier:
             target.may_bulk = work.before.attempts == 0 and "nobulk" not in work.before.notes
         return target
 
-    def _answered(self, call: Call, targets: list[Target], exchange: Exchange) -> Outcome:
+    def _answered(self, call: Call, targets: list[Target], exchange: Exchange, path: str) -> Outcome:
         rtt_us = (exchange.answered_ns - exchange.sent_ns) // 1000
         replies = self._p.venue.decode(call.route, targets, exchange.answer)
         refused = any(r.word is Word.REFUSED for r in replies)
@@ -95,7 +96,7 @@ class Carrier:
         outcome = self._outcome(call, verdicts, how, rtt_us, exchange.answered_ns, executed, error, told)
         outcome.settlement.holds = self._gate.holds(call, replies)
         self._report(call, replies, rtt_us, exchange.answer.status)
-        self._p.metrics.answered(call.route, len(call.groups), replies, rtt_us, exchange.answer.status)
+        self._p.metrics.answered(path, call.route.stage, len(call.groups), replies, rtt_us, exchange.answer.status)
         return outcome
 
     def _judge(self, call: Call, work: Work, reply: Reply, moment: Moment) -> Verdict:
@@ -132,7 +133,6 @@ class Carrier:
         moment = self._moment(call, sent_ns, None)
         verdicts = [(w, self._silent(call, w, Silence.NO_ANSWER, moment)) for w in call.batch.works]
         self._log.warning("no readable answer", route=call.batch.route, orders=len(call.groups), why=why)
-        self._p.metrics.unanswered(call.route, len(call.groups))
         return self._outcome(call, verdicts, "n", 0, time.monotonic_ns(), True)
 
     def _silent(self, call: Call, work: Work, why: Silence, moment: Moment) -> Verdict:

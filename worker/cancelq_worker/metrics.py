@@ -24,7 +24,7 @@ from prometheus_client import (
 from cancelq.contract import Lane, Status
 from cancelq_worker.histograms import Cells, Histogram
 from cancelq_worker.ledger import Admission, Admitted, End, Move, NewOutcome, Overtaking, Settled, Settlement
-from cancelq_worker.venues.port import ABOUT_THE_CALL, Reply, Route, Stage, Venue
+from cancelq_worker.venues.port import ABOUT_THE_CALL, Reply, Stage, Venue
 
 LANE = ("venue", "account")
 #: From a round trip within a data centre to the longest a confirmation may take; seconds.
@@ -116,7 +116,6 @@ class LaneMetrics:
     def __init__(self, metrics: Metrics, lane: Lane, venue: Venue, codes: Collection[str]) -> None:
         self._m = metrics
         self._at = (lane.venue, lane.account)
-        self._endpoint = venue.endpoint
         self._codes = frozenset(codes)
         self._counters: dict[tuple[str, ...], Counter] = {}
         self._cells: dict[tuple[str, ...], Cells] = {}
@@ -219,18 +218,18 @@ class LaneMetrics:
 
     # -- calls ------------------------------------------------------------------------------------------------
 
-    def answered(self, route: Route, orders: int, replies: Sequence[Reply], took_us: int, http_status: int) -> None:
-        """A call of a route was answered."""
-        endpoint = self._endpoint(route.name)
-        self._bound("call", endpoint, self._code(replies, http_status)).inc()
-        self._timed(endpoint).add(took_us / 1e6)
-        self._sent(route, endpoint, orders)
+    def answered(
+        self, path: str, stage: Stage, orders: int, replies: Sequence[Reply], took_us: int, http_status: int
+    ) -> None:
+        """A call of a route was answered. `path`: as it was called, without its query."""
+        self._bound("call", path, self._code(replies, http_status)).inc()
+        self._timed(path).add(took_us / 1e6)
+        self._sent(path, stage, orders)
 
-    def unanswered(self, route: Route, orders: int) -> None:
+    def unanswered(self, path: str, stage: Stage, orders: int) -> None:
         """A call of a route was sent, and no whole answer came."""
-        endpoint = self._endpoint(route.name)
-        self._bound("call", endpoint, NO_ANSWER).inc()
-        self._sent(route, endpoint, orders)
+        self._bound("call", path, NO_ANSWER).inc()
+        self._sent(path, stage, orders)
 
     def aside(self, path: str, http_status: int, took_ns: int) -> None:
         """A call that no route makes (the venue's time, a probe, a stream's key); status 0: it was not answered."""
@@ -246,13 +245,13 @@ class LaneMetrics:
         """The venue refused a call for its limit."""
         self._bound("refusal", bucket).inc()
 
-    def _sent(self, route: Route, endpoint: str, orders: int) -> None:
-        if route.stage is Stage.CANCEL:
+    def _sent(self, path: str, stage: Stage, orders: int) -> None:
+        if stage is Stage.CANCEL:
             self._orders.inc(orders)
-            key = ("batch", endpoint)
+            key = ("batch", path)
             cells = self._cells.get(key)
             if cells is None:
-                cells = self._cells[key] = self._m.batch.labels(self._at[0], endpoint)
+                cells = self._cells[key] = self._m.batch.labels(self._at[0], path)
             cells.add(orders)
 
     def _code(self, replies: Sequence[Reply], http_status: int) -> str:
@@ -265,11 +264,11 @@ class LaneMetrics:
             return _class_of(http_status)
         return first.code if first.code in self._codes else OTHER
 
-    def _timed(self, endpoint: str) -> Cells:
-        key = ("call", endpoint)
+    def _timed(self, path: str) -> Cells:
+        key = ("call", path)
         cells = self._cells.get(key)
         if cells is None:
-            cells = self._cells[key] = self._m.call_s.labels(self._at[0], endpoint)
+            cells = self._cells[key] = self._m.call_s.labels(self._at[0], path)
         return cells
 
     def _bound(self, what: str, *values: str) -> Counter:
