@@ -12,7 +12,7 @@ export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help env demo test redis7 check format chaos bench pins docker-check clean python3-check
+.PHONY: help env demo test redis7 prometheus check format chaos bench pins docker-check clean python3-check
 
 help: ## what there is to make
 	@echo "cancelq: make <target>"
@@ -25,7 +25,7 @@ demo: $(VENV)/.project ## embedded server, simulated venues, workers and produce
 	$(BIN)/cancelq demo $(ARGS)
 
 # One process more than there are processors: many tests wait for a venue's clock.
-test: env redis7 ## all tests (ARGS="-k name" for some)
+test: env redis7 prometheus ## all tests (ARGS="-k name" for some)
 	$(BIN)/python -m pytest -n $$($(BIN)/python -c 'import os; print(1 + (os.cpu_count() or 1))') --dist worksteal $(ARGS)
 
 check: env ## lint, formatting, types
@@ -43,7 +43,7 @@ VENUE   ?= bitget
 chaos: env ## real processes, everything failing at once, then every promise judged (SECONDS=120 SEED=7 VENUE=bybit)
 	$(BIN)/python ops/chaos.py --seconds $(SECONDS) --venue $(VENUE) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
-bench: env ## measures speed and counts broken rules
+bench: env ## measures speed and counts broken rules (ARGS="--parts peers": beside RQ, Celery, ccxt and others)
 	$(BIN)/python ops/bench/bench.py $(ARGS)
 
 docker-check: env ## Dockerfile and compose file, and the image's steps done by hand in a clean environment
@@ -62,11 +62,13 @@ docker-check: env ## Dockerfile and compose file, and the image's steps done by 
 UV_COMPILE = $(BIN)/uv --no-config pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--custom-compile-command "make pins" $(PINS_ARGS)
 
-pins: env ## remakes requirements/ from pyproject.toml (PINS_ARGS="--upgrade" for the newest)
+pins: env ## remakes requirements/ from pyproject.toml and requirements/peers/*.in (PINS_ARGS="--upgrade" for the newest)
 	$(UV_COMPILE) pyproject.toml --output-file requirements/run.txt
 	$(UV_COMPILE) pyproject.toml --group dev --constraints requirements/run.txt --output-file requirements/test.txt
 	$(UV_COMPILE) --group build --constraints requirements/test.txt --output-file requirements/build.txt
-	@if grep -n -E '://|^ *-' requirements/*.txt | grep -v -E ':    --hash=sha256:[0-9a-f]{64}( \\)?$$'; then \
+	@for peer in requirements/peers/*.in; do \
+		$(UV_COMPILE) $$peer --output-file $${peer%.in}.txt || exit 1; done
+	@if grep -n -E '://|^ *-' requirements/*.txt requirements/peers/* | grep -v -E ':    --hash=sha256:[0-9a-f]{64}( \\)?$$'; then \
 		echo "requirements/ must name no place that packages come from"; exit 1; fi
 
 clean: ## removes everything that was made here
@@ -107,5 +109,18 @@ redis7:
 			|| echo "NOTE: redis-server could not be installed; tests against it will be skipped"; \
 		else \
 			echo "NOTE: there is no redis-server here; tests against it will be skipped"; \
+		fi; \
+	fi
+
+# The tests let this server scrape a worker, and its promtool judge the metrics and the alert rules.
+prometheus:
+	@if ! command -v prometheus >/dev/null && [ ! -x /usr/bin/prometheus ]; then \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			echo "installing Debian's prometheus for the tests"; \
+			{ apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
+				apt-get install -y -qq --no-install-recommends prometheus; } </dev/null >/dev/null 2>&1 \
+			|| echo "NOTE: prometheus could not be installed; tests with it will be skipped"; \
+		else \
+			echo "NOTE: there is no prometheus here; tests with it will be skipped"; \
 		fi; \
 	fi

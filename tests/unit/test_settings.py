@@ -7,7 +7,7 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from cancelq.contract import Lane
-from cancelq_worker.settings import Account, Settings, SettingsError, without_credentials
+from cancelq_worker.settings import Account, Settings, SettingsError, listen_place, without_credentials
 
 MAIN = "CANCELQ_ACCOUNTS__BITGET__MAIN__"
 KEYS = {
@@ -181,6 +181,9 @@ class TestMistakes:
         [
             ("lease_ms = 2999", "lease_ms must be at least 3000, it is 2999"),
             ("lease_ms = 60001", "lease_ms must be at most 60000, it is 60001"),
+            ('http = "9464"', "http must be HOST:PORT, such as 127.0.0.1:9464; port 0 takes any free one"),
+            ('http = "127.0.0.1:65536"', "http must be HOST:PORT"),
+            ('http = "::1:9464"', "http must be HOST:PORT"),
             ("lease_ms = '7x'", "lease_ms must be a whole number in plain digits"),
             ("redis_url = 6379", 'redis_url must be text in "quotes"'),
             (
@@ -385,3 +388,20 @@ class TestSecrecy:
     def test_settings_cannot_be_changed(self) -> None:
         with pytest.raises(ValidationError):
             load().__setattr__("lease_ms", 9000)
+
+
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [
+        ("127.0.0.1:9464", ("127.0.0.1", 9464)),
+        ("[::1]:0", ("::1", 0)),
+        ("worker.internal:65535", ("worker.internal", 65535)),
+    ],
+)
+def test_a_place_to_listen_on(place: str, told: tuple[str, int]) -> None:
+    assert listen_place(place) == told
+    assert Settings(http=place).http == place
+
+
+def test_without_a_place_nothing_listens() -> None:
+    assert Settings().http == ""
