@@ -30,8 +30,8 @@ from cancelq.errors import (
     LaneError,
     OutcomeTimeout,
 )
-from cancelq.link import AsyncLink, Command, Link
-from cancelq.watch import BLOCK_MS, PAGE, Reads, Slot, Watch, Watches, entries, newest, pairs, read_after
+from cancelq.link import AsyncLink, Command, Link, block_ms, options
+from cancelq.watch import PAGE, Reads, Slot, Watch, Watches, entries, newest, pairs, read_after
 
 # An outcome is looked for from this long before its intent was queued, should the server's clock have stepped
 # back in between.
@@ -53,10 +53,10 @@ class Client:
     def __init__(self, source: "str | redis.Redis", *, timeout_s: float = 5.0) -> None:
         self._own = isinstance(source, str)
         if isinstance(source, str):
-            source = redis.Redis.from_url(source, retry=Retry(NoBackoff(), 0), **_options(timeout_s))
+            source = redis.Redis.from_url(source, retry=Retry(NoBackoff(), 0), **options(timeout_s))
         self._redis = source
         self._link = Link(source.connection_pool)
-        self._block_ms = _block_ms(source.connection_pool)
+        self._block_ms = block_ms(source.connection_pool)
         self._watches = Watches()
 
     @classmethod
@@ -214,10 +214,10 @@ class AsyncClient:
     def __init__(self, source: "str | redis.asyncio.Redis", *, timeout_s: float = 5.0) -> None:
         self._own = isinstance(source, str)
         if isinstance(source, str):
-            source = redis.asyncio.Redis.from_url(source, retry=AsyncRetry(NoBackoff(), 0), **_options(timeout_s))
+            source = redis.asyncio.Redis.from_url(source, retry=AsyncRetry(NoBackoff(), 0), **options(timeout_s))
         self._redis = source
         self._link = AsyncLink(source.connection_pool)
-        self._block_ms = _block_ms(source.connection_pool)
+        self._block_ms = block_ms(source.connection_pool)
         self._watches = Watches()
         self._senders = asyncio.Semaphore(ASYNC_SENDERS)
 
@@ -390,18 +390,6 @@ def _lane(lane: Lane | str) -> Lane:
     if isinstance(lane, str):
         return Lane.parse(lane)
     raise LaneError(f"a lane is a Lane or text like bitget:main, not {type(lane).__name__}")
-
-
-def _options(timeout_s: float) -> dict[str, Any]:
-    # Protocol 2 begins without a greeting: a round trip and a permission less. Protocol 3 is understood as
-    # well.
-    return {"protocol": 2, "socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
-
-
-def _block_ms(pool: Any) -> float:
-    """How long a read may wait at the server before the socket would give up on it."""
-    socket_timeout_s: float | None = pool.connection_kwargs.get("socket_timeout", 5.0)
-    return BLOCK_MS if socket_timeout_s is None else min(BLOCK_MS, socket_timeout_s * 1000 / 2)
 
 
 def _last_id(reply: Any) -> str:

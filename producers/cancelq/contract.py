@@ -356,6 +356,7 @@ class Intent(BaseModel):
     strategy: str | None = None
     reason: str | None = None
     traceparent: str | None = None
+    origin: str | None = None
     extras: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="before")
@@ -637,9 +638,12 @@ _RULES: dict[str, _Rule] = {
         r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}",
         "wants the W3C form: version-traceid-parentid-flags in lower-case hex",
     ),
+    "origin": _pattern(r"[A-Za-z0-9._:-]{1,64}", "wants the id of the intent that this one stands for"),
 }
 _NUMBERS = frozenset({"older_than_ms", "not_before_ms", "expires_at_ms"})
-_COPIED = ("scope", "priority", "symbol", "order_id", "client_order_id", "strategy", "reason", "traceparent")
+_COPIED = (
+    "scope", "priority", "symbol", "order_id", "client_order_id", "strategy", "reason", "traceparent", "origin",
+)  # fmt: skip
 _BULK = frozenset({"symbol", "account"})
 
 
@@ -652,7 +656,7 @@ class _ScopeRule(NamedTuple):
 
 
 def _scope(needs: Sequence[str], may: Sequence[str] = (), *, needs_order: bool = False) -> _ScopeRule:
-    always = ("v", "id", "scope", "priority", "strategy", "reason", "traceparent")
+    always = ("v", "id", "scope", "priority", "strategy", "reason", "traceparent", "origin")
     ids = ("order_id", "client_order_id") if needs_order else ()
     return _ScopeRule({name: _RULES[name].accepts for name in (*always, *needs, *may, *ids)}, tuple(needs), needs_order)
 
@@ -667,6 +671,9 @@ _SCOPES: dict[str, _ScopeRule] = {
     "account": _scope([], _SELECTION),
     "revoke": _scope(["target"]),
 }
+
+
+_MAY_CONTRADICT = frozenset({"expires_at_ms", "target", "origin"})
 
 
 def _fault_of(fields: Mapping[str, str]) -> _Fault | None:
@@ -691,7 +698,7 @@ def _fault_of(fields: Mapping[str, str]) -> _Fault | None:
             return _missing(name, fields)
     if scope.needs_order and "order_id" not in fields and "client_order_id" not in fields:
         return _missing("order_id", fields)
-    return _contradiction(fields) if "expires_at_ms" in fields or "target" in fields else None
+    return _contradiction(fields) if not _MAY_CONTRADICT.isdisjoint(fields) else None
 
 
 def _id_fault(fields: Mapping[str, str]) -> _Fault | None:
@@ -702,7 +709,9 @@ def _id_fault(fields: Mapping[str, str]) -> _Fault | None:
 def _contradiction(fields: Mapping[str, str]) -> _Fault | None:
     if "target" in fields and fields["target"] == fields.get("id"):
         return _Fault("target", "names this intent itself; give the revoke an id of its own, or none")
-    if "not_before_ms" in fields and int(fields["expires_at_ms"]) <= int(fields["not_before_ms"]):
+    if "origin" in fields and fields["origin"] == fields.get("id"):
+        return _Fault("origin", "names this intent itself; an intent that stands for another has an id of its own")
+    if fields.keys() >= {*_TIMES} and int(fields["expires_at_ms"]) <= int(fields["not_before_ms"]):
         return _Fault("expires_at_ms", "not after not_before_ms, so it could never be sent; set it later")
     return None
 

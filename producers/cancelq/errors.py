@@ -127,6 +127,29 @@ class BatchIncomplete(CancelqError):
         )
 
 
+class NoResults(CancelqError):
+    """The lane has no results on this server: no worker has ever served it, or its name is mistyped."""
+
+    def __init__(self, lane: str) -> None:
+        self.lane = lane
+        super().__init__(
+            f"{lane}: this lane has no results on this server; check the name, or start a worker that serves it"
+        )
+
+
+class GroupMissing(CancelqError):
+    """The consumer group does not exist and this user may not make it: an operator has to run `command` once."""
+
+    def __init__(self, lane: str, group: str, command: str) -> None:
+        self.lane = lane
+        self.group = group
+        self.command = command
+        super().__init__(
+            f"{lane}: there is no consumer group {group}, and this user may not make it; "
+            f"an operator has to run: {command}"
+        )
+
+
 class OutcomeTimeout(CancelqError, TimeoutError):
     """No final event came in time; the intents named in `ids` are still under way, they are not given up."""
 

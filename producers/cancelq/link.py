@@ -28,6 +28,8 @@ from cancelq.errors import BrokerDown, BrokerRefused
 
 # A cluster that moves a lane's slot is followed this often per call.
 MAX_REDIRECTS = 5
+# How long one read may wait at the server; redis-py's socket gives up after 5 s.
+BLOCK_MS = 2000
 
 Command = Sequence[str]
 
@@ -182,6 +184,19 @@ class AsyncLink:
             yield connection
         finally:
             await pool.release(connection)
+
+
+def options(timeout_s: float) -> dict[str, Any]:
+    """What the clients made from a url are made with."""
+    # Protocol 2 begins without a greeting: a round trip and a permission less. Protocol 3 is understood as
+    # well.
+    return {"protocol": 2, "socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
+
+
+def block_ms(pool: Any) -> float:
+    """How long a read may wait at the server before the socket would give up on it."""
+    socket_timeout_s: float | None = pool.connection_kwargs.get("socket_timeout", 5.0)
+    return BLOCK_MS if socket_timeout_s is None else min(BLOCK_MS, socket_timeout_s * 1000 / 2)
 
 
 def _cancels() -> int:

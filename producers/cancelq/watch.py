@@ -12,12 +12,10 @@ from weakref import ReferenceType, ref
 
 from cancelq.contract import Event, Lane
 from cancelq.errors import BrokerDown, BrokerRefused, CancelqError, EventError
-from cancelq.link import Command
+from cancelq.link import BLOCK_MS, Command
 
 # Events per read.
 PAGE = 1000
-# How long one read may wait at the server; redis-py's socket gives up after 5 s.
-BLOCK_MS = 2000
 # How far back the outcome of an id is searched that turns out to have been queued before.
 LOOK_BACK_PAGES = 100
 

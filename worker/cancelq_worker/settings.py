@@ -32,6 +32,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from cancelq.contract import VENUES, Lane
 from cancelq.errors import LaneError
+from cancelq_worker.settings_jobs import Jobs
+from cancelq_worker.settings_jobs import fields_at as job_fields_at
 from cancelq_worker.settings_origin import PREFIX, Origin, SettingsError
 from cancelq_worker.venues.kind import Place
 from cancelq_worker.venues.registry import KINDS
@@ -62,6 +64,13 @@ def _usable_account(name: str) -> str:
         rule = "a lower-case letter, then up to 31 of a-z, 0-9 and single _"
         raise ValueError(f'"{name}" cannot name an account; use {rule}') from error
     return name
+
+
+def _written_lane(text: str) -> str:
+    try:
+        return str(Lane.parse(text))
+    except LaneError as error:
+        raise ValueError(str(error)) from error
 
 
 def _header_safe(secret: SecretStr) -> SecretStr:
@@ -129,6 +138,8 @@ class Account(BaseModel):
     passphrase: Secret | None = None
     demo: bool = False
     testnet: bool = False
+    # Whether the venue's own timer is set too while a guard is kept, so that a dead fleet is covered.
+    venue_timer: bool = False
     # The most orders a batch call may name; None: what the venue documents, or 10 where it does not.
     batch_size: Annotated[int, Field(ge=1, le=50)] | None = None
     # Units per window of a bucket, by the bucket's name, where the venue granted more or less than usual.
@@ -156,6 +167,8 @@ class Settings(BaseSettings):
         default_factory=lambda: re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:64] or "host"
     )
     results_keep_days: int = Field(30, ge=1, le=3650)
+    # Where `cancelq archive` keeps results; workers that have it trim no result which is not archived and verified.
+    archive_dir: Path | None = None
     urgent_reserve: int = Field(1, ge=0, le=1000)
     lease_ms: int = Field(5000, ge=3000, le=60_000)
     dedup_hours: int = Field(24, ge=1, le=168)
@@ -164,6 +177,9 @@ class Settings(BaseSettings):
     # Where a worker shows /livez, /readyz and /metrics; empty: nowhere.
     http: Annotated[str, AfterValidator(_http_place)] = ""
     accounts: Annotated[Accounts, BeforeValidator(lambda given: given or {})] = Field(default_factory=dict)
+    # The lanes that jobs on RQ's queue may submit to; None: every configured lane.
+    rq_lanes: tuple[Annotated[str, AfterValidator(_written_lane)], ...] | None = None
+    jobs: Jobs = Field(default_factory=Jobs)
 
     _again: Callable[[], Self] | None = PrivateAttr(None)
 
@@ -175,7 +191,7 @@ class Settings(BaseSettings):
         only read or write streams do without. Raises `SettingsError` with every problem found at once.
         """
         origin = Origin(config, env)
-        strays = list(origin.strays(cls.model_fields, tables=["accounts"]))
+        strays = list(origin.strays(cls.model_fields, tables=["accounts", "jobs"]))
         try:
             settings = cls(**origin.values(cls))
         except ValidationError as error:
@@ -235,6 +251,11 @@ class Settings(BaseSettings):
         """Every configured lane, in the order of the venues' and accounts' first mention."""
         return tuple(Lane(venue, name) for venue, names in self.accounts.items() for name in names)
 
+    @property
+    def lanes_open_to_rq(self) -> tuple[Lane, ...]:
+        """The lanes that jobs on RQ's queue may submit to."""
+        return self.lanes if self.rq_lanes is None else tuple(Lane.parse(lane) for lane in self.rq_lanes)
+
     def account(self, lane: Lane) -> Account:
         """The account of a configured lane. Raises `KeyError` for any other."""
         return self.accounts[lane.venue][lane.account]
@@ -260,6 +281,8 @@ def _placed(venue: str, name: str, account: Account) -> Account:
     if base_url is None:
         which = "demo" if account.demo else "testnet"
         raise ValueError(f"{setting}.{which}: {venue} has no spot {which}; let base_url name a `cancelq simulate`")
+    if account.venue_timer and KINDS[venue].timer is None:
+        raise ValueError(f"{setting}.venue_timer: {venue} has no timer of its own that cancels orders; remove it")
     if account.batch_size is not None and account.batch_size > place.batch_most:
         raise ValueError(f"{setting}.batch_size: {venue} takes at most {place.batch_most} orders in a call")
     if _in_the_clear(account.base_url, place):
@@ -386,10 +409,12 @@ def _reason(detail: ErrorDetails, path: tuple[str, ...]) -> str:
 def _not_a_table(path: tuple[str, ...]) -> str:
     if len(path) == 3 and path[2] in Account.model_fields:
         return f"stands where an account's name belongs; write accounts.{path[1]}.NAME.{path[2]}"
-    return "must be a table, such as [accounts.bitget.main]"
+    return f"must be a table, such as [{'jobs.sweep' if path[0] == 'jobs' else 'accounts'}.bitget.main]"
 
 
 def _fields_at(path: tuple[str, ...]) -> Iterable[str]:
+    if path and path[0] == "jobs":
+        return list(job_fields_at(path[1:]))
     return Account.model_fields if len(path) == 3 and path[0] == "accounts" else Settings.model_fields
 
 

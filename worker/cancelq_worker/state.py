@@ -16,6 +16,7 @@ from cancelq_worker.venues.port import Stage, Target
 NONE = "-"
 _STAGES = {stage.value: stage for stage in Stage}  # calling an enum costs ten times as much
 LOCAL = "local"  # the class of intents no call carries (revocations)
+LOOKS_BACK = "looks_back"  # the field of a record that names the `unresolved` intent whose order is only looked for
 
 
 @dataclass(slots=True)

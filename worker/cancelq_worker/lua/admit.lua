@@ -93,7 +93,7 @@ end
 local results = ROOT .. 'results'
 local settled_us = text(wall)
 
-local LABELS = {'scope', 'symbol', 'order_id', 'client_order_id', 'strategy', 'reason', 'traceparent', 'priority'}
+local LABELS = {'scope', 'symbol', 'order_id', 'client_order_id', 'strategy', 'reason', 'traceparent', 'priority', 'origin'}
 
 local function tell_duplicate(e, known, digest)
   local fields = {}

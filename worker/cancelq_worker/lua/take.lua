@@ -107,14 +107,15 @@ local function end_lease(id)
     local readable, record = pcall(cjson.decode, redis.call('HGET', ROOT .. 'intents', id) or '{}')
     if readable then
       for _, k in ipairs({'scope', 'symbol', 'order_id', 'client_order_id', 'strategy', 'reason', 'traceparent',
-        'priority', 'queued_us'}) do
+        'priority', 'origin', 'queued_us'}) do
         if record[k] then told[#told + 1] = k; told[#told + 1] = record[k] end
       end
       for k, v in pairs(record) do
         if string.sub(k, 1, 2) == 'x_' then told[#told + 1] = k; told[#told + 1] = v end
       end
     end
-    redis.call('XADD', ROOT .. 'results', '*', unpack(told))
+    -- A look back at an intent that ended long ago (reconcile.lua) has told its end already.
+    if not (readable and record.looks_back) then redis.call('XADD', ROOT .. 'results', '*', unpack(told)) end
     if not readable or record.explicit == '1' then
       remember({hex_bytes(string.sub(redis.sha1hex(id), 1, 24)), (s.attempts > 0 and 's' or 'n') .. s.digest})
     end
