@@ -143,7 +143,10 @@ def _all_told(stage: Stage, since_us: int) -> bool:
     """Whether nothing more is to be expected, so long after all orders were done."""
     if stage.row.peer == "cancelq":
         return not stage.redis.hlen(LANE.key("state"))
-    return len(traces.answers(stage.folder)[0]) >= len(stage.load.orders) or since_us > TELL_S * 1e6
+    if len(traces.answers(stage.folder)[0]) >= len(stage.load.orders):
+        return True
+    # What a killed worker held may be told much later, by another one.
+    return stage.load.name != "recovery" and since_us > TELL_S * 1e6
 
 
 def _taken(
