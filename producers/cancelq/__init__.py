@@ -9,6 +9,7 @@
 
 `AsyncClient` is the same for asyncio. An intent has an `id`, given or made: sent again with it, it never
 leads to a second cancel. Every intent gets exactly one final event; `FINAL` lists how it can end.
+`Guard` and `AsyncGuard` are the dead man's switch: a lane whose guard is no longer kept is flattened.
 """
 
 from cancelq.client import AsyncClient, AsyncTicket, Client, Ticket
@@ -25,11 +26,13 @@ from cancelq.errors import (
     OutcomeTimeout,
     Uncertain,
 )
+from cancelq.guard import AsyncGuard, Guard
 
 __all__ = [
     "FINAL",
     "VENUES",
     "AsyncClient",
+    "AsyncGuard",
     "AsyncTicket",
     "BatchIncomplete",
     "BrokerDown",
@@ -38,6 +41,7 @@ __all__ = [
     "Client",
     "Event",
     "EventError",
+    "Guard",
     "Intent",
     "IntentError",
     "Lane",

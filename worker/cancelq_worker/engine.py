@@ -228,6 +228,10 @@ class Engine:
         """The lanes that this worker watches first. May be asked by another thread."""
         return [running.lane.lane for running in list(self._running.values()) if running.rank == 0]
 
+    def watched(self) -> list[tuple[LaneServer, int]]:
+        """The lanes that this worker watches now, each with its place."""
+        return [(running.lane, running.rank) for running in self._running.values()]
+
     def _tell_health(self) -> None:
         not_open = [name for name in self._places if name not in self._running]
         self._health.heartbeat(len(self._alive or ()), len(self._places), not_open)

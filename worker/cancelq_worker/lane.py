@@ -43,7 +43,7 @@ from cancelq_worker.ledger import (
 from cancelq_worker.overtaking import Overtaker
 from cancelq_worker.state import Work
 from cancelq_worker.streaming import LaneStream, StreamParts
-from cancelq_worker.venues.port import Push, Route, Stage
+from cancelq_worker.venues.port import Answer, Push, Request, Route, Stage, Venue
 from cancelq_worker.verdict import Finish, ended_by_push, learn
 
 log = structlog.get_logger("cancelq.lane")
@@ -419,6 +419,15 @@ class LaneServer:
         if ends:
             self._wake.set()
             self._outcomes.append(Outcome(Settlement(None, ends), time.monotonic_ns(), ended))
+
+    @property
+    def venue(self) -> Venue:
+        """The adapter of the lane's account."""
+        return self._p.venue
+
+    async def call_aside(self, request: Request) -> Answer:
+        """One signed call that no route makes. Raises NotSent, NoAnswer."""
+        return await self._gate.call_aside(request)
 
     async def read_venue_time(self) -> None:
         """Learns the venue's clock once more."""

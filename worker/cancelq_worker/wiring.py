@@ -8,7 +8,7 @@ import random
 import secrets
 import ssl
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 
 import httpx
@@ -17,9 +17,12 @@ import structlog
 from redis.exceptions import RedisError
 
 from cancelq.contract import Lane
+from cancelq_worker.archive.manifest import NOTHING_ARCHIVED
 from cancelq_worker.clocks import Pace, RemoteClock
 from cancelq_worker.egress import Egress
 from cancelq_worker.engine import Engine
+from cancelq_worker.guard_timer import GuardTimers
+from cancelq_worker.guarding import Guards
 from cancelq_worker.health import Health
 from cancelq_worker.http import Door
 from cancelq_worker.lane import LaneServer
@@ -76,6 +79,11 @@ class Wiring:
             for name, account in accounts.items()
         }
         return Engine(self.worker, lanes, self.client, self._blocking_client, self._housekeeping, health)
+
+    def guards(self, engine: Engine) -> Guards:
+        """What looks after the guards of the lanes that the engine watches."""
+        timers = GuardTimers(self.client, lambda lane: self.settings.account(lane).venue_timer)
+        return Guards(self.client, self.worker, engine.watched, timers)
 
     def _blocking_client(self) -> aioredis.Redis:
         """A connection for one blocking read; its time-out is well above the longest block."""
@@ -146,7 +154,13 @@ class Wiring:
         # Lanes that start together are trimmed in turn.
         if now - self._trimmed.setdefault(name, now - random.uniform(0.0, TRIM_EVERY_S)) > TRIM_EVERY_S:
             self._trimmed[name] = now
-            self._chore(lane.trim(self.settings.results_keep_days * 86_400_000, self.settings.dedup_hours))
+            self._chore(self._trim(lane))
+
+    async def _trim(self, lane: LaneServer) -> None:
+        """Before the first run of the archive, nothing is verified yet: the lane is told so, and keeps all its results."""
+        if self.settings.archive_dir is not None:
+            await self.client.set(lane.lane.key("archived"), NOTHING_ARCHIVED, nx=True)
+        await lane.trim(self.settings.results_keep_days * 86_400_000, self.settings.dedup_hours)
 
     def _chore(self, job: Coroutine[object, object, None]) -> None:
         task: asyncio.Future[None] = asyncio.ensure_future(job)
@@ -169,6 +183,18 @@ class Wiring:
                 await client.aclose()
 
 
+@contextlib.asynccontextmanager
+async def beside(job: Coroutine[object, object, None]) -> AsyncIterator[None]:
+    """Runs a job beside the block, and ends it with the block."""
+    task = asyncio.ensure_future(job)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
 async def serve(
     settings: Settings, *, worker_name: str, stop: asyncio.Event, suspended: Callable[[], bool], dry_run: bool = False
 ) -> None:
@@ -181,6 +207,7 @@ async def serve(
     try:
         async with observed(settings.http, wiring.metrics, health, wiring.client, engine.first_watched):
             await check_server(wiring.client)
-            await engine.serve(stop)
+            async with beside(wiring.guards(engine).serve()):
+                await engine.serve(stop)
     finally:
         await wiring.close()

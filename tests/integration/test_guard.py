@@ -1,0 +1,243 @@
+"""The dead man's switch, end to end: real servers, real workers, the simulated venues' own truth."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+
+import pytest
+
+from cancelq import AsyncGuard, Guard, Lane, NotAccepted
+from cancelq.contract import Event, Status
+from cancelq_worker import cli, operate
+from cancelq_worker.guard_status import GuardStatus, guard_statuses
+from cancelq_worker.ledger import command
+from tests.integration.rig import Rig, desk
+
+TTL_S = 1.0
+
+pytestmark = pytest.mark.one_server
+
+
+async def told(rig: Rig, that: Callable[[Event], bool], within_s: float = 20.0) -> Event:
+    """The first event of which that is true, once it is there."""
+    async with asyncio.timeout(within_s):
+        while True:
+            for event in await rig.events():
+                if that(event):
+                    return event
+            last = rig._at
+            await command(rig.client, "XREAD", "BLOCK", 200, "STREAMS", rig.lane.results, last)
+
+
+def fired(event: Event) -> bool:
+    return event.status is Status.operator and event.act == "guard" and "missed" in (event.detail or "")
+
+
+def closed(event: Event) -> bool:
+    return event.status is Status.operator and event.id.startswith("op-guard-") and not event.id[-1].isdigit()
+
+
+async def status_of(rig: Rig) -> GuardStatus:
+    return (await guard_statuses(rig.client, [rig.lane]))[rig.lane]
+
+
+async def until(rig: Rig, that: Callable[[GuardStatus], bool], within_s: float = 10.0) -> GuardStatus:
+    async with asyncio.timeout(within_s):
+        while not that(found := await status_of(rig)):
+            await command(rig.client, "XREAD", "BLOCK", 20, "STREAMS", rig.lane.results, "$")
+    return found
+
+
+def orders_of(rig: Rig) -> list[str]:
+    return [rig.order(), rig.order(), rig.order("tpsl"), rig.order("plan")]
+
+
+@pytest.mark.parametrize("venue", ["bitget", "bybit", "bingx"])
+async def test_a_guard_by_plain_redis_flattens_within_a_second_of_its_deadline(redis_url: str, venue: str) -> None:
+    async with desk(redis_url, venue=venue, workers=3) as rig:
+        await rig.ready()
+        orders = orders_of(rig)
+        await rig.client.set(rig.lane.guard, "1", px=int(TTL_S * 1000))
+        deadline_ms = time.time_ns() // 1_000_000 + int(TTL_S * 1000)
+        event = await told(rig, fired)
+        late_ms = (event.settled_us or 0) / 1000 - deadline_ms
+        assert -100 < late_ms < 1_000
+        await told(rig, closed)
+        assert {rig.truth(order)["state"] for order in orders} == {"cancelled"}
+        finals = [e for e in await rig.events() if e.final]
+        assert {e.status for e in finals} == {Status.cancelled}
+        assert {e.reason for e in finals} == {"guard"}
+        assert all(e.id.startswith("guard-") and e.id in (event.detail or "") for e in finals)
+        assert len({e.id for e in finals}) == len(finals) == (1 if venue == "bingx" else 3)
+        assert len([e for e in await rig.events() if fired(e)]) == 1, "one worker alone fires"
+        assert await rig.client.xlen(rig.lane.inbox) == 0, "a worker writes no inbox"
+        assert (await status_of(rig)).text == ""
+
+
+async def test_a_guard_that_is_kept_does_nothing(redis_url: str) -> None:
+    async with desk(redis_url, workers=2) as rig:
+        await rig.ready()
+        order = rig.order()
+        async with AsyncGuard(redis_url, rig.lane, ttl_s=TTL_S) as guard:
+            begun_s = time.monotonic()
+            while time.monotonic() - begun_s < 3 * TTL_S:  # three times its time is passed here on purpose
+                await command(rig.client, "XREAD", "BLOCK", 100, "STREAMS", rig.lane.results, "$")
+            assert guard.trouble is None
+            assert guard.lapses == 0
+            assert (await status_of(rig)).text.startswith("guard armed, ")
+        assert not await rig.client.exists(rig.lane.guard, rig.lane.key("armed"))
+        (event,) = await rig.events()
+        assert (event.act, event.detail) == ("guard", "the guard is disarmed")
+        assert rig.truth(order)["state"] == "live"
+
+
+async def test_an_exception_leaves_the_guard_armed_and_the_thread_ends(redis_url: str) -> None:
+    async with desk(redis_url) as rig:
+        await rig.ready()
+        order = rig.order()
+
+        def strategy() -> None:
+            with Guard(redis_url, rig.lane, ttl_s=TTL_S):
+                raise RuntimeError("the strategy broke")
+
+        with pytest.raises(RuntimeError):
+            await asyncio.to_thread(strategy)
+        await told(rig, closed)
+        assert rig.truth(order)["state"] == "cancelled"
+
+
+@pytest.mark.one_server("redis7")
+async def test_del_by_somebody_else_counts_as_expiry(redis_url: str) -> None:
+    async with desk(redis_url) as rig:
+        await rig.ready()
+        order = rig.order()
+        guard = AsyncGuard(redis_url, rig.lane, ttl_s=600, keep=False)
+        await guard.arm()
+        await rig.client.delete(rig.lane.guard)
+        await told(rig, closed)
+        assert rig.truth(order)["state"] == "cancelled"
+        assert not await guard.beat(), "the strategy is told that its guard was gone"
+        assert guard.lapses == 1
+        await guard.disarm()
+        await guard.aclose()
+
+
+async def test_a_deadline_that_passes_while_no_worker_lives_fires_when_one_is_back(redis_url: str) -> None:
+    async with desk(redis_url) as rig:
+        await rig.ready()
+        await rig.stop()
+        order = rig.order()
+        guard = AsyncGuard(redis_url, rig.lane, ttl_s=TTL_S, keep=False)
+        await guard.arm()
+        await guard.aclose()
+        missed = await until(rig, lambda status: status.missed)
+        assert missed.trouble
+        rig.start("w9")
+        await told(rig, closed)
+        assert rig.truth(order)["state"] == "cancelled"
+
+
+async def test_a_paused_lane_is_flattened_all_the_same(redis_url: str) -> None:
+    async with desk(redis_url) as rig:
+        await rig.ready()
+        await operate.pause(rig.client, rig.lane, "alice@desk")
+        order = rig.order()
+        await rig.client.set(rig.lane.guard, "1", px=1000)
+        await until(rig, lambda status: status.fired is not None)
+        await told(rig, closed)
+        assert rig.truth(order)["state"] == "cancelled"
+
+
+async def test_a_refused_round_is_asked_again_for_what_was_open_then(redis_url: str) -> None:
+    """The first round is rejected by the venue; meanwhile the strategy is back with a new order and no guard."""
+    async with desk(redis_url, venue="bybit") as rig:
+        await rig.ready()
+        old = rig.order()
+        rig.fault("code:10001", endpoint="cancel-all", count=None)
+        await rig.client.set(rig.lane.guard, "1", px=800)
+        first = await told(rig, fired)
+        deadline = first.id.split("-")[2]
+        await rig.final(f"guard-{deadline}-order")
+        new = rig.order(created_ms=time.time_ns() // 1_000_000)
+        done = await told(rig, closed)
+        assert done.id == f"op-guard-{deadline}-done"
+        assert (await rig.final(f"guard-{deadline}.2-order")).status is Status.cancelled
+        assert rig.truth(old)["state"] == "cancelled"
+        assert rig.truth(new)["state"] == "live", "a later round never touches what is newer than the firing"
+
+
+async def test_a_guard_that_is_armed_again_ends_the_rounds(redis_url: str) -> None:
+    async with desk(redis_url, venue="bybit") as rig:
+        await rig.ready()
+        rig.order()
+        rig.fault("code:10001", count=None)
+        await rig.client.set(rig.lane.guard, "1", px=800)
+        await told(rig, fired)
+        await rig.client.set(rig.lane.guard, "1", px=600_000)
+        event = await told(rig, closed)
+        assert event.id.endswith("-armed-again")
+
+
+async def test_firing_twice_admits_once(redis_url: str) -> None:
+    """Many workers look at one missed deadline at the same moment."""
+    async with desk(redis_url, workers=4) as rig:
+        await rig.ready()
+        orders = [rig.order() for _ in range(20)]
+        for _ in range(3):
+            await rig.client.set(rig.lane.guard, "1", px=700)
+            await until(rig, lambda status: status.left_ms is None and not status.missed)
+        await told(rig, closed)
+        firings = [e for e in await rig.events() if fired(e)]
+        assert len(firings) == len({e.id for e in firings})
+        assert {rig.truth(order)["state"] for order in orders} == {"cancelled"}
+        for event in firings:
+            await rig.finals([id_.strip() for id_ in (event.detail or "").split("asked as")[1].split(",")])
+
+
+async def test_a_lane_nobody_ever_served_cannot_be_guarded(redis_url: str) -> None:
+    guard = Guard(redis_url, "bitget:mian", ttl_s=5)
+    with pytest.raises(NotAccepted):
+        await asyncio.to_thread(guard.arm)
+    guard.close()
+
+
+@pytest.mark.parametrize("ttl_s", [0.5, 100_000.0])
+def test_a_time_that_guards_nothing_is_refused(ttl_s: float) -> None:
+    with pytest.raises(ValueError, match="ttl_s"):
+        Guard("redis://127.0.0.1:1", "bitget:main", ttl_s=ttl_s)
+
+
+async def test_the_command_arms_shows_and_disarms(redis_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    async with desk(redis_url) as rig:
+        await rig.ready()
+
+        async def run(*args: str) -> tuple[int, str, str]:
+            code = await asyncio.to_thread(cli.run, args, {"CANCELQ_REDIS_URL": redis_url})
+            out, err = capsys.readouterr()
+            return code, out.splitlines()[-1] if out else "", err
+
+        capsys.readouterr()  # what the workers of this process have logged
+        assert await run("guard", "bitget:main") == (0, "bitget:main: not guarded", "")
+        code, out, _ = await run("guard", "bitget:main", "--ttl", "10m", "--once")
+        assert code == 0
+        assert out.startswith("bitget:main is guarded")
+        code, out, _ = await run("guard", "bitget:main", "--json")
+        shown = json.loads(out)
+        assert shown["armed"]
+        assert 590_000 < shown["left_ms"] <= 600_000
+        code, out, _ = await run("guard", "bitget:main", "--off")
+        assert (code, out) == (0, "bitget:main is not guarded any more")
+        assert [(e.act, e.detail) for e in await rig.events()] == [
+            ("guard", "the guard is armed for 600 s at a time"),
+            ("guard", "the guard is disarmed"),
+        ]
+        assert (await run("guard", "bitget:main", "--ttl", "x"))[0] == 2
+        assert (await run("guard", "bitget:main", "--ttl", "10s", "--off"))[0] == 2
+        assert (await run("guard", "bitget:mian", "--ttl", "10s", "--once"))[0] == 1
+
+
+def test_keys_are_the_contract_s() -> None:
+    assert Lane("bitget", "main").guard == "cancelq:{bitget:main}:guard"
