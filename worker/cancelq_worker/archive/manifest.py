@@ -20,6 +20,8 @@ from cancelq_worker.archive.canonical import order_of
 NAME = "manifest.ndjson"
 VERSION = 1
 NOTHING = "0" * 64
+#: What a lane is told before anything is archived: last entry, segment, hash of its line.
+NOTHING_ARCHIVED = f"0-0 0 {NOTHING}"
 
 
 @dataclass(frozen=True, slots=True)

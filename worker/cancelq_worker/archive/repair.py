@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from cancelq_worker.archive.manifest import NOTHING, Chain
+from cancelq_worker.archive.manifest import NOTHING_ARCHIVED, Chain
 
 _UNFINISHED = ".*.parquet.unfinished"
 
@@ -29,7 +29,7 @@ class Place:
     def at(self, confirmed: int) -> Place:
         """With so many segments confirmed."""
         if not confirmed:
-            return Place(self.chain, 0, f"0-0 0 {NOTHING}")
+            return Place(self.chain, 0, NOTHING_ARCHIVED)
         segment = self.chain.segments[confirmed - 1]
         return Place(self.chain, confirmed, f"{segment.last} {segment.segment} {segment.hash}")
 

@@ -224,14 +224,14 @@ class _Auditor:
         out, numbers, inbox = self._out, self._out.numbers, self._inbox
         if inbox and inbox.added > inbox.length:
             out.horizon.append(
-                f"the inbox reaches back to {inbox.first or 'nothing'}; {numbers.before_inbox} intents were asked before "
-                "that: their events are judged by themselves"
+                f"the inbox reaches back to {inbox.first or 'nothing'}; {numbers.before_inbox} intents were asked "
+                "before that: their events are judged by themselves"
             )
         if not self._horizon.whole:
             since = showing_time(self._horizon.results_us)
             out.horizon.append(
-                f"results are whole only since {since}; {numbers.beyond_results} intents of the inbox are older, and their "
-                "outcomes are not looked for"
+                f"results are whole only since {since}; {numbers.beyond_results} intents of the inbox are older, and "
+                "their outcomes are not looked for"
             )
         if numbers.guards:
             out.horizon.append(f"{numbers.guards} intents are the dead man's switch's own and stand in no inbox")
