@@ -120,7 +120,7 @@ def test_each_route_has_its_bucket_and_each_bucket_the_documented_limit() -> Non
     for route in BITGET.routes:
         assert route.bucket in limits
         assert route.per_order == 0, "Bitget counts calls, not the orders in them"
-        assert route.address == ("bitget",)
+        assert route.address == ("bitget-ip",)
 
 
 @pytest.mark.parametrize("route", ROUTES)
@@ -683,7 +683,7 @@ def test_a_probe_reads_and_changes_nothing() -> None:
 
 
 def test_limits_can_be_set_for_an_account_that_has_others() -> None:
-    bitget = type(account())(account()._credentials, {"cancel-order": 5, "ip": 100})
+    bitget = type(account())(account()._credentials, {"cancel-order": 5, "bitget-ip": 100})
     limits = {b.name: b.units for b in bitget.buckets}
     assert (limits["cancel-order"], limits["batch-cancel-order"]) == (5, 10)
     assert bitget.address_buckets[0].units == 100

@@ -118,7 +118,7 @@ def test_each_route_has_its_bucket_and_each_bucket_the_documented_limit() -> Non
         "realtime": (50, second),
         "history": (50, second),
     }
-    assert [(b.name, b.units, b.window_us) for b in BYBIT.address_buckets] == [("bybit", 600, 5 * second)]
+    assert [(b.name, b.units, b.window_us) for b in BYBIT.address_buckets] == [("bybit-ip", 600, 5 * second)]
     for route in BYBIT.routes:
         assert route.address == BYBIT.other_address == ("bybit",)
         assert route.bucket == BYBIT.endpoint(route.name if route.stage is Stage.CANCEL else route.bucket)[10:]
@@ -170,7 +170,7 @@ def test_demo_accounts_are_opened_without_batches(more: dict[str, Any], batches:
 
 
 def test_limits_can_be_set_for_an_account_that_has_others() -> None:
-    venue = account(limits={"cancel": 40, "ip": 100})
+    venue = account(limits={"cancel": 40, "bybit-ip": 100})
     assert {b.name: b.units for b in venue.buckets}["cancel"] == 40
     assert venue.address_buckets[0].units == 100
 
