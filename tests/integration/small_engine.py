@@ -30,6 +30,7 @@ async def serve(
     stop: asyncio.Event,
     suspended: Callable[[], bool],
     dry_run: bool = False,
+    fresh: asyncio.Queue[Settings] | None = None,
 ) -> None:
     """Repeats each line of stdin; says when it is suspended and resumed; drains on `stop`."""
     if stat.S_ISFIFO(os.fstat(sys.stdin.fileno()).st_mode):  # not under `rq worker-pool`
@@ -37,6 +38,8 @@ async def serve(
     was_suspended = suspended()
     say(f"serving {' '.join(map(str, settings.lanes))} as {worker_name}{' suspended' * was_suspended}")
     while not stop.is_set():
+        if fresh is not None and not fresh.empty():
+            say(f"serving {' '.join(map(str, fresh.get_nowait().lanes))} from now on")
         if suspended() != was_suspended:
             was_suspended = not was_suspended
             say("suspended" if was_suspended else "resumed")

@@ -229,7 +229,7 @@ def test_a_server_that_goes_away_does_not_stop_the_engine(children: list[Child],
     assert child.code() == 0
 
 
-def test_hup_with_broken_settings_changes_nothing_and_with_good_ones_asks_for_a_restart(
+def test_hup_with_broken_settings_changes_nothing_and_good_ones_are_served_or_want_a_start(
     children: list[Child], redis_url: str, tmp_path: Path
 ) -> None:
     config = tmp_path / "cancelq.toml"
@@ -240,7 +240,13 @@ def test_hup_with_broken_settings_changes_nothing_and_with_good_ones_asks_for_a_
     assert "lease_sm" in child.expect("the old ones stay")
     child.say("still there?")
     child.expect("heard still there?")
-    config.write_text("lease_ms = 6000\n")
+    config.write_text('[accounts.bybit.third]\napi_key = "canary-key-3"\napi_secret = "canary-secret-3"\n')
+    child.send(signal.SIGHUP)
+    assert "bybit:third" in child.expect("from now on")
+    deadline_s = time.monotonic() + PATIENCE_S
+    while "lane:bybit:third" not in _rq(redis_url, "info", "--only-workers", "--raw"):
+        assert time.monotonic() < deadline_s
+    config.write_text("egress = 'elsewhere'\n")
     child.send(signal.SIGHUP)
     child.expect("restart wanted")
     assert child.code() == 0

@@ -173,7 +173,9 @@ class Engine:
         blocking: Callable[[], aioredis.Redis],
         housekeeping: Callable[[LaneServer], None],
         health: Health,
+        retired: Callable[[LaneServer], None] = lambda _: None,
     ) -> None:
+        """`retired` is told of every lane server that is done for good."""
         self._worker = worker
         self._make = lanes
         self._client = client
@@ -186,9 +188,10 @@ class Engine:
         self._opening: dict[str, asyncio.Task[None]] = {}
         self._room_to_open = asyncio.Semaphore(OPEN_AT_ONCE)
         self._running: dict[str, _Running] = {}
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._leaving: dict[str, asyncio.Task[None]] = {}
         self._housekeeping = housekeeping
         self._health = health
+        self._retired = retired
 
     async def serve(self, stop: asyncio.Event) -> None:
         """Runs until `stop` is set, then drains: what was sent is settled, the rest is left to others."""
@@ -215,9 +218,7 @@ class Engine:
         if alive != self._alive:
             self._alive = alive
             self._assign(alive)
-        for name in self._places:
-            if name not in self._running and name not in self._opening:
-                self._open(name)
+        self._open_missing()
         self._tell_health()
         for running in self._running.values():
             running.lane.keep_ready()
@@ -235,6 +236,23 @@ class Engine:
     def _tell_health(self) -> None:
         not_open = [name for name in self._places if name not in self._running]
         self._health.heartbeat(len(self._alive or ()), len(self._places), not_open)
+
+    def change(self, lanes: Mapping[str, Callable[[], LaneServer]]) -> None:
+        """Serves these lanes from now on. One whose maker is the same object goes on untouched; one with another maker
+        finishes what is on its way and is then opened anew; one that is gone finishes and ends."""
+        changed = [name for name, make in self._make.items() if lanes.get(name) is not make]
+        self._make = lanes
+        for name in changed:
+            if name in self._running:
+                self._stop(name)
+        if self._alive is not None and not self._stopping:
+            self._assign(self._alive)
+            self._open_missing()
+
+    def _open_missing(self) -> None:
+        for name in self._places:
+            if name not in self._running and name not in self._opening:
+                self._open(name)
 
     def _assign(self, alive: list[str]) -> None:
         """Which lanes are this worker's, once for every change of the roster: it costs workers times lanes."""
@@ -254,21 +272,29 @@ class Engine:
         task.add_done_callback(lambda t: self._opened(name, t))
 
     async def _start(self, name: str) -> None:
+        leaving = self._leaving.get(name)
+        if leaving is not None:  # with another key, perhaps: what it sent is to be settled first
+            await asyncio.wait({leaving})
+        make = self._make.get(name)
+        if make is None:
+            return
         async with self._room_to_open:
-            lane = self._make[name]()
+            lane = make()
             try:
                 await lane.open()
             except (RedisError, OSError) as error:
                 log.warning("lane cannot be opened", lane=name, error=str(error)[:200])
+                self._retired(lane)
                 return
         place = self._places.get(name)
-        if place is None or self._stopping:
+        if place is None or self._stopping or self._make.get(name) is not make:
+            self._retired(lane)
             return
         lane.hesitate_us = HEAD_START_US * place
         watcher = self._watcher_for(lane)
         lane.on_rest = lambda: watcher.arm(lane)
         task = asyncio.ensure_future(lane.serve())
-        task.add_done_callback(lambda t: self._ended(name, t))
+        task.add_done_callback(lambda t: self._ended(name, lane, t))
         self._running[name] = _Running(lane, task, place, watcher)
         log.info("watching lane", lane=name, place=place)
 
@@ -297,10 +323,12 @@ class Engine:
         running.watcher.release(running.lane)
         running.lane.on_rest = lambda: None
         running.lane.drain()
-        self._leaving.add(running.task)
-        running.task.add_done_callback(self._leaving.discard)
+        self._leaving[name] = running.task
 
-    def _ended(self, name: str, task: asyncio.Task[None]) -> None:
+    def _ended(self, name: str, lane: LaneServer, task: asyncio.Task[None]) -> None:
+        if self._leaving.get(name) is task:
+            del self._leaving[name]
+        self._retired(lane)
         error = None if task.cancelled() else task.exception()
         if error:
             log.error("a lane's loop ended; it is started again", lane=name, error=repr(error)[:300], exc_info=error)
@@ -317,7 +345,7 @@ class Engine:
             log.warning("could not leave the roster", error=str(error)[:200])
 
     async def _drain(self) -> None:
-        tasks = {r.task for r in self._running.values()} | self._leaving
+        tasks = {r.task for r in self._running.values()} | set(self._leaving.values())
         for running in self._running.values():
             running.lane.drain()
         if tasks:

@@ -24,6 +24,7 @@ from cancelq.contract import Lane, Status
 from cancelq_worker.carrier import Carrier
 from cancelq_worker.egress import Reservation
 from cancelq_worker.gate import Gate
+from cancelq_worker.http import Door
 from cancelq_worker.intake import Intake, entry_order
 from cancelq_worker.lane_parts import Call, LaneParts, Outcome
 from cancelq_worker.ledger import (
@@ -96,6 +97,8 @@ class LaneServer:
         """Rounds until drained. A Redis that is away is waited for; nothing is sent meanwhile."""
         await self._p.egress.fill()
         await self._gate.know_venue_time()
+        if self._p.new_key:
+            await self._try_key()
         stream = self._open_stream()
         listening = asyncio.ensure_future(stream.serve()) if stream else None
         try:
@@ -105,6 +108,11 @@ class LaneServer:
                 stream.stop()
                 listening.cancel()
                 await asyncio.wait({listening}, timeout=1.5)
+
+    async def _try_key(self) -> None:
+        """Where the key before this one was refused: this one is tried, as `resume` would have it."""
+        with contextlib.suppress(RedisError, OSError):
+            await self._p.ledger.ask_probe()
 
     def _open_stream(self) -> LaneStream | None:
         parts, stream = self._p, self._p.venue.stream
@@ -424,6 +432,11 @@ class LaneServer:
     def venue(self) -> Venue:
         """The adapter of the lane's account."""
         return self._p.venue
+
+    @property
+    def doors(self) -> tuple[Door, Door]:
+        """What its calls leave by; whoever made the lane closes them."""
+        return self._p.cancel_door, self._p.look_door
 
     async def call_aside(self, request: Request) -> Answer:
         """One signed call that no route makes. Raises NotSent, NoAnswer."""

@@ -37,6 +37,7 @@ class LaneParts:
     time_pace: Pace  # how often the lanes of one host may ask for its time
     time_lock: asyncio.Lock
     metrics: LaneMetrics
+    new_key: bool = False  # another key than before: a lane that was held for that one is to be tried
     ws_url: str | None = None
     tls: ssl.SSLContext | None = None
 

@@ -279,6 +279,7 @@ class Ledger(Protocol):
     async def cursor(self) -> str: ...
     async def trim(self, keep_ms: int, dedup_hours: int, now_ms: int) -> None: ...
     async def take_probe(self) -> bool: ...
+    async def ask_probe(self) -> None: ...
     async def lift(self, reason: str) -> None: ...
 
 
@@ -527,6 +528,11 @@ class RedisLedger:
     async def take_probe(self) -> bool:
         """Whether an operator asked for the lane to be resumed; the question is answered to one worker only."""
         return bool(await self._client.getdel(self._plan.lane.key("probe")))
+
+    async def ask_probe(self) -> None:
+        """Asks for the key to be tried, if the lane is held because it was refused."""
+        if await self._client.hexists(self._plan.lane.key("hold"), "*|auth"):
+            await self._client.set(self._plan.lane.key("probe"), "new-key", ex=60)
 
     async def lift(self, reason: str) -> None:
         """Ends the lane's hold for one reason; holds for other reasons stay."""

@@ -32,7 +32,7 @@ from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
-from rq import Queue
+from rq import Queue, worker_registration
 from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT
 from rq.exceptions import NoSuchJobError
 from rq.job import Job, JobStatus
@@ -45,6 +45,7 @@ from cancelq.contract import Lane
 from cancelq.errors import LaneError
 from cancelq_worker import logs, wiring
 from cancelq_worker.exits import Exit
+from cancelq_worker.rotation import restart_for
 from cancelq_worker.settings import Settings, SettingsError
 
 new_loop: Callable[[], asyncio.AbstractEventLoop]
@@ -70,7 +71,8 @@ MISPLACED_AT_ONCE = 10
 
 
 class Serve(Protocol):
-    """The engine: serves the lanes of `settings`, and returns after draining once `stop` is set."""
+    """The engine: serves the lanes of `settings`, or of the newest in `fresh`, and returns after draining once `stop`
+    is set."""
 
     def __call__(
         self,
@@ -80,11 +82,13 @@ class Serve(Protocol):
         stop: asyncio.Event,
         suspended: Callable[[], bool],
         dry_run: bool = False,
+        fresh: asyncio.Queue[Settings] | None = None,
     ) -> Coroutine[Any, Any, None]: ...
 
 
 def run(settings: Settings, *, serve: Serve = wiring.serve) -> bool:
-    """Serves every lane of `settings` until TERM or INT; true if HUP asked to start again with new settings.
+    """Serves every lane of `settings` until TERM or INT; true if HUP asked to start again with new settings. New
+    accounts and keys alone need no start: the lanes they concern are opened anew, the others go on.
 
     Raises `SettingsError` where RQ cannot run on the server that is configured, and `RedisError` where that
     server is down at the start and is also the lanes' own.
@@ -172,7 +176,7 @@ class LaneWorker(BaseWorker):
         _hurry(self.connection)
         self.bootstrap(logging_level, date_format, log_format)
         pulse = _Pulse(self)
-        session = _Session(self.serve, settings, self.name, suspended=pulse.suspended)
+        session = _Session(self.serve, settings, self.name, suspended=pulse.suspended, changed=pulse.serve_lanes)
         try:
             pulse.beat()
             pulse.start()
@@ -231,6 +235,11 @@ class _Pulse(threading.Thread):
         self._suspended = False
         self._ended = threading.Event()
         self._trouble = ""
+        self._queues = worker.queue_names()
+
+    def serve_lanes(self, settings: Settings) -> None:
+        """The worker serves the lanes of these settings from now on: the next beat registers it on their queues."""
+        self._queues = [queue_name(lane) for lane in settings.lanes]
 
     def suspended(self) -> bool:
         """What RQ said at the last beat it answered."""
@@ -257,6 +266,8 @@ class _Pulse(threading.Thread):
     def beat(self) -> None:
         """One heartbeat: registered, alive, suspended or not, no job waiting where none belongs."""
         worker = self._worker
+        if self._queues != worker.queue_names():
+            _move(worker, self._queues)
         if not worker.connection.hexists(worker.key, "birth"):
             # A server that came back empty; what a heartbeat left there since would pass for another worker.
             worker.connection.delete(worker.key)
@@ -275,6 +286,13 @@ class _Pulse(threading.Thread):
         elif self._trouble and not trouble:
             log.info("RQ's server answers again")
         self._trouble = trouble
+
+
+def _move(worker: LaneWorker, names: list[str]) -> None:
+    """Has the worker registered on these queues instead of those before; the next lines of a beat register it."""
+    worker_registration.unregister(worker)
+    worker.queues = [Queue(name, connection=worker.connection, serializer=JSONSerializer) for name in names]
+    worker.connection.delete(worker.key)
 
 
 def _fail_misplaced(worker: LaneWorker) -> None:
@@ -337,13 +355,23 @@ def _rare_collections() -> Iterator[None]:
 
 
 class _Session:
-    """One run of the engine under signals: TERM and INT drain, a second INT ends, HUP wants a restart."""
+    """One run of the engine under signals: TERM and INT drain, a second INT ends, HUP brings new settings, and wants a
+    restart where they concern more than lanes. `changed` is told of new settings that are served."""
 
-    def __init__(self, serve: Serve, settings: Settings, name: str, suspended: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        serve: Serve,
+        settings: Settings,
+        name: str,
+        suspended: Callable[[], bool],
+        changed: Callable[[Settings], None] = lambda _: None,
+    ) -> None:
         self._serve = serve
         self._settings = settings
         self._name = name
         self._suspended = suspended
+        self._changed = changed
+        self._fresh: asyncio.Queue[Settings] = asyncio.Queue()
         self._stop = asyncio.Event()
         self._wished_s: float | None = None
         self._restart = False
@@ -370,7 +398,9 @@ class _Session:
 
     async def _served(self) -> None:
         log.info("serving", worker=self._name, lanes=[str(lane) for lane in self._settings.lanes])
-        await self._serve(self._settings, worker_name=self._name, stop=self._stop, suspended=self._suspended)
+        await self._serve(
+            self._settings, worker_name=self._name, stop=self._stop, suspended=self._suspended, fresh=self._fresh
+        )
         log.info("drained", worker=self._name)
 
     def _drain(self, why: str) -> None:
@@ -390,9 +420,15 @@ class _Session:
 
     def _reread(self) -> None:
         try:
-            self._settings.again()
+            fresh = self._settings.again()
         except SettingsError as error:
             log.error("HUP: the new settings cannot be used, the old ones stay", problems=error.problems)
             return
-        self._restart = True
-        self._drain("HUP")
+        if wanting := restart_for(self._settings, fresh):
+            log.info("HUP: starting again, as settings of the whole process have changed", settings=wanting)
+            self._restart = True
+            self._drain("HUP")
+            return
+        self._settings = fresh
+        self._fresh.put_nowait(fresh)
+        self._changed(fresh)

@@ -221,6 +221,12 @@ class Settings(BaseSettings):
         narrowed._again = lambda: self.again().only(wanted)
         return narrowed
 
+    def with_http(self, place: str) -> Self:
+        """These settings, shown at `place`; also when they are read again."""
+        shown = self.model_copy(update={"http": place})
+        shown._again = lambda: self.again().with_http(place)
+        return shown
+
     def again(self) -> Self:
         """The same file, secrets directory and environment read once more (what HUP asks for)."""
         return self._again() if self._again else self

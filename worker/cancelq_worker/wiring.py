@@ -31,8 +31,9 @@ from cancelq_worker.ledger import LanePlan, RedisLedger, connect
 from cancelq_worker.metrics import Metrics
 from cancelq_worker.observing import observed
 from cancelq_worker.preflight import check_server
+from cancelq_worker.rotation import compared, same_for_lanes, same_key
 from cancelq_worker.settings import Account, Settings
-from cancelq_worker.venues.port import Venue
+from cancelq_worker.venues.port import Bucket, Venue
 from cancelq_worker.venues.registry import KINDS, open_venue
 from cancelq_worker.verdict import Judge, Policy
 
@@ -59,30 +60,56 @@ class Wiring:
     def __init__(self, settings: Settings, worker: str, suspended: Callable[[], bool]) -> None:
         self.settings = settings
         self.worker = worker
-        self.tag = secrets.token_hex(4)
         self.metrics = Metrics()
         self._suspended = suspended
         self.client: aioredis.Redis = connect(settings.redis_url, max_connections=64)
         self._blocking: list[aioredis.Redis] = []
         self._redis_clock = RemoteClock(1)
         self._tls = httpx.create_ssl_context(trust_env=False)
-        self._hosts: dict[tuple[str, str], _Host] = {}
-        self._doors: list[Door] = []
+        self._hosts: dict[tuple[str, str, tuple[Bucket, ...]], _Host] = {}
+        self._doors: set[Door] = set()
+        self._makers: dict[str, Callable[[], LaneServer]] = {}
         self._trimmed: dict[str, float] = {}
         self._timed: dict[str, float] = {}
         self._chores: set[asyncio.Future[None]] = set()
 
     def engine(self, health: Health) -> Engine:
-        lanes = {
-            f"{venue}:{name}": self._maker(Lane(venue, name), account)
-            for venue, accounts in self.settings.accounts.items()
-            for name, account in accounts.items()
-        }
-        return Engine(self.worker, lanes, self.client, self._blocking_client, self._housekeeping, health)
+        self._makers = {str(lane): self._maker(lane, self.settings.account(lane)) for lane in self.settings.lanes}
+        return Engine(
+            self.worker, self._makers, self.client, self._blocking_client, self._housekeeping, health, self._retire
+        )
+
+    def change(self, settings: Settings, engine: Engine) -> None:
+        """Serves by new settings from now on. A lane of which nothing changed goes on without a pause. They must be
+        `changeable` from those before."""
+        before = self.settings
+        makers: dict[str, Callable[[], LaneServer]] = {}
+        for lane in settings.lanes:
+            account = settings.account(lane)
+            known = before.account(lane) if lane in before.lanes else None
+            if known == account and same_for_lanes(before, settings):
+                makers[str(lane)] = self._makers[str(lane)]
+            else:
+                makers[str(lane)] = self._maker(
+                    lane, account, new_key=known is not None and not same_key(known, account)
+                )
+        told = compared(self._makers, makers)
+        self.settings, self._makers = settings, makers
+        engine.change(makers)
+        log.info("the settings were read again", **told)
+
+    def _retire(self, lane: LaneServer) -> None:
+        """Closes what a lane server's calls left by."""
+        for door in lane.doors:
+            if door in self._doors:
+                self._doors.discard(door)
+                self._chore(door.close())
 
     def guards(self, engine: Engine) -> Guards:
         """What looks after the guards of the lanes that the engine watches."""
-        timers = GuardTimers(self.client, lambda lane: self.settings.account(lane).venue_timer)
+        timers = GuardTimers(
+            self.client, lambda lane: lane in self.settings.lanes and self.settings.account(lane).venue_timer
+        )
         return Guards(self.client, self.worker, engine.watched, timers)
 
     def _blocking_client(self) -> aioredis.Redis:
@@ -91,15 +118,15 @@ class Wiring:
         self._blocking.append(client)
         return client
 
-    def _maker(self, lane: Lane, account: Account) -> Callable[[], LaneServer]:
+    def _maker(self, lane: Lane, account: Account, *, new_key: bool = False) -> Callable[[], LaneServer]:
         venue = open_venue(lane.venue, account)
 
         def make() -> LaneServer:
-            return LaneServer(self._parts(lane, account, venue), suspended=self._suspended)
+            return LaneServer(self._parts(lane, account, venue, new_key), suspended=self._suspended)
 
         return make
 
-    def _parts(self, lane: Lane, account: Account, venue: Venue) -> LaneParts:
+    def _parts(self, lane: Lane, account: Account, venue: Venue, new_key: bool) -> LaneParts:
         settings = self.settings
         plan = LanePlan(
             lane=lane,
@@ -124,16 +151,17 @@ class Wiring:
             redis_clock=self._redis_clock,
             egress=host.egress,
             worker=self.worker,
-            tag=self.tag,
+            tag=secrets.token_hex(4),  # of this lane server alone: a lane may be opened more than once
             time_pace=host.time_pace,
             time_lock=host.time_lock,
             metrics=self.metrics.lane(lane, venue, KINDS[venue.name].codes),
+            new_key=new_key,
             ws_url=account.ws_url,
             tls=self._tls,
         )
 
     def _host(self, base_url: str, venue: Venue) -> _Host:
-        place = (venue.name, base_url)
+        place = (venue.name, base_url, venue.address_buckets)
         if place not in self._hosts:
             egress = Egress(self.client, self.settings.egress, venue.address_buckets)
             self._hosts[place] = _Host(RemoteClock(1_000), egress, Pace(TIME_CALLS_A_SECOND), asyncio.Lock())
@@ -142,7 +170,7 @@ class Wiring:
     def _door(self, base_url: str) -> Door:
         verify: ssl.SSLContext | bool = self._tls if base_url.startswith("https:") else False
         door = Door(base_url, verify=verify)
-        self._doors.append(door)
+        self._doors.add(door)
         return door
 
     def _housekeeping(self, lane: LaneServer) -> None:
@@ -157,7 +185,7 @@ class Wiring:
             self._chore(self._trim(lane))
 
     async def _trim(self, lane: LaneServer) -> None:
-        """Before the first run of the archive, nothing is verified yet: the lane is told so, and keeps all its results."""
+        """Before the first run of the archive nothing is verified: the lane is told so, and keeps all its results."""
         if self.settings.archive_dir is not None:
             await self.client.set(lane.lane.key("archived"), NOTHING_ARCHIVED, nx=True)
         await lane.trim(self.settings.results_keep_days * 86_400_000, self.settings.dedup_hours)
@@ -174,13 +202,23 @@ class Wiring:
             log.warning("housekeeping failed", error=repr(error)[:200])
 
     async def close(self) -> None:
-        for door in self._doors:
+        for door in list(self._doors):
             await door.close()
         for task in list(self._chores):
             task.cancel()
         with contextlib.suppress(RedisError, OSError):
             for client in (self.client, *self._blocking):
                 await client.aclose()
+
+
+async def _heed(wiring: Wiring, engine: Engine, fresh: asyncio.Queue[Settings] | None) -> None:
+    """Serves by the newest settings, whenever there are new ones."""
+    while fresh is not None:
+        settings = await fresh.get()
+        try:
+            wiring.change(settings, engine)
+        except Exception:  # nothing of the old lanes was touched: they go on
+            log.exception("the new settings could not be used, the old ones stay")
 
 
 @contextlib.asynccontextmanager
@@ -196,9 +234,16 @@ async def beside(job: Coroutine[object, object, None]) -> AsyncIterator[None]:
 
 
 async def serve(
-    settings: Settings, *, worker_name: str, stop: asyncio.Event, suspended: Callable[[], bool], dry_run: bool = False
+    settings: Settings,
+    *,
+    worker_name: str,
+    stop: asyncio.Event,
+    suspended: Callable[[], bool],
+    dry_run: bool = False,
+    fresh: asyncio.Queue[Settings] | None = None,
 ) -> None:
-    """Serves every configured lane until `stop` is set and what was sent is settled."""
+    """Serves every configured lane until `stop` is set and what was sent is settled. Settings that come through `fresh`
+    take the place of those before; they must be `changeable` from them."""
     if dry_run:
         raise NotImplementedError("a dry run is not built yet")
     wiring = Wiring(settings, worker_name, suspended)
@@ -207,7 +252,7 @@ async def serve(
     try:
         async with observed(settings.http, wiring.metrics, health, wiring.client, engine.first_watched):
             await check_server(wiring.client)
-            async with beside(wiring.guards(engine).serve()):
+            async with beside(wiring.guards(engine).serve()), beside(_heed(wiring, engine, fresh)):
                 await engine.serve(stop)
     finally:
         await wiring.close()

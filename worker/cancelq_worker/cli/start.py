@@ -24,7 +24,7 @@ def worker(
         ),
     ] = None,
 ) -> None:
-    """Serve every configured lane. TERM drains and exits; HUP starts again with the settings read anew."""
+    """Serve every configured lane. TERM drains and exits; HUP re-reads accounts and secrets."""
     from cancelq_worker import logs
     from cancelq_worker.rq_worker import run
 
@@ -46,7 +46,7 @@ def _shown_at(settings: Settings, http: str) -> Settings:
         listen_place(http)
     except ValueError as error:
         raise SettingsError([f"--http {error}"]) from error
-    return settings.model_copy(update={"http": http})
+    return settings.with_http(http)
 
 
 def simulate(
