@@ -120,7 +120,7 @@ def test_each_route_has_its_bucket_and_each_bucket_the_documented_limit() -> Non
     }
     assert [(b.name, b.units, b.window_us) for b in BYBIT.address_buckets] == [("bybit-ip", 600, 5 * second)]
     for route in BYBIT.routes:
-        assert route.address == BYBIT.other_address == ("bybit",)
+        assert route.address == BYBIT.other_address == ("bybit-ip",)
         assert route.bucket == BYBIT.endpoint(route.name if route.stage is Stage.CANCEL else route.bucket)[10:]
         assert route.errors == 0
 
