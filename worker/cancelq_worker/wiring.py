@@ -19,8 +19,9 @@ from redis.exceptions import RedisError
 from cancelq.contract import Lane
 from cancelq_worker.archive.manifest import NOTHING_ARCHIVED
 from cancelq_worker.clocks import Pace, RemoteClock
+from cancelq_worker.dry_run import DRY_EGRESS, DRY_ROSTER, Rehearsal, begin, rehearsed
 from cancelq_worker.egress import Egress
-from cancelq_worker.engine import Engine
+from cancelq_worker.engine import ROSTER, Engine
 from cancelq_worker.guard_timer import GuardTimers
 from cancelq_worker.guarding import Guards
 from cancelq_worker.health import Health
@@ -57,11 +58,14 @@ class _Host:
 class Wiring:
     """One process' lanes and what they share."""
 
-    def __init__(self, settings: Settings, worker: str, suspended: Callable[[], bool]) -> None:
+    def __init__(
+        self, settings: Settings, worker: str, suspended: Callable[[], bool], rehearsal: Rehearsal | None = None
+    ) -> None:
         self.settings = settings
         self.worker = worker
         self.metrics = Metrics()
         self._suspended = suspended
+        self._rehearsal = rehearsal
         self.client: aioredis.Redis = connect(settings.redis_url, max_connections=64)
         self._blocking: list[aioredis.Redis] = []
         self._redis_clock = RemoteClock(1)
@@ -76,8 +80,9 @@ class Wiring:
     def engine(self, health: Health) -> Engine:
         self._makers = {str(lane): self._maker(lane, self.settings.account(lane)) for lane in self.settings.lanes}
         return Engine(
-            self.worker, self._makers, self.client, self._blocking_client, self._housekeeping, health, self._retire
-        )
+            self.worker, self._makers, self.client, self._blocking_client, self._housekeeping, health, self._retire,
+            DRY_ROSTER if self._rehearsal else ROSTER,
+        )  # fmt: skip
 
     def change(self, settings: Settings, engine: Engine) -> None:
         """Serves by new settings from now on. A lane of which nothing changed goes on without a pause. They must be
@@ -122,7 +127,10 @@ class Wiring:
         venue = open_venue(lane.venue, account)
 
         def make() -> LaneServer:
-            return LaneServer(self._parts(lane, account, venue, new_key), suspended=self._suspended)
+            parts = self._parts(lane, account, venue, new_key)
+            if self._rehearsal:
+                parts = rehearsed(parts, self.client, from_start=self._rehearsal.from_start)
+            return LaneServer(parts, suspended=self._suspended)
 
         return make
 
@@ -163,7 +171,8 @@ class Wiring:
     def _host(self, base_url: str, venue: Venue) -> _Host:
         place = (venue.name, base_url, venue.address_buckets)
         if place not in self._hosts:
-            egress = Egress(self.client, self.settings.egress, venue.address_buckets)
+            name = DRY_EGRESS * bool(self._rehearsal) + self.settings.egress
+            egress = Egress(self.client, name, venue.address_buckets)
             self._hosts[place] = _Host(RemoteClock(1_000), egress, Pace(TIME_CALLS_A_SECOND), asyncio.Lock())
         return self._hosts[place]
 
@@ -186,7 +195,7 @@ class Wiring:
 
     async def _trim(self, lane: LaneServer) -> None:
         """Before the first run of the archive nothing is verified: the lane is told so, and keeps all its results."""
-        if self.settings.archive_dir is not None:
+        if self.settings.archive_dir is not None and not self._rehearsal:
             await self.client.set(lane.lane.key("archived"), NOTHING_ARCHIVED, nx=True)
         await lane.trim(self.settings.results_keep_days * 86_400_000, self.settings.dedup_hours)
 
@@ -240,19 +249,24 @@ async def serve(
     stop: asyncio.Event,
     suspended: Callable[[], bool],
     dry_run: bool = False,
+    from_start: bool = False,
     fresh: asyncio.Queue[Settings] | None = None,
 ) -> None:
     """Serves every configured lane until `stop` is set and what was sent is settled. Settings that come through `fresh`
-    take the place of those before; they must be `changeable` from them."""
-    if dry_run:
-        raise NotImplementedError("a dry run is not built yet")
-    wiring = Wiring(settings, worker_name, suspended)
+    take the place of those before; they must be `changeable` from them. `dry_run`: nothing is sent, and nothing of it is
+    real (`dry_run.py`); `from_start`: it reads the inboxes from their start."""
+    wiring = Wiring(settings, worker_name, suspended, Rehearsal(from_start) if dry_run else None)
     health = Health(stop)
     engine = wiring.engine(health)
     try:
         async with observed(settings.http, wiring.metrics, health, wiring.client, engine.first_watched):
             await check_server(wiring.client)
-            async with beside(wiring.guards(engine).serve()), beside(_heed(wiring, engine, fresh)):
-                await engine.serve(stop)
+            async with beside(_heed(wiring, engine, fresh)):
+                if dry_run:
+                    await begin(wiring.client, settings.lanes)
+                    await engine.serve(stop)
+                    return
+                async with beside(wiring.guards(engine).serve()):
+                    await engine.serve(stop)
     finally:
         await wiring.close()
