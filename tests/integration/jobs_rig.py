@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
@@ -43,11 +44,14 @@ class StallingProxy(Listener):
             while data := await reader.read(65536):
                 if self._word in data:
                     back.cancel()
+                    await asyncio.wait({back})
                     up_writer.write(data)
                     await up_writer.drain()
                     await up_reader.read(1)  # the server has done it
                     self.stalled.set()
-                    await asyncio.Event().wait()
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await asyncio.Event().wait()
+                    return
                 up_writer.write(data)
                 await up_writer.drain()
         finally:

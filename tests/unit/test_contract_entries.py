@@ -321,3 +321,24 @@ def test_refused_entries_have_a_digest_of_their_content_too() -> None:
     digest = refused({"symbl": "B", "id": "k"}).digest
     assert digest == refused({"id": "other", "symbl": "B"}).digest
     assert digest != refused({"symbl": "C"}).digest
+
+
+@pytest.mark.parametrize("origin", ["a", "1763690000000-0", "redrive-0a1b", "x" * 64])
+def test_an_origin_is_kept_and_may_be_an_entry_id(origin: str) -> None:
+    entry = {b"symbol": b"BTCUSDT", b"order_id": b"1", b"origin": origin.encode()}
+    read = read_entry("1-1", entry)
+    assert isinstance(read, Accepted)
+    assert read.fields["origin"] == origin
+
+
+@pytest.mark.parametrize("origin", ["", "a b", "x" * 65, "a/b", "ä"])
+def test_an_origin_that_is_no_id_is_refused(origin: str) -> None:
+    read = read_entry("1-1", {b"symbol": b"BTCUSDT", b"order_id": b"1", b"origin": origin.encode()})
+    assert isinstance(read, Refused)
+    assert (read.field, "origin" in read.fields) == ("origin", False)
+
+
+def test_no_intent_stands_for_itself() -> None:
+    read = read_entry("1-1", {b"symbol": b"BTCUSDT", b"order_id": b"1", b"id": b"a", b"origin": b"a"})
+    assert isinstance(read, Refused)
+    assert read.detail == "origin: names this intent itself; an intent that stands for another has an id of its own"

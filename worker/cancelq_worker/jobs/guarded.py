@@ -11,7 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import orjson
 import structlog
+from redis.client import Pipeline
 from rq.exceptions import DeserializationError, NoSuchJobError
 from rq.job import Job
 
@@ -68,6 +70,13 @@ class GuardedJob(Job):
             raise NoSuchJobError(f"{self.key} holds no job") from error
         if self.origin == QUEUE:
             self._bound()
+
+    def prepare_for_execution(self, worker_name: str, pipeline: Pipeline) -> None:
+        """As RQ's; and writes down that the job may be tried again, for whoever clears up after this worker: `rq info`
+        does so too, and knows nothing of this class."""
+        super().prepare_for_execution(worker_name, pipeline)
+        pipeline.hset(self.key, "retries_left", self.retries_left or 0)
+        pipeline.hset(self.key, "retry_intervals", orjson.dumps(self.retry_intervals or [0]))
 
     def perform(self) -> Any:
         """Runs the job's function from the table. Raises `Refused` where there is none."""

@@ -1,0 +1,234 @@
+"""What the jobs do to a lane, end to end: a real server, real workers, the simulated venue."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import pytest
+from redis import Redis
+
+from cancelq.contract import Event, Lane, Status
+from cancelq_worker.jobs import redrive
+from cancelq_worker.jobs.reconcile import Reconciled, reconcile
+from cancelq_worker.jobs.table import PREFIX, table_of
+from cancelq_worker.ledger import command
+from cancelq_worker.settings import Settings, SettingsError
+from cancelq_worker.settings_jobs import Jobs, Sweep
+from cancelq_worker.simulator.orders import State
+from tests.integration.rig import Rig, desk
+
+pytestmark = pytest.mark.one_server
+
+ONE_TRY = {"CANCELQ_MAX_ATTEMPTS": "1", "CANCELQ_LOOKUP_BUDGET_MS": "1000"}
+VENUES = ["bitget", "bybit", "bingx"]
+
+
+@contextmanager
+def sync(rig: Rig) -> Iterator[Redis]:
+    with Redis.from_url(rig.redis_url, protocol=2) as client:
+        yield client
+
+
+@asynccontextmanager
+async def unresolved(redis_url: str, venue: str = "bitget", **fields: str) -> AsyncIterator[tuple[Rig, str, str]]:
+    """A desk with one order that the venue would not cancel: the rig, the order, and its `unresolved` intent."""
+    async with desk(redis_url, venue=venue, env=ONE_TRY) as rig:
+        order_id = rig.order()
+        rig.simulator.configure({"stuck_ids": [order_id]})
+        sent = await rig.send(symbol=rig.spelt("BTC", "USDT"), order_id=order_id, strategy="mm", x_leg="1", **fields)
+        event = await rig.final(sent)
+        assert event.status is Status.unresolved
+        yield rig, order_id, sent
+
+
+async def looked(rig: Rig, since: int) -> None:
+    """Wakes the lane, and waits until every look back is over and its look was at the venue's door."""
+    await rig.send(scope="revoke", target="nobody")
+    async with asyncio.timeout(15):
+        while any(b"back/" in id_ for id_ in await rig.client.hkeys(rig.lane.key("state"))) or calls(rig) == since:
+            await command(rig.client, "XREAD", "BLOCK", 20, "STREAMS", rig.lane.results, "$")
+
+
+def calls(rig: Rig) -> int:
+    return len(rig.simulator.calls().entries)
+
+
+def cancels(rig: Rig) -> int:
+    return sum(1 for call in rig.simulator.calls().entries if "cancel" in str(call["endpoint"]).lower())
+
+
+async def resolved(rig: Rig, id_: str) -> list[Event]:
+    return [event for event in await rig.of(id_) if event.status is Status.resolved]
+
+
+async def back(rig: Rig, lane: Lane) -> Reconciled:
+    with sync(rig) as client:
+        return await asyncio.to_thread(reconcile, client, lane, since_ms=0, turn=0)
+
+
+@pytest.mark.parametrize("venue", VENUES)
+async def test_a_look_back_tells_the_later_truth_and_never_cancels(redis_url: str, venue: str) -> None:
+    async with unresolved(redis_url, venue) as (rig, order_id, sent):
+        rig.simulator.configure({"stuck_ids": []})
+        sent_cancels, seen = cancels(rig), calls(rig)
+        assert await back(rig, rig.lane) == Reconciled(1, 1, 0)
+        await looked(rig, seen)
+        # Still open: nothing is told, and above all nothing is cancelled.
+        assert await resolved(rig, sent) == []
+        assert rig.truth(order_id)["state"] == "live"
+        rig.simulator.move_order(order_id, State("filled"), venue=venue)
+        seen = calls(rig)
+        assert await back(rig, rig.lane) == Reconciled(1, 1, 0)
+        await looked(rig, seen)
+        (told,) = await resolved(rig, sent)
+        assert (told.outcome, told.evidence, told.final, told.attempt) == ("filled", "query", False, None)
+        assert (told.order_id, told.strategy, told.extras["x_leg"]) == (order_id, "mm", "1")
+        assert cancels(rig) == sent_cancels
+        # What is known now is not asked again, and no final event was added.
+        assert await back(rig, rig.lane) == Reconciled(0, 0, 0)
+        assert [event.status for event in await rig.of(sent) if event.final] == [Status.unresolved]
+        assert not [event for event in await rig.events() if event.id.startswith("back")]
+        assert await rig.client.hlen(rig.lane.key("orders")) == 0
+
+
+async def test_a_look_back_that_is_under_way_is_not_made_twice(redis_url: str) -> None:
+    async with unresolved(redis_url) as (rig, order_id, sent):
+        await rig.stop()
+        assert await back(rig, rig.lane) == Reconciled(1, 1, 0)
+        assert await back(rig, rig.lane) == Reconciled(1, 0, 1)
+        rig.simulator.move_order(order_id, State("cancelled"))
+        rig.start("later")
+        async with asyncio.timeout(20):
+            while not await resolved(rig, sent):
+                await command(rig.client, "XREAD", "BLOCK", 50, "STREAMS", rig.lane.results, "$")
+        (told,) = await resolved(rig, sent)
+        assert told.outcome == "cancelled"
+
+
+async def test_an_order_that_no_place_shows_is_not_called_gone(redis_url: str) -> None:
+    """`unresolved` once, it may have been known to the venue: only an end that is stated counts."""
+    async with unresolved(redis_url, "bybit") as (rig, _, sent):
+        rig.simulator.configure({"stuck_ids": []})
+        other = await rig.send(symbol="BTCUSDT", order_id="1999999999999999999")
+        await rig.final(other)
+        queued_us = f"{other.split('-')[0]}000"
+        told = {"id": other, "status": "unresolved", "final": "1", "scope": "order", "queued_us": queued_us}
+        await rig.client.xadd(rig.lane.results, told)  # type: ignore[arg-type]  # redis-py's mapping is invariant
+        seen = calls(rig)
+        await back(rig, rig.lane)
+        await looked(rig, seen)
+        assert await resolved(rig, other) == []
+        assert await resolved(rig, sent) == []
+
+
+async def test_redrive_sends_again_once_under_a_new_id_that_names_the_old(redis_url: str) -> None:
+    async with unresolved(redis_url, expires_at_ms=str(time.time_ns() // 1_000_000 + 60_000)) as (rig, order_id, sent):
+        rig.simulator.configure({"stuck_ids": []})
+        with sync(rig) as client:
+            plan = await asyncio.to_thread(redrive.plan, client, rig.lane)
+            again = redrive.redriven_id(rig.lane, sent)
+            assert plan.again[sent]["id"] == again
+            assert "expires_at_ms" not in plan.again[sent]
+            await asyncio.to_thread(redrive.send, client, plan, "ann@desk")
+            event = await rig.final(again)
+            assert (event.status, event.origin, event.strategy, event.extras["x_leg"]) == ("cancelled", sent, "mm", "1")
+            assert rig.truth(order_id)["state"] == "cancelled"
+            (act,) = [event for event in await rig.events() if event.status is Status.operator]
+            assert (act.act, act.actor) == ("redrive", "ann@desk")
+            assert sent in (act.detail or "")
+            plan = await asyncio.to_thread(redrive.plan, client, rig.lane)
+            assert (plan.again, plan.left) == ({}, {})
+            named = await asyncio.to_thread(redrive.plan, client, rig.lane, ids=[sent, "nobody"])
+            assert named.again == {}
+            assert set(named.left) == {sent, "nobody"}
+
+
+async def test_two_redrives_at_once_are_one_cancel(redis_url: str) -> None:
+    async with unresolved(redis_url) as (rig, _, sent):
+        rig.simulator.configure({"stuck_ids": []})
+        before = cancels(rig)
+        with sync(rig) as client:
+            plans = [await asyncio.to_thread(redrive.plan, client, rig.lane) for _ in range(2)]
+            for plan in plans:
+                await asyncio.to_thread(redrive.send, client, plan, "ann@desk")
+            assert (await rig.final(redrive.redriven_id(rig.lane, sent))).status is Status.cancelled
+        assert cancels(rig) == before + 1
+
+
+async def test_what_was_resolved_since_is_not_sent_again(redis_url: str) -> None:
+    async with unresolved(redis_url) as (rig, _, sent):
+        resolved_event = {"id": sent, "status": "resolved", "final": "0", "outcome": "cancelled"}
+        await rig.client.xadd(rig.lane.results, resolved_event)  # type: ignore[arg-type]  # redis-py's mapping is invariant
+        with sync(rig) as client:
+            assert (await asyncio.to_thread(redrive.plan, client, rig.lane)).again == {}
+
+
+async def test_a_redriven_sweep_spares_what_is_newer_than_the_first(redis_url: str) -> None:
+    async with desk(redis_url, env={**ONE_TRY, "CANCELQ_LEASE_MS": "3000"}) as rig:
+        await rig.ready()
+        asked_ms = time.time_ns() // 1_000_000 - 5_000
+        entry_id = f"{asked_ms}-0"
+        old, new = rig.order(created_ms=asked_ms - 60_000), rig.order(created_ms=asked_ms + 2_000)
+        await rig.stop()
+        # An intent of five seconds ago that ended as unresolved: its inbox entry and its event, as a worker writes it.
+        await rig.client.delete(rig.lane.inbox)
+        await rig.client.xadd(rig.lane.inbox, {"scope": "symbol", "symbol": "BTCUSDT", "id": "old"}, id=entry_id)
+        await rig.client.set(rig.lane.key("cursor"), entry_id)
+        told = {"id": "old", "status": "unresolved", "final": "1", "scope": "symbol", "queued_us": f"{asked_ms}000"}
+        await rig.client.xadd(rig.lane.results, told)  # type: ignore[arg-type]
+        rig.start("later")
+        with sync(rig) as client:
+            plan = await asyncio.to_thread(redrive.plan, client, rig.lane)
+            assert plan.again["old"]["older_than_ms"] == str(asked_ms)
+            await asyncio.to_thread(redrive.send, client, plan, "ann@desk")
+        assert (await rig.final(plan.again["old"]["id"])).status is Status.cancelled
+        assert (rig.truth(old)["state"], rig.truth(new)["state"]) == ("cancelled", "live")
+
+
+async def test_a_sweep_cancels_what_is_old_once_a_period(redis_url: str) -> None:
+    async with desk(redis_url) as rig:
+        await rig.ready()
+        now_ms = time.time_ns() // 1_000_000
+        old, new = rig.order(created_ms=now_ms - 7_200_000), rig.order(created_ms=now_ms - 60_000)
+        env = {"CANCELQ_JOBS__SWEEP__BITGET__MAIN__EVERY": "5m", "CANCELQ_JOBS__SWEEP__BITGET__MAIN__OLDER_THAN": "1h"}
+        table = table_of(Settings.load(None, rig.environment(**env)))
+        sweep, begun_ms = table[PREFIX + "sweep"].run, now_ms - now_ms % 300_000
+        ids = [str(await asyncio.to_thread(sweep, "job", "bitget:main", begun_ms)) for _ in range(3)]
+        assert ids == [f"sweep-{begun_ms}"] * 3
+        event = await rig.final(ids[0])
+        assert (event.status, event.reason, event.priority) == ("cancelled", "sweep", "normal")
+        assert (rig.truth(old)["state"], rig.truth(new)["state"]) == ("cancelled", "live")
+        assert len([e for e in await rig.of(ids[0]) if e.status is Status.accepted]) <= 1
+
+
+def test_a_lane_without_a_sweep_in_the_settings_is_not_swept(redis_url: str) -> None:
+    table = table_of(Settings(redis_url=redis_url))
+    with pytest.raises(SettingsError, match=r"bitget:main has no sweep; add \[jobs.sweep.bitget.main\]"):
+        table[PREFIX + "sweep"].run("job", "bitget:main", 0)
+
+
+def test_a_sweep_asks_for_the_same_in_one_period_and_for_nothing_younger() -> None:
+    sweep = Sweep.model_validate({"every": "5m", "older_than": "1h", "symbol": "BTCUSDT", "client_prefix": "mm"})
+    assert sweep.fields(1_800_000_000_000) == {
+        "id": "sweep-1800000000000",
+        "scope": "symbol",
+        "symbol": "BTCUSDT",
+        "client_prefix": "mm",
+        "kinds": "order",
+        "older_than_ms": "1799996400000",
+        "reason": "sweep",
+    }
+    assert list(Jobs().periods()) == []
+
+
+async def test_flatten_is_the_kill_switch_as_a_job(redis_url: str) -> None:
+    async with desk(redis_url) as rig:
+        orders = [rig.order(), rig.order(symbol="ETHUSDT"), rig.order(kind="tpsl")]
+        await rig.ready()
+        table = table_of(Settings.load(None, rig.environment()))
+        done = await table[PREFIX + "flatten"].run("job-1", "bitget:main")  # type: ignore[misc]  # any duty may be a coroutine
+        assert done["rounds"] >= 1
+        assert {rig.truth(order)["state"] for order in orders} == {"cancelled"}
+        (act,) = [event for event in await rig.events() if event.status is Status.operator]
+        assert (act.act, act.actor) == ("flatten", "job-job-1")
