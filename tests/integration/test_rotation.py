@@ -11,6 +11,8 @@ import redis.asyncio as aioredis
 
 from cancelq.contract import Lane, Status
 from cancelq_worker import wiring
+from cancelq_worker.engine import Engine
+from cancelq_worker.health import Health
 from cancelq_worker.ledger import command
 from cancelq_worker.rotation import restart_for
 from cancelq_worker.settings import Settings
@@ -93,7 +95,7 @@ async def test_lanes_of_which_nothing_changed_go_on_without_a_pause(redis_url: s
         other = {f"{SECOND}BASE_URL": rig.base_url, f"{SECOND}API_KEY": DEMO_KEY, f"{SECOND}API_SECRET": DEMO_SECRET}
         before = Settings.load(None, rig.environment(**other))
         built = wiring.Wiring(before, "w", lambda: False)
-        engine = built.engine(wiring.Health(stop := asyncio.Event()))
+        engine = built.engine(Health(stop := asyncio.Event()))
         task = asyncio.ensure_future(engine.serve(stop))
         lanes = await watched(engine, rig.client, 2)
         new_key(rig, "rotated")
@@ -141,11 +143,11 @@ def test_what_needs_a_start() -> None:
     assert restart_for(before, before.model_copy(update={"redis_url": "redis://127.0.0.1:2/0"})) == ["redis_url"]
 
 
-def engine_lanes(engine: wiring.Engine) -> list[Lane]:
+def engine_lanes(engine: Engine) -> list[Lane]:
     return [server.lane for server, _ in engine.watched()]
 
 
-async def watched(engine: wiring.Engine, client: aioredis.Redis, count: int) -> dict[str, object]:
+async def watched(engine: Engine, client: aioredis.Redis, count: int) -> dict[str, object]:
     async with asyncio.timeout(10):
         while len(found := {str(server.lane): server for server, _ in engine.watched()}) < count:
             await command(client, "XREAD", "BLOCK", 10, "STREAMS", "none", "$")

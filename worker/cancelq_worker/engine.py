@@ -174,8 +174,10 @@ class Engine:
         housekeeping: Callable[[LaneServer], None],
         health: Health,
         retired: Callable[[LaneServer], None] = lambda _: None,
+        roster: str = ROSTER,
     ) -> None:
-        """`retired` is told of every lane server that is done for good."""
+        """`retired` is told of every lane server that is done for good; `roster`: where the workers stand that share
+        these lanes."""
         self._worker = worker
         self._make = lanes
         self._client = client
@@ -192,6 +194,7 @@ class Engine:
         self._housekeeping = housekeeping
         self._health = health
         self._retired = retired
+        self._roster = roster
 
     async def serve(self, stop: asyncio.Event) -> None:
         """Runs until `stop` is set, then drains: what was sent is settled, the rest is left to others."""
@@ -210,7 +213,9 @@ class Engine:
 
     async def _beat(self) -> None:
         try:
-            alive = [n.decode() for n in await SCRIPTS.run(self._client, "roster", [ROSTER], [self._worker, FRESH_MS])]
+            alive = [
+                n.decode() for n in await SCRIPTS.run(self._client, "roster", [self._roster], [self._worker, FRESH_MS])
+            ]
         except (RedisError, OSError) as error:
             log.warning("no heartbeat: Redis cannot be reached", error=str(error)[:200])
             self._health.redis_away(error)
@@ -340,7 +345,7 @@ class Engine:
     async def _leave_roster(self) -> None:
         try:
             async with asyncio.timeout(1.0):
-                await self._client.zrem(ROSTER, self._worker)
+                await self._client.zrem(self._roster, self._worker)
         except (RedisError, OSError) as error:
             log.warning("could not leave the roster", error=str(error)[:200])
 

@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from types import FrameType
 from typing import Any, Protocol
 
@@ -111,6 +112,14 @@ def run(settings: Settings, *, serve: Serve = wiring.serve) -> bool:
     worker.serve = serve
     worker.work()
     return worker.restart_wanted
+
+
+def rehearse(settings: Settings, *, from_start: bool) -> bool:
+    """A dry run of every lane until TERM or INT, not registered with RQ; true if HUP asked to start again."""
+    name = f"dryrun-{worker_name()}"
+    log.warning("DRY RUN: nothing is sent, and nothing that is told in …:dryrun is real", worker=name)
+    serve = partial(wiring.serve, dry_run=True, from_start=from_start)
+    return _Session(serve, settings, name, suspended=lambda: False).run()
 
 
 def worker_name() -> str:

@@ -85,8 +85,8 @@ class Wiring:
         )  # fmt: skip
 
     def change(self, settings: Settings, engine: Engine) -> None:
-        """Serves by new settings from now on. A lane of which nothing changed goes on without a pause. They must be
-        `changeable` from those before."""
+        """Serves by new settings from now on. A lane of which nothing changed goes on without a pause. `restart_for`
+        says whether they can."""
         before = self.settings
         makers: dict[str, Callable[[], LaneServer]] = {}
         for lane in settings.lanes:
@@ -253,8 +253,8 @@ async def serve(
     fresh: asyncio.Queue[Settings] | None = None,
 ) -> None:
     """Serves every configured lane until `stop` is set and what was sent is settled. Settings that come through `fresh`
-    take the place of those before; they must be `changeable` from them. `dry_run`: nothing is sent, and nothing of it is
-    real (`dry_run.py`); `from_start`: it reads the inboxes from their start."""
+    take the place of those before; `restart_for` says whether they can. `dry_run`: nothing is sent (`dry_run.py`);
+    `from_start`: it reads the inboxes from their start."""
     wiring = Wiring(settings, worker_name, suspended, Rehearsal(from_start) if dry_run else None)
     health = Health(stop)
     engine = wiring.engine(health)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
 import orjson
@@ -20,7 +21,9 @@ from cancelq_worker.cli.invocation import Invocation, plain_url
 from cancelq_worker.cli.top_json import healthy, lane_object, unserved_object
 from cancelq_worker.cli.top_rows import UNATTENDED, refused
 from cancelq_worker.cli.top_screen import WIDTH_OFF_TERMINAL, address_hold
+from cancelq_worker.dry_run import dry_workers_alive
 from cancelq_worker.exits import Exit
+from cancelq_worker.guard_status import GuardStatus, guard_statuses
 from cancelq_worker.ledger import connect
 from cancelq_worker.rq_worker import rq_suspended
 from cancelq_worker.settings import Settings
@@ -29,27 +32,50 @@ from cancelq_worker.snapshot import AddressStatus, LaneStatus, address_status, f
 ResultT = TypeVar("ResultT")
 
 
+@dataclass(frozen=True, slots=True)
+class _Looked:
+    """What one look at the server showed. `rehearsing`: dry-run workers that live."""
+
+    states: list[LaneStatus]
+    unserved: list[Lane]
+    addresses: list[AddressStatus]
+    guards: dict[Lane, GuardStatus]
+    rehearsing: list[str]
+
+    def more_of(self, state: LaneStatus) -> dict[str, object]:
+        """What JSON tells of a lane beside its snapshot."""
+        return {"guard": self.guards[state.lane].as_object(), "dry_run_workers": self.rehearsing}
+
+    def banners(self) -> list[str]:
+        told = [f"{lane}: {guard.text}" for lane, guard in self.guards.items() if guard.text]
+        if self.rehearsing:
+            told.append(f"DRY RUN by {', '.join(self.rehearsing)}: nothing it tells in …:dryrun is real")
+        return told
+
+
 def show_status(invocation: Invocation, *, as_json: bool) -> Exit:
     """One snapshot of every lane that is configured or has an inbox; unhealthy if one of them is."""
     settings = invocation.settings()
 
-    async def look(redis: aioredis.Redis) -> tuple[list[LaneStatus], list[Lane], list[AddressStatus]]:
+    async def look(redis: aioredis.Redis) -> _Looked:
         found = await find_lanes(redis)
         seconds, micros = await redis.time()
         addresses = await address_status(redis, await find_addresses(redis), seconds * 1_000_000 + micros)
         unserved = [lane for lane in settings.lanes if lane not in found]
-        return await operate.status(redis, found), unserved, addresses
+        guards, rehearsing = await guard_statuses(redis, found), await dry_workers_alive(redis)
+        return _Looked(await operate.status(redis, found), unserved, addresses, guards, rehearsing)
 
-    states, unserved, addresses = _with_redis(settings, look)
+    seen = _with_redis(settings, look)
+    states, unserved, addresses = seen.states, seen.unserved, seen.addresses
     suspended = rq_suspended(settings) if states else None
     if as_json:
-        rows = [{**lane_object(state, addresses), "rq_suspended": suspended} for state in states]
+        rows = [{**lane_object(state, addresses), "rq_suspended": suspended, **seen.more_of(state)} for state in states]
         rows += [unserved_object(lane) for lane in unserved]
         typer.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2).decode())
     else:
         _print_table(states)
         _print_addresses(addresses)
-        for line in _warnings(states):
+        for line in (*seen.banners(), *_warnings(states)):
             typer.echo(line, err=True)
         for lane in unserved:
             typer.echo(f"{lane} is configured, but no worker has ever served it here", err=True)
@@ -58,6 +84,7 @@ def show_status(invocation: Invocation, *, as_json: bool) -> Exit:
         if not states and not unserved:
             typer.echo("no lane on this server yet: a worker creates its lanes when it starts", err=True)
     well = bool(states) and not unserved and all(healthy(state) for state in states)
+    well = well and not any(guard.trouble for guard in seen.guards.values())
     return Exit.OK if well else Exit.UNHEALTHY
 
 

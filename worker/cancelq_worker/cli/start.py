@@ -23,17 +23,26 @@ def worker(
             help="Show /livez, /readyz and /metrics there; else where CANCELQ_HTTP says.", metavar="HOST:PORT"
         ),
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Do everything but send; results go to …:dryrun, beside real workers.")
+    ] = False,
+    from_start: Annotated[
+        bool, typer.Option("--from-start", help="With --dry-run: the whole inbox, not only what comes from now on.")
+    ] = False,
 ) -> None:
     """Serve every configured lane. TERM drains and exits; HUP re-reads accounts and secrets."""
     from cancelq_worker import logs
-    from cancelq_worker.rq_worker import run
+    from cancelq_worker.rq_worker import rehearse, run
 
+    if from_start and not dry_run:
+        remedy = "a real worker goes on where the last one stood"
+        raise CommandFailed("--from-start needs --dry-run", remedy, Exit.USAGE)
     settings = invocation_of(ctx).settings(need_keys=True)
     plain_url(settings)
     if http is not None:
         settings = _shown_at(settings, http)
     logs.configure(sys.stderr)
-    if run(settings):
+    if rehearse(settings, from_start=from_start) if dry_run else run(settings):
         # HUP. The same process under the same command line, so that whoever watches over it sees no end.
         sys.stderr.flush()
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

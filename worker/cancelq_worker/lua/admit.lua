@@ -90,7 +90,7 @@ if #explicit > 0 then
   end
 end
 
-local results = ROOT .. 'results'
+local results = RESULTS
 local settled_us = text(wall)
 
 local LABELS = {'scope', 'symbol', 'order_id', 'client_order_id', 'strategy', 'reason', 'traceparent', 'priority', 'origin'}

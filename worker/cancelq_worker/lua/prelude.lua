@@ -7,6 +7,10 @@
 -- All times are microseconds.
 
 local ROOT = string.sub(KEYS[1], 1, -6)
+-- A dry run keeps everything under `…:dryrun:` and tells what it does in the stream `…:dryrun`; it reads the real inbox.
+local DRY = string.match(ROOT, '^(.*:)dryrun:$')
+local RESULTS = DRY and DRY .. 'dryrun' or ROOT .. 'results'
+local INBOX = (DRY or ROOT) .. 'inbox'
 local STEP_MAX_US = 4000000 -- twice the longest poll: a larger step of TIME is a jump, or an idle lane
 local JUMP_HOLD_US = 1100000 -- one window of the longest per-account limit
 

@@ -173,7 +173,7 @@ end
 local shapes = {}
 for n = 1, take_number() do
   local fields, own = take_number(), take_number()
-  local command = {'XADD', ROOT .. 'results', '*', 'settled_us', text(wall), unpack(ARGV, pos, pos + 2 * fields - 1)}
+  local command = {'XADD', RESULTS, '*', 'settled_us', text(wall), unpack(ARGV, pos, pos + 2 * fields - 1)}
   pos = pos + 2 * fields
   local slots = {}
   for i = 1, own do slots[i] = 5 + 2 * take_number() end

@@ -115,7 +115,7 @@ local function end_lease(id)
       end
     end
     -- A look back at an intent that ended long ago (reconcile.lua) has told its end already.
-    if not (readable and record.looks_back) then redis.call('XADD', ROOT .. 'results', '*', unpack(told)) end
+    if not (readable and record.looks_back) then redis.call('XADD', RESULTS, '*', unpack(told)) end
     if not readable or record.explicit == '1' then
       remember({hex_bytes(string.sub(redis.sha1hex(id), 1, 24)), (s.attempts > 0 and 's' or 'n') .. s.digest})
     end
@@ -152,7 +152,7 @@ end
 -- 2. Revocations: no call carries them, and they go before everything that could send their target.
 local function not_open(target, memory_hex)
   if memory_hex == '-' then -- an entry's own id: the inbox itself is the memory
-    local found = redis.pcall('XRANGE', ROOT .. 'inbox', target, target) -- an impossible id is an error: unknown
+    local found = redis.pcall('XRANGE', INBOX, target, target) -- an impossible id is an error: unknown
     if not found.err and #found > 0 then return 'revoke-ended' end
     return 'revoke-unknown'
   end

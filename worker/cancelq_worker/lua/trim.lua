@@ -18,9 +18,9 @@ if keep_ms > 0 then
   local least = math.floor(wall / 1000) - keep_ms
   local archived = string.match(redis.call('GET', ROOT .. 'archived') or '', '^(%d+%-%d+)')
   local verified = archived and tonumber(string.match(archived, '^%d+')) < least
-  results = redis.call('XTRIM', ROOT .. 'results', 'MINID', '~', verified and archived or text(least))
+  results = redis.call('XTRIM', RESULTS, 'MINID', '~', verified and archived or text(least))
   local at_ms = tonumber(string.match(redis.call('GET', ROOT .. 'cursor') or '0-0', '^%d+'))
-  inbox = redis.call('XTRIM', ROOT .. 'inbox', 'MINID', '~', text(math.min(least, at_ms)))
+  if not DRY then inbox = redis.call('XTRIM', INBOX, 'MINID', '~', text(math.min(least, at_ms))) end
 end
 local oldest = math.floor(wall / 3600000000) - tonumber(ARGV[2]) - 1
 for _, hour in ipairs(redis.call('ZRANGEBYSCORE', ROOT .. 'memory', '-inf', '(' .. text(oldest), 'LIMIT', 0, 4)) do
