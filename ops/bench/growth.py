@@ -26,7 +26,7 @@ from cancelq.contract import Lane
 AXES = ("lanes", "backlog", "workers", "ids", "idle", "lone", "hundred")
 FLAT = 1.2  # the dearest point of an axis against its cheapest
 WAITING_BYTES, REMEMBERED_BYTES = 700, 60
-FULL_CALL = 50
+EACH = 100  # intents of a lane at least: two full calls, and one page of looks
 REAL = 20_000  # the first intents of a backlog are of orders that exist, the others never have their turn
 PROBES = 10_000
 LONE_A_SECOND = 50
@@ -35,7 +35,7 @@ WITHIN_S = 900.0
 
 NOTES = (
     "**lanes**, **workers**: as part `throughput`: inboxes filled before the workers start, everything carried to its "
-    "final event, limits lifted. Each lane has at least 50 intents, so that every call is full.",
+    "final event, limits lifted. Each lane has at least 100 intents: two full calls, one page of looks.",
     "**backlog**: one lane, paused, is filled and admitted; then resumed, and the cost of each of some thousand "
     "events is taken while the rest waits: two of them are an intent. "
     "Memory by MEMORY USAGE of every key, for each waiting intent; the inbox by itself, as it is the audit's ledger "
@@ -138,7 +138,7 @@ class _Meter:
 def _lanes(server: Server, wanted: Sizes) -> list[Row]:
     costs = {}
     for count in wanted.lanes:
-        costs[f"{count:,} lanes"] = _drained(server, count, 1, max(wanted.intents, FULL_CALL * count))
+        costs[f"{count:,} lanes"] = _drained(server, count, 1, max(wanted.intents, EACH * count))
     return _axis("lanes", server, costs)
 
 
