@@ -14,6 +14,7 @@ from cancelq.contract import Event, Status
 from cancelq_worker import cli, operate
 from cancelq_worker.guard_status import GuardStatus, guard_statuses
 from cancelq_worker.ledger import command
+from cancelq_worker.settings import Settings, SettingsError
 from tests.integration.rig import Rig, desk
 
 TTL_S = 1.0
@@ -241,3 +242,27 @@ async def test_the_command_arms_shows_and_disarms(redis_url: str, capsys: pytest
 
 def test_keys_are_the_contract_s() -> None:
     assert Lane("bitget", "main").guard == "cancelq:{bitget:main}:guard"
+
+
+async def test_the_venue_s_own_timer_is_set_while_the_guard_is_kept_and_closed_after(redis_url: str) -> None:
+    env = {"CANCELQ_ACCOUNTS__BINGX__MAIN__VENUE_TIMER": "true"}
+    async with desk(redis_url, venue="bingx", workers=2, env=env) as rig:
+        await rig.ready()
+        guard = AsyncGuard(redis_url, rig.lane, ttl_s=60, keep=False)
+        await guard.arm()
+        first, *_ = await rig.calls("cancelAllAfter")
+        assert first["code"] == "0", "signed as the venue wants it"
+        assert await rig.client.get(rig.lane.key("timer")) == b"65"
+        await rig.calls("cancelAllAfter", least=3)  # set anew every few seconds
+        await guard.disarm()
+        await guard.aclose()
+        async with asyncio.timeout(10):
+            while await rig.client.exists(rig.lane.key("timer")):
+                await command(rig.client, "XREAD", "BLOCK", 50, "STREAMS", rig.lane.results, "$")
+        assert {call["code"] for call in await rig.calls("cancelAllAfter", least=4)} == {"0"}
+
+
+@pytest.mark.parametrize("venue", ["BITGET", "BYBIT"])
+def test_a_timer_the_venue_does_not_have_is_an_error_that_names_it(venue: str) -> None:
+    with pytest.raises(SettingsError, match="has no timer of its own"):
+        Settings.load(None, {f"CANCELQ_ACCOUNTS__{venue}__MAIN__VENUE_TIMER": "true"}, need_keys=False)

@@ -359,3 +359,14 @@ def test_the_switch_can_be_closed(desk: Desk) -> None:
     assert desk.state(order_id) == "live"
     for seconds in (9, 121):
         assert desk.post("cancelAllAfter", type="ACTIVATE", timeOut=seconds).code == 100400
+
+
+def test_a_switch_that_fires_takes_seconds_and_is_refused_meanwhile(desk: Desk) -> None:
+    ids = [one for _ in range(70) for one in desk.place()]
+    desk.post("cancelAllAfter", type="ACTIVATE", timeOut=10)
+    desk.clock.advance(ms=10_000)
+    assert [desk.state(one) for one in ids].count("cancelled") == 50
+    assert desk.post("cancelAllAfter", type="CLOSE", timeOut=0).code == 100500
+    desk.clock.advance(ms=500)
+    assert {desk.state(one) for one in ids} == {"cancelled"}
+    assert desk.post("cancelAllAfter", type="CLOSE", timeOut=0).code == 0

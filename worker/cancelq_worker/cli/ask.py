@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from cancelq_worker.cli.invocation import invocation_of
+from cancelq_worker.exits import CommandFailed, Exit
 
 LaneArgument = Annotated[str, typer.Argument(help="venue:account, like bitget:main.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
@@ -20,6 +21,9 @@ Scope = Annotated[OptionalText, typer.Option(help="order (default), tpsl, stop, 
 Id = Annotated[OptionalText, typer.Option(help="Idempotency key; left out, one is made.")]
 Priority = Annotated[OptionalText, typer.Option(help="normal (default) or urgent.")]
 NotBefore = Annotated[OptionalText, typer.Option(help="Epoch ms: not sent earlier.")]
+SendIn = Annotated[
+    OptionalText, typer.Option("--in", help="Not sent before so long from now: 500ms, 10s, 5m, 1h.", metavar="TIME")
+]
 ExpiresAt = Annotated[OptionalText, typer.Option(help="Epoch ms: not sent later.")]
 Target = Annotated[OptionalText, typer.Option(help="revoke: the id of the intent to withdraw.")]
 Kinds = Annotated[OptionalText, typer.Option(help="symbol, account: comma list of order, tpsl, stop.")]
@@ -39,6 +43,7 @@ def submit(
     id: Id = None,
     priority: Priority = None,
     not_before_ms: NotBefore = None,
+    send_in: SendIn = None,
     expires_at_ms: ExpiresAt = None,
     target: Target = None,
     kinds: Kinds = None,
@@ -69,9 +74,12 @@ def submit(
         "strategy": strategy,
         "reason": reason,
     }
+    if send_in is not None and not_before_ms is not None:
+        raise CommandFailed("--in and --not-before-ms say the same", "give one of them", Exit.USAGE)
     from cancelq_worker.cli.submitting import submit_one
 
-    raise typer.Exit(submit_one(invocation_of(ctx), lane, fields, timeout if wait else None, as_json=as_json))
+    limit_s = timeout if wait else None
+    raise typer.Exit(submit_one(invocation_of(ctx), lane, fields, limit_s, send_in=send_in, as_json=as_json))
 
 
 def feed(

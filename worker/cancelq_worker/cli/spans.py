@@ -6,7 +6,7 @@ import re
 
 from cancelq_worker.exits import CommandFailed, Exit
 
-_SPAN = re.compile(r"(\d{1,7})(\.\d{1,3})?(ms|s|m|h)?")
+_SPAN = re.compile(r"([0-9]{1,7})(\.[0-9]{1,3})?(ms|s|m|h)?")
 _UNIT_MS = {None: 1000, "s": 1000, "ms": 1, "m": 60_000, "h": 3_600_000}
 
 
