@@ -37,7 +37,7 @@ _WORDS = {status.value: status for status in Status}
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """An event as far as it can be read. Numbers that are absent or unreadable are None."""
+    """An event as far as it can be read. `final` is what its status makes it, whatever its own field says."""
 
     entry_id: str
     id: str
@@ -72,7 +72,7 @@ def read(entry: Entry) -> Told | str:
             if not (text.isascii() and text.isdigit() and len(text) <= 16):
                 return f"{name} is {text[:40]!r}, which is no number of ours"
             numbers[name] = int(text)
-    return Told(entry.entry_id, fields["id"], status, fields.get("final") == "1", fields, numbers)
+    return Told(entry.entry_id, fields["id"], status, status in FINAL, fields, numbers)
 
 
 def faults(told: Told, lane: Lane) -> Iterator[str]:
