@@ -14,7 +14,7 @@ COMMANDS = {
     "Try it": ["demo", "simulate"],
     "Run": ["worker"],
     "Ask": ["submit", "feed", "results", "trace"],
-    "Operate": ["status", "top", "pause", "resume"],
+    "Operate": ["status", "top", "pause", "resume", "guard"],
 }
 # Of pydantic, typer itself makes use as soon as a command has options to read.
 SLOW = ("redis", "httpx", "structlog", "rq", "starlette", "cancelq")
