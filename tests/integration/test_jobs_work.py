@@ -1,9 +1,12 @@
 """What the jobs do to a lane, end to end: a real server, real workers, the simulated venue."""
 
 import asyncio
+import contextlib
+import re
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 
 import pytest
 from redis import Redis
@@ -17,6 +20,7 @@ from cancelq_worker.settings import Settings, SettingsError
 from cancelq_worker.settings_jobs import Jobs, Sweep
 from cancelq_worker.simulator.orders import State
 from tests.integration.rig import Rig, desk
+from tests.unit.test_client_lost_replies import Listener
 
 pytestmark = pytest.mark.one_server
 
@@ -232,3 +236,66 @@ async def test_flatten_is_the_kill_switch_as_a_job(redis_url: str) -> None:
         assert {rig.truth(order)["state"] for order in orders} == {"cancelled"}
         (act,) = [event for event in await rig.events() if event.status is Status.operator]
         assert (act.act, act.actor) == ("flatten", "job-job-1")
+
+
+class WithoutTimes(Listener):
+    """Stands between a worker and the venue, and blanks every order's creation time in what the venue answers."""
+
+    def __init__(self, base_url: str) -> None:
+        self._port = int(base_url.rpartition(":")[2])
+        self.blanked = 0
+        super().__init__()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._port)
+        back = asyncio.ensure_future(self._blank(up_reader, writer))
+        with contextlib.suppress(asyncio.CancelledError, ConnectionError):
+            while data := await reader.read(65536):
+                up_writer.write(data)
+        back.cancel()
+        up_writer.close()
+        writer.close()
+
+    async def _blank(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.CancelledError, ConnectionError):
+            while data := await reader.read(1 << 20):
+                # As long as before, so that the length the answer names stays true.
+                data, count = re.subn(rb'"cTime":"(\d+)"', lambda m: b'"cTime":""' + b" " * len(m[1]), data)
+                self.blanked += count
+                writer.write(data)
+
+
+async def test_a_sweep_never_cancels_an_order_whose_age_the_venue_does_not_tell(redis_url: str) -> None:
+    async with desk(redis_url, workers=0) as rig:
+        old = rig.order(created_ms=time.time_ns() // 1_000_000 - 7_200_000)
+        env = {"CANCELQ_JOBS__SWEEP__BITGET__MAIN__EVERY": "5m", "CANCELQ_JOBS__SWEEP__BITGET__MAIN__OLDER_THAN": "1h"}
+        between = await asyncio.to_thread(WithoutTimes, rig.base_url)
+        try:
+            rig.base_url = f"http://127.0.0.1:{between.port}"
+            rig.start()
+            await rig.ready()
+            table = table_of(Settings.load(None, rig.environment(**env)))
+            sweep = table[PREFIX + "sweep"].run
+            await asyncio.to_thread(sweep, "job", "bitget:main", time.time_ns() // 1_000_000)
+            await rig.calls("unfilled-orders", least=4)  # passes that could have cancelled
+            assert between.blanked >= 3
+            assert rig.truth(old)["state"] == "live"
+            assert cancels(rig) == 0
+            await rig.stop()
+        finally:
+            await asyncio.to_thread(between.close)
+
+
+async def test_the_archive_is_a_job_too(redis_url: str, tmp_path: Path) -> None:
+    async with desk(redis_url) as rig:
+        await rig.final(await rig.send(symbol="BTCUSDT", order_id=rig.order()))
+        bare = table_of(Settings.load(None, rig.environment()))
+        with pytest.raises(SettingsError, match="set archive_dir"):
+            bare[PREFIX + "archive"].run("job", "bitget:main")
+        table = table_of(Settings.load(None, rig.environment(CANCELQ_ARCHIVE_DIR=str(tmp_path))))
+        first = await asyncio.to_thread(table[PREFIX + "archive"].run, "job", "bitget:main")
+        again = await asyncio.to_thread(table[PREFIX + "archive"].run, "job", "bitget:main")
+        assert isinstance(first, dict)
+        assert isinstance(again, dict)
+        # What is younger than a minute is left for the next run, as a failover may still take it back.
+        assert (first["events"], again["events"]) == (0, 0)

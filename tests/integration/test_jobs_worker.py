@@ -324,3 +324,38 @@ _SWEEP = {
     "CANCELQ_JOBS__SWEEP__BITGET__MAIN__EVERY": "1d",
     "CANCELQ_JOBS__SWEEP__BITGET__MAIN__OLDER_THAN": "1h",
 }
+
+
+def test_rq_s_own_command_can_ask_for_a_job(children: list[Child], redis_url: str, queue: Queue) -> None:
+    start_jobs(children, redis_url, **_SWEEP)
+    rq(
+        redis_url,
+        "enqueue",
+        "-q",
+        "cancelq",
+        "-S",
+        "json",
+        "--job-id",
+        "by-hand",
+        "cancelq.jobs.redrive",
+        "bitget:main",
+    )
+    job = Job.fetch("by-hand", queue.connection, JSONSerializer)
+    assert ended(job) == "finished"
+    assert job.return_value(refresh=True) == {"sent": {}, "left": {}}
+    assert "cancelq" in rq(redis_url, "info", "-S", "json", "--only-queues", "--raw")
+
+
+def test_a_signal_lets_the_job_in_hand_end(children: list[Child], redis_server: RedisServer, redis_url: str) -> None:
+    with redis_server.client() as lanes:
+        lanes.xadd(LANE.inbox, {"scope": "order"}, id="1-1")
+    child = start_jobs(children, redis_server.url, CANCELQ_RQ_REDIS_URL=redis_url)
+    with Redis.from_url(redis_url) as rqs, redis_server.client() as lanes:
+        lanes.client_pause(2_000)  # the lanes' server takes its time
+        job = queue_on(rqs).enqueue("cancelq.rq.submit", "bitget:main", CANCEL)
+        while job.get_status() != "started":
+            job.latest_result(timeout=1)
+        child.send(signal.SIGTERM)
+        assert child.code() == 0
+        assert job.get_status() == "finished"
+        assert lanes.xlen(LANE.inbox) == 2

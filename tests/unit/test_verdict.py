@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cancelq.contract import FINAL, Status
-from cancelq_worker.state import State
+from cancelq_worker.state import LOOKS_BACK, State
 from cancelq_worker.venues.port import ENDED, Reply, Route, Stage, Target, Word
 from cancelq_worker.verdict import Finish, Go, Moment, Silence
 from tests.unit.bitget_account import BITGET, ORDER_ID, OTHER_ID, answer, decode, target
@@ -504,3 +504,30 @@ def test_every_word_has_a_verdict_in_every_stage() -> None:
         said = Reply(word, place="info", notes=notes)
         assert journey.judge.look(journey.state, taken, journey.fields, said, at)
         assert journey.judge.cancel(journey.state, journey.state.at_rest(1), journey.fields, said, at)
+
+
+# -- looks back ----------------------------------------------------------------------------------------------
+
+
+def look_back(intent: Target) -> Journey:
+    """A look back at an intent that ended long ago, as the job leaves it in the lane."""
+    journey = Journey(intent)
+    journey.fields[LOOKS_BACK] = "old"
+    journey.state.stage, journey.state.notes = Stage.LOOK, {**journey.state.notes, "known": 1}
+    journey.state.look_class = BITGET.next_look(Target(journey.fields, journey.state.notes)).look_class
+    return journey
+
+
+@pytest.mark.parametrize("intent", INTENTS.values(), ids=INTENTS)
+@given(
+    words=st.lists(st.sampled_from([*LOOK_WORDS, Word.UNSEEABLE, Word.REFUSED, Word.UNREAD]), max_size=30),
+    last=st.sampled_from(LOOK_WORDS),
+)
+@settings(max_examples=40)
+def test_a_look_back_never_cancels_and_never_says_not_found(intent: Target, words: list[Word], last: Word) -> None:
+    journey, said = look_back(intent), iter(words)
+    end = journey.run(lambda route, one: Reply(next(said, last), place=route.name), most=FOR_EVER)
+    assert journey.cancels() == []
+    assert all(call.before.stage is Stage.LOOK for call in journey.calls)
+    assert end.status in {Status.unresolved, *ENDS.values()}
+    assert (end.status is Status.unresolved) == (journey.calls[-1].said.word not in ENDED)  # type: ignore[union-attr]

@@ -10,7 +10,8 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -50,24 +51,37 @@ def run(settings: Settings) -> bool:
     job_class = type("CancelqJob", (GuardedJob,), {"table": table})
     ticking = Ticking(_trigger(settings, job_class, table))
     session = _Session(settings)
-    before = signal.signal(signal.SIGHUP, session.reread)
-    try:
-        worker = session.worker = _worker(settings, job_class)
-        ticking.start()
-        while not worker.stop_wished:
-            try:
-                worker.work(logging_level=None)
-            except RedisError as error:  # RQ signs its worker off, whatever ended it
-                log.warning("RQ was not told that this worker ended; it forgets it by itself", cause=str(error))
-            if not worker.stop_wished:
-                worker = session.worker = _again(settings, job_class)
-    except StopRequested:
-        log.info("ended while RQ's server was waited for")
-    finally:
-        signal.signal(signal.SIGHUP, before)
-        if ticking.is_alive():
-            ticking.stop()
+    with session.heeding_signals():
+        try:
+            worker = session.worker = _worker(settings, job_class)
+            ticking.start()
+            while not worker.stop_wished:
+                _work(worker)
+                if not worker.stop_wished:
+                    worker = session.worker = _again(settings, job_class)
+        except StopRequested:
+            _sign_off(session.worker)
+        finally:
+            if ticking.is_alive():
+                ticking.stop()
     return session.restart_wanted
+
+
+def _work(worker: JobsWorker) -> None:
+    try:
+        worker.work(logging_level=None)
+    except RedisError as error:  # RQ signs its worker off, whatever ended it
+        log.warning("RQ was not told that this worker ended; it forgets it by itself", cause=str(error))
+
+
+def _sign_off(worker: JobsWorker | None) -> None:
+    """After a signal that came while RQ was not in its loop."""
+    if worker is None:
+        return
+    try:
+        worker.teardown()  # type: ignore[no-untyped-call]  # RQ leaves it unannotated
+    except RedisError as error:
+        log.warning("RQ was not told that this worker ended; it forgets it by itself", cause=str(error))
 
 
 def _worker(settings: Settings, job_class: type[GuardedJob]) -> JobsWorker:
@@ -130,19 +144,37 @@ class JobsWorker(SimpleWorker):
 
 
 class _Session:
-    """What HUP needs to know."""
+    """One run under signals: HUP wants a restart; INT and TERM are RQ's while it is in its loop, and end the run before
+    and between."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.worker: JobsWorker | None = None
         self.restart_wanted = False
 
-    def reread(self, number: int, frame: FrameType | None) -> None:
+    @contextmanager
+    def heeding_signals(self) -> Iterator[None]:
+        """In the main thread only."""
+        handlers = {signal.SIGHUP: self._reread, signal.SIGINT: self._end, signal.SIGTERM: self._end}
+        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _end(self, number: int, frame: FrameType | None) -> None:
+        if self.worker is not None:
+            self.worker.stop_wished = True  # RQ may catch what is raised, and call it the end of its loop
+        raise StopRequested
+
+    def _reread(self, number: int, frame: FrameType | None) -> None:
         try:
             self._settings.again()
         except SettingsError as error:
             log.error("HUP: the new settings cannot be used, the old ones stay", problems=error.problems)
             return
         self.restart_wanted = True
-        if self.worker is not None:
-            self.worker.request_stop(number, frame)
+        if self.worker is None:
+            raise StopRequested
+        self.worker.request_stop(number, frame)
