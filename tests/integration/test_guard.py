@@ -266,3 +266,32 @@ async def test_the_venue_s_own_timer_is_set_while_the_guard_is_kept_and_closed_a
 def test_a_timer_the_venue_does_not_have_is_an_error_that_names_it(venue: str) -> None:
     with pytest.raises(SettingsError, match="has no timer of its own"):
         Settings.load(None, {f"CANCELQ_ACCOUNTS__{venue}__MAIN__VENUE_TIMER": "true"}, need_keys=False)
+
+
+async def test_after_the_last_round_it_is_given_up_aloud_and_status_is_unhealthy(redis_url: str) -> None:
+    """The last round's intent is nowhere to be found: nobody may take that for an empty lane."""
+    async with desk(redis_url) as rig:
+        await rig.ready()
+        deadline = str(time.time_ns() // 1_000_000)
+        await rig.client.set(rig.lane.key("fired"), f"{deadline} 10 {deadline} open 0-0 guard-{deadline}.10-order")
+        event = await told(rig, closed)
+        assert event.id == f"op-guard-{deadline}-given-up"
+        assert "a person must look" in (event.detail or "")
+        found = await status_of(rig)
+        assert found.trouble
+        assert "given up after 10 rounds" in found.text
+        assert await asyncio.to_thread(cli.run, ["guard", "bitget:main"], {"CANCELQ_REDIS_URL": redis_url}) == 1
+        guard = AsyncGuard(redis_url, rig.lane, ttl_s=60, keep=False)
+        await guard.disarm()
+        await guard.aclose()
+        assert not (await status_of(rig)).trouble
+
+
+@pytest.mark.parametrize("kept", ["nonsense", "1 x 3 open 0-0 a", ""])
+async def test_what_somebody_else_left_in_its_keys_stops_nobody(redis_url: str, kept: str) -> None:
+    async with desk(redis_url) as rig:
+        await rig.ready()
+        await rig.client.mset({rig.lane.key("fired"): kept, rig.lane.key("armed"): kept or "x"})
+        order = rig.order()
+        await told(rig, closed)
+        assert rig.truth(order)["state"] == "cancelled"

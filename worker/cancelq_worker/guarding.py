@@ -133,7 +133,7 @@ class Guards:
 
     async def _fire(self, lane: LaneServer, seen: Seen) -> None:
         """The deadline was missed: everything the account has open shall go."""
-        deadline, late_ms = seen.armed, seen.wall_ms - (int(seen.armed) if seen.armed.isdigit() else seen.wall_ms)
+        deadline, late_ms = seen.armed, seen.wall_ms - int(seen.armed)
         items = self._intents(lane, deadline, 1, seen.wall_ms, KINDS[lane.lane.venue].flatten)
         detail = f"the deadline {_shown(deadline)} was missed by {max(0, late_ms)} ms: flattening the lane, asked as"
         if await self._admit(lane, deadline, 1, seen.wall_ms, items, detail):
@@ -246,5 +246,5 @@ def _kinds_of(id_: str) -> str:
 
 
 def _shown(deadline: str) -> str:
-    moment = datetime.fromtimestamp(int(deadline) / 1000, UTC) if deadline.isdigit() and len(deadline) <= 14 else None
+    moment = datetime.fromtimestamp(int(deadline) / 1000, UTC) if len(deadline) <= 14 else None
     return f"{moment:%Y-%m-%d %H:%M:%S.%f}"[:-3] + f" UTC ({deadline})" if moment else deadline

@@ -25,6 +25,10 @@ local left = redis.call('PTTL', guard)
 local armed, fired = redis.call('GET', armed_key), redis.call('GET', fired_key)
 
 if ARGV[1] == 'see' then
+  if armed and not string.match(armed, '^%d+$') then
+    armed = text(math.floor(wall / 1000)) -- not of our writing, but a mark: without a guard it has been missed
+    redis.call('SET', armed_key, armed)
+  end
   if left ~= -2 then
     local deadline = math.floor(wall / 1000) + math.max(0, left)
     local noted = tonumber(armed or '')
