@@ -12,7 +12,7 @@ export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help env demo test redis7 prometheus check format chaos bench pins docker-check clean python3-check
+.PHONY: help env demo test redis7 prometheus chromium check format chaos bench pins docker-check clean python3-check
 
 help: ## what there is to make
 	@echo "cancelq: make <target>"
@@ -25,7 +25,7 @@ demo: $(VENV)/.project ## embedded server, simulated venues, workers and produce
 	$(BIN)/cancelq demo $(ARGS)
 
 # One process more than there are processors: many tests wait for a venue's clock.
-test: env redis7 prometheus ## all tests (ARGS="-k name" for some)
+test: env redis7 prometheus chromium ## all tests (ARGS="-k name" for some)
 	$(BIN)/python -m pytest -n $$($(BIN)/python -c 'import os; print(1 + (os.cpu_count() or 1))') --dist worksteal $(ARGS)
 
 check: env ## lint, formatting, types
@@ -109,6 +109,19 @@ redis7:
 			|| echo "NOTE: redis-server could not be installed; tests against it will be skipped"; \
 		else \
 			echo "NOTE: there is no redis-server here; tests against it will be skipped"; \
+		fi; \
+	fi
+
+# The report of an audit is opened in this browser.
+chromium:
+	@if ! command -v chromium >/dev/null; then \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			echo "installing Debian's chromium for the tests"; \
+			{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+				apt-get install -y -qq --no-install-recommends chromium; } </dev/null >/dev/null 2>&1 \
+			|| echo "NOTE: chromium could not be installed; the test with it will be skipped"; \
+		else \
+			echo "NOTE: there is no chromium here; the test with it will be skipped"; \
 		fi; \
 	fi
 

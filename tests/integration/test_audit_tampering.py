@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -187,7 +188,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("other", "says"), WRONG)
-def test_an_event_that_breaks_a_rule_is_named(client: Redis, other: dict[str, str], says: str) -> None:
+def test_an_event_that_breaks_a_rule_is_named(client: Redis, other: dict[str, Any], says: str) -> None:
     fill(client, 4)
     client.delete(MAIN.results)
     for n in range(3):
@@ -199,7 +200,7 @@ def test_an_event_that_breaks_a_rule_is_named(client: Redis, other: dict[str, st
 
 def test_an_event_after_the_end_is_named(client: Redis) -> None:
     fill(client, 1)
-    way = {"status": "retrying", "final": "0", "evidence": "reply"}
+    way: dict[str, Any] = {"status": "retrying", "final": "0", "evidence": "reply"}
     client.xadd(MAIN.results, event(0, **way, attempt="2"))
     (line,) = named(audited(client))
     assert f"retrying after its final event {entry_id(0)}" in line

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from redis import Redis
 
@@ -14,6 +14,7 @@ from cancelq_worker.archive import segments
 from cancelq_worker.archive.archiver import Archiver, Done, Options
 from cancelq_worker.archive.canonical import Entry
 from cancelq_worker.audit.auditor import LaneAudit, Question, audit_lane
+from cancelq_worker.audit.sources import Reader
 
 MAIN = Lane("bitget", "main")
 #: Old enough to be trimmed, and to have its outcome.
@@ -59,7 +60,7 @@ def archived(client: Redis, folder: Path, *, rows: int = 10, trim: bool = False,
 
 
 def audited(client: Redis, folder: Path | None = None, *, lane: Lane = MAIN) -> LaneAudit:
-    reader = SegmentReader() if folder else None
+    reader = cast(Reader, SegmentReader()) if folder else None
     return audit_lane(client, lane, Question(archive=folder, reader=reader))
 
 

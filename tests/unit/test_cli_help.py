@@ -15,6 +15,7 @@ COMMANDS = {
     "Run": ["worker"],
     "Ask": ["submit", "feed", "results", "trace"],
     "Operate": ["status", "top", "pause", "resume", "guard"],
+    "Keep records": ["archive", "audit"],
 }
 # Of pydantic, typer itself makes use as soon as a command has options to read.
 SLOW = ("redis", "httpx", "structlog", "rq", "starlette", "cancelq")

@@ -233,6 +233,9 @@ class _Auditor:
                 f"results are whole only since {since}; {numbers.beyond_results} intents of the inbox are older, and "
                 "their outcomes are not looked for"
             )
+        gone = [held.deleted for held in (self._results, inbox) if held and held.deleted != "0-0" and not held.torn_out]
+        for entry_id in gone:
+            out.horizon.append(f"entries were deleted by id (XDEL), the last of them {entry_id}, before what is left")
         if numbers.guards:
             out.horizon.append(f"{numbers.guards} intents are the dead man's switch's own and stand in no inbox")
         if numbers.open_count:

@@ -239,8 +239,9 @@ class Books:
         for one, other in pairwise(finals):
             gap_us = (other.times[-1] or 0) - (one.times[-1] or 0)
             if gap_us < self._horizon.dedup_us:
-                seconds = gap_us / 1_000_000
-                self._wrong(other, f"a second final event of this id; {one.entry_id} ended it {seconds:.1f} s before")
+                self._wrong(
+                    other, f"a second final event of this id, which is not forgotten yet; the first is {one.entry_id}"
+                )
 
     def _judge_batch(self, batch: str, carried: list[_Carried]) -> None:
         """All events of one call tell the same of it, and no more orders than it had."""

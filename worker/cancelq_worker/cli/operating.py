@@ -23,6 +23,7 @@ from cancelq_worker.cli.top_rows import UNATTENDED, refused
 from cancelq_worker.cli.top_screen import WIDTH_OFF_TERMINAL, address_hold
 from cancelq_worker.dry_run import dry_workers_alive
 from cancelq_worker.exits import Exit
+from cancelq_worker.growth import Growth, growth, growth_lines, growth_object
 from cancelq_worker.guard_status import GuardStatus, guard_statuses
 from cancelq_worker.ledger import connect
 from cancelq_worker.rq_worker import rq_suspended
@@ -41,10 +42,12 @@ class _Looked:
     addresses: list[AddressStatus]
     guards: dict[Lane, GuardStatus]
     rehearsing: list[str]
+    grown: Growth
 
     def more_of(self, state: LaneStatus) -> dict[str, object]:
         """What JSON tells of a lane beside its snapshot."""
-        return {"guard": self.guards[state.lane].as_object(), "dry_run_workers": self.rehearsing}
+        more = {"guard": self.guards[state.lane].as_object(), "dry_run_workers": self.rehearsing}
+        return {**more, **growth_object(self.grown, state.lane)}
 
     def banners(self) -> list[str]:
         told = [f"{lane}: {guard.text}" for lane, guard in self.guards.items() if guard.text]
@@ -63,7 +66,8 @@ def show_status(invocation: Invocation, *, as_json: bool) -> Exit:
         addresses = await address_status(redis, await find_addresses(redis), seconds * 1_000_000 + micros)
         unserved = [lane for lane in settings.lanes if lane not in found]
         guards, rehearsing = await guard_statuses(redis, found), await dry_workers_alive(redis)
-        return _Looked(await operate.status(redis, found), unserved, addresses, guards, rehearsing)
+        states, grown = await operate.status(redis, found), await growth(redis, found)
+        return _Looked(states, unserved, addresses, guards, rehearsing, grown)
 
     seen = _with_redis(settings, look)
     states, unserved, addresses = seen.states, seen.unserved, seen.addresses
@@ -75,6 +79,8 @@ def show_status(invocation: Invocation, *, as_json: bool) -> Exit:
     else:
         _print_table(states)
         _print_addresses(addresses)
+        for line in growth_lines(seen.grown):
+            typer.echo(line)
         for line in (*seen.banners(), *_warnings(states)):
             typer.echo(line, err=True)
         for lane in unserved:
