@@ -30,8 +30,8 @@ def run(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
 def test_help_groups_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "--help")
     assert code == 0
-    words = [word for panel, commands in COMMANDS.items() for word in (panel, *commands)]
-    positions = [out.index(f" {word} ") for word in words]
+    words = [word for panel, commands in COMMANDS.items() for word in (f"─ {panel} ", *(f"│ {c} " for c in commands))]
+    positions = [out.index(word) for word in words]
     assert positions == sorted(positions)
 
 
