@@ -95,3 +95,48 @@ async def test_a_process_that_hardly_calls_holds_little(redis_url: str) -> None:
         assert len(busy._stocks["ip"]._fresh) >= 16
     finally:
         await client.aclose()
+
+
+async def test_a_share_of_the_address_is_kept_for_what_is_urgent(redis_url: str) -> None:
+    client = connect(redis_url, max_connections=16)
+    fleet = [Egress(client, "here", (Bucket("ip", 100, 60_000_000),), urgent_reserve=1) for _ in range(2)]
+    taken: dict[bool, int] = {False: 0, True: 0}
+    try:
+        for _ in range(200):
+            for egress in fleet:
+                await egress.fill()
+                reserved = egress.reserve()
+                if reserved.covers(("ip",)):
+                    taken[reserved.only_urgent(("ip",))] += 1
+                    egress.use(reserved, ("ip",))
+        # A twentieth is kept, and of the rest each process may hold a few for a moment.
+        assert 80 <= taken[False] <= 95
+        assert taken[True] >= 1
+        assert sum(taken.values()) <= 100
+        assert not fleet[0].reserve().covers(("ip",))
+    finally:
+        await client.aclose()
+
+
+async def test_a_bucket_too_small_for_stocks_is_asked_call_by_call(redis_url: str) -> None:
+    client = connect(redis_url, max_connections=16)
+    buckets = (Bucket("ip", 100, 1_000_000), Bucket("time", 5, 300_000, rare=True))
+    fleet = [Egress(client, "here", buckets) for _ in range(3)]
+    at: list[int] = []
+
+    async def ask(egress: Egress) -> None:
+        ticket = await egress.rarely(("time",))
+        assert ticket is not None
+        at.append(time.monotonic_ns() // 1000)
+        await egress.rare_ended(ticket, time.monotonic_ns(), answered=True)
+
+    try:
+        assert fleet[0].reserve().units.keys() <= {"ip"}
+        await asyncio.gather(*(ask(fleet[n % 3]) for n in range(12)))
+        at.sort()
+        assert all(b - a >= 300_000 for a, b in zip(at, at[5:], strict=False))
+        ticket = await fleet[0].rarely(("time",))
+        assert ticket is not None
+        await fleet[0].rare_ended(ticket, None, answered=False)  # not made: the next one may have it
+    finally:
+        await client.aclose()

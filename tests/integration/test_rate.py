@@ -18,6 +18,7 @@ from cancelq_worker.venues.port import Bucket
 from tests.integration.rig import Rig, desk
 
 BATCH = "batch-cancel-order"
+EGRESS = "test"
 
 
 async def burst(rig: Rig, orders: int, **fields: str) -> list[str]:
@@ -191,6 +192,21 @@ async def test_what_a_sweep_did_not_cancel_is_cancelled_by_its_own_intent(redis_
 def cancels_by_id(rig: Rig) -> list[dict[str, Any]]:
     """Cancel calls that name orders."""
     return [c for c in rig.simulator.calls().entries if "cancel" in str(c["endpoint"]) and c["ids"]]
+
+
+async def test_an_urgent_cancel_has_a_share_of_an_address_that_is_used_up(redis_url: str) -> None:
+    env = {"CANCELQ_ACCOUNTS__BITGET__MAIN__LIMITS": '{"bitget-ip": 40}', "CANCELQ_EGRESS": EGRESS}
+    async with desk(redis_url, env=env) as rig:
+        ids = await burst(rig, 2_000)
+        assert ids
+        stream = rig.lane.key("nothing")
+        while (await rig.client.zcard(f"cancelq:{{egress:{EGRESS}}}:bitget-ip")) < 36:
+            await command(rig.client, "XREAD", "BLOCK", 20, "STREAMS", stream, "$")
+        await command(rig.client, "XREAD", "BLOCK", 1_500, "STREAMS", stream, "$")  # nothing normal leaves any more
+        urgent = await rig.send(symbol="BTCUSDT", order_id=rig.order(), priority="urgent")
+        sent = await rig.final(urgent)
+        assert sent.status is Status.cancelled
+        assert sum(1 for e in await rig.events() if e.final) < len(ids)
 
 
 @asynccontextmanager

@@ -7,10 +7,11 @@ its call (`lua/egress.lua`). A venue may count one call in several buckets: a ca
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import redis.asyncio as aioredis
 from redis.exceptions import RedisError
@@ -22,6 +23,9 @@ UNIT_LIVES_NS = 2_000_000_000
 LONGEST_CALL_US = 10_000_000
 SILENT_EXTRA_US = 1_000_000  # a call without an answer may have arrived a little after it was given up
 STOCK, LEAST = 32, 4  # units a process holds of one bucket, at most and when it hardly calls
+URGENT_STOCK = 3  # more of them that only urgent calls may use
+URGENT_SHARE = 20  # a twentieth of a bucket is kept for each permit of `urgent_reserve`, at most a fifth
+RARE_TRIES, RARE_PAUSE_S = 15, 0.1
 AGAIN_NS = 10_000_000  # between two questions of which the first brought nothing
 REPORT_NS = 250_000_000
 REPORT_MOST = 1_000
@@ -36,26 +40,43 @@ class Ticket:
 
 @dataclass(slots=True)
 class Reservation:
-    """Units set aside: bucket → unit and when it was asked for."""
+    """Units set aside: bucket → unit and when it was asked for. `urgent`: buckets whose unit is for urgent calls."""
 
     units: dict[str, tuple[int, int]]
+    urgent: set[str] = field(default_factory=set)
 
     def covers(self, buckets: Iterable[str]) -> bool:
-        """Whether a call may be made that takes a unit of each of these."""
+        """Whether a call may be made that takes a unit of each of these; any call, if none of them is `urgent`."""
         return all(name in self.units for name in buckets)
+
+    def only_urgent(self, buckets: Iterable[str]) -> bool:
+        """Whether a call that takes a unit of each of these must be urgent."""
+        return not self.urgent.isdisjoint(buckets)
 
 
 class Egress:
     """This process' stock of the limits one venue counts for our address."""
 
-    def __init__(self, client: aioredis.Redis, name: str, buckets: Sequence[Bucket]) -> None:
-        self._stocks = {b.name: _Stock(client, f"cancelq:{{egress:{name}}}:{b.name}", b) for b in buckets}
+    def __init__(
+        self, client: aioredis.Redis, name: str, buckets: Sequence[Bucket], *, urgent_reserve: int = 0
+    ) -> None:
+        def key(bucket: Bucket) -> str:
+            return f"cancelq:{{egress:{name}}}:{bucket.name}"
+
+        self._stocks = {b.name: _Stock(client, key(b), b, _kept(b, urgent_reserve)) for b in buckets if not b.rare}
+        self._rare = {b.name: _Stock(client, key(b), b, 0) for b in buckets if b.rare}
 
     def reserve(self) -> Reservation:
         """Sets a unit of every bucket aside that has one, for a call of which it is not known yet what it will be.
         Asks for more in the background where a stock runs low."""
-        found = {name: stock.pop() for name, stock in self._stocks.items()}
-        return Reservation({name: unit for name, unit in found.items() if unit is not None})
+        reserved = Reservation({})
+        for name, stock in self._stocks.items():
+            if (unit := stock.pop()) is not None:
+                reserved.units[name] = unit
+            elif (unit := stock.pop_urgent()) is not None:
+                reserved.units[name] = unit
+                reserved.urgent.add(name)
+        return reserved
 
     def use(self, reserved: Reservation, buckets: Sequence[str]) -> Ticket:
         """The call is made and takes a unit of these; the others go back. They must be among what was reserved."""
@@ -68,7 +89,7 @@ class Egress:
     def release(self, reserved: Reservation) -> None:
         """There is no call."""
         for name, unit in reserved.units.items():
-            self._stocks[name].put_back(unit)
+            self._stocks[name].put_back(unit, urgent=name in reserved.urgent)
         reserved.units.clear()
 
     def unuse(self, ticket: Ticket) -> None:
@@ -95,17 +116,52 @@ class Egress:
         """Fresh units in every bucket."""
         await asyncio.gather(*(stock.fill() for stock in self._stocks.values()))
 
+    def close(self, for_ms: int) -> None:
+        """This process makes no further call; `hold` tells the others."""
+        for stock in self._stocks.values():
+            stock.close(for_ms)
+
     async def hold(self, for_ms: int, detail: str) -> None:
         """Closes the address for every process that leaves from it."""
-        for stock in self._stocks.values():
-            await stock.hold(for_ms, detail)
+        self.close(for_ms)
+        await asyncio.gather(*(stock.hold(for_ms, detail) for stock in self._stocks.values()))
+
+    async def rarely(self, buckets: Sequence[str]) -> Ticket | None:
+        """Units of buckets too small to keep a stock of, for a call that is made at once; waits a moment for them. None
+        if they cannot be had. To be returned by `rare_ended`."""
+        units: list[tuple[_Stock, int]] = []
+        for name in buckets:
+            unit = await self._rare[name].one()
+            if unit is None:
+                for stock, had in units:
+                    stock.unuse(had)
+                    await stock.report()
+                return None
+            units.append((self._rare[name], unit))
+        return Ticket(tuple(units))
+
+    async def rare_ended(self, ticket: Ticket, at_ns: int | None, *, answered: bool) -> None:
+        """The call is over since `at_ns`, or was not made (None)."""
+        for stock, unit in ticket.units:
+            if at_ns is None:
+                stock.unuse(unit)
+            else:
+                stock.ended(unit, at_ns, answered)
+            await stock.report()
+
+
+def _kept(bucket: Bucket, urgent_reserve: int) -> int:
+    """Units of a bucket that only urgent calls may use."""
+    return min(bucket.units // 5, urgent_reserve * max(1, bucket.units // URGENT_SHARE))
 
 
 class _Stock:
     """Units of one bucket in this process' hands."""
 
-    def __init__(self, client: aioredis.Redis, key: str, bucket: Bucket) -> None:
+    def __init__(self, client: aioredis.Redis, key: str, bucket: Bucket, kept: int) -> None:
         self._client = client
+        self._kept = kept
+        self._urgent: deque[tuple[int, int]] = deque()  # as `_fresh`, for urgent calls
         self._keys = [key, f"{key}:note"]
         self._bucket = bucket
         # What a stock holds, others cannot use: it grows with the calls that are made, and shrinks when they end.
@@ -126,11 +182,17 @@ class _Stock:
         self.look_after()
         return self._fresh.popleft() if self._fresh else None
 
-    def put_back(self, unit: tuple[int, int]) -> None:
+    def pop_urgent(self) -> tuple[int, int] | None:
+        """The same for an urgent call."""
+        return self._urgent.popleft() if self._urgent else None
+
+    def put_back(self, unit: tuple[int, int], *, urgent: bool = False) -> None:
         """It was popped for nothing. Where one call is to go alone, others may have one to make: they wait for it."""
         if self._probing:
             self._unused.append(unit[0])
             self._refill()
+        elif urgent:
+            self._urgent.appendleft(unit)
         else:
             self._fresh.appendleft(unit)
 
@@ -140,14 +202,15 @@ class _Stock:
         self._discard(now_ns - UNIT_LIVES_NS)
         reports = (self._ended or self._unused) and now_ns - self._asked_ns > REPORT_NS
         aging = not self._fresh or now_ns - self._fresh[-1][1] > UNIT_LIVES_NS // 2
-        wanting = reports or aging or len(self._fresh) <= self._size // 2
+        wanting = reports or aging or len(self._fresh) <= self._size // 2 or (self._kept and not self._urgent)
         if wanting and (self._granted or now_ns - self._asked_ns > AGAIN_NS):
             self._refill()
 
     def _discard(self, asked_before_ns: int) -> None:
         """Gives back units that were asked for before that."""
-        while self._fresh and self._fresh[0][1] < asked_before_ns:
-            self._unused.append(self._fresh.popleft()[0])
+        for units in (self._fresh, self._urgent):
+            while units and units[0][1] < asked_before_ns:
+                self._unused.append(units.popleft()[0])
 
     def use(self) -> None:
         """A unit that was popped is used."""
@@ -178,8 +241,10 @@ class _Stock:
         self._asked_ns = asked_ns
         old_ns = asked_ns - UNIT_LIVES_NS // 2
         young = sum(got_ns >= old_ns for _, got_ns in self._fresh)
+        young_urgent = sum(got_ns >= old_ns for _, got_ns in self._urgent)
+        for_urgent = max(0, URGENT_STOCK - young_urgent) if self._kept else 0
         try:
-            first, granted = await self._ask(max(0, self._size - young), unused, ended)
+            first, granted, urgent = await self._ask(max(0, self._size - young), unused, ended, for_urgent)
         except (RedisError, OSError):
             # Without Redis nothing may be sent: the stock runs out, and the next round asks again.
             self._unused, self._ended = unused + self._unused, ended + self._ended
@@ -188,6 +253,7 @@ class _Stock:
             if granted:
                 self._discard(old_ns)
             self._fresh += [(unit, asked_ns) for unit in range(first, first + granted)]
+            self._urgent += [(unit, asked_ns) for unit in range(first + granted, first + granted + urgent)]
 
     def _resize(self, span_ns: int) -> None:
         """The next stock, from the calls made since the last one was asked for."""
@@ -202,20 +268,47 @@ class _Stock:
         wanted: int,
         unused: Sequence[int],
         ended: Sequence[tuple[int, int, bool]],
+        urgent: int = 0,
         hold_ms: int = 0,
         why: str = "",
-    ) -> tuple[int, int]:
+    ) -> tuple[int, int, int]:
         window_us, now_ns = self._bucket.window_us, time.monotonic_ns()
         live_us = UNIT_LIVES_NS // 1000 + LONGEST_CALL_US + window_us
-        args: list[int | str] = [self._bucket.units, window_us, wanted, live_us, hold_ms, why]
+        args: list[int | str] = [self._bucket.units, window_us, wanted, live_us, hold_ms, why, urgent, self._kept]
         args += [len(unused), *unused, len(ended)]
         for unit, at_ns, answered in ended:
             args += [unit, max(0, now_ns - at_ns) // 1000, 0 if answered else SILENT_EXTRA_US]
-        first, granted, self.held_ms, probing = await SCRIPTS.run(self._client, "egress", self._keys, args)
+        first, granted, self.held_ms, probing, granted_urgent = await SCRIPTS.run(
+            self._client, "egress", self._keys, args
+        )
         self._probing = bool(probing)
-        return first, granted
+        return first, granted, granted_urgent
 
-    async def hold(self, for_ms: int, detail: str) -> None:
-        await self._ask(0, (), (), for_ms, detail)
+    def close(self, for_ms: int) -> None:
+        """Nothing that is held may be used any more."""
         self._discard(time.monotonic_ns())
         self.held_ms = for_ms
+
+    async def hold(self, for_ms: int, detail: str) -> None:
+        await self._ask(0, (), (), hold_ms=for_ms, why=detail)
+        self.close(for_ms)
+
+    async def one(self) -> int | None:
+        """A unit that is used at once; waits a moment for it. None if there is none, or Redis is away."""
+        for nth in range(RARE_TRIES):
+            if nth:
+                await asyncio.sleep(RARE_PAUSE_S)
+            try:
+                first, granted, _ = await self._ask(1, (), ())
+            except (RedisError, OSError):
+                return None
+            if granted:
+                return first
+        return None
+
+    async def report(self) -> None:
+        """Tells at once what became of units."""
+        unused, self._unused = self._unused, []
+        ended, self._ended = self._ended, []
+        with contextlib.suppress(RedisError, OSError):  # they stay in use until their calls must be over
+            await self._ask(0, unused, ended)

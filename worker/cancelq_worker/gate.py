@@ -48,6 +48,7 @@ class Gate:
         self._p.metrics.refused(bucket)
         if reply.whole_address:
             for_us = for_us or min(300_000_000, 1_000_000 * 2 ** min(self._count("address"), 9))
+            self._p.egress.close(for_us // 1000)  # at once: the others hear of it a trip later
             self._spawn(self._p.egress.hold(for_us // 1000, said))
         tell = self._log.error if self._count(bucket) >= REFUSALS_MANY else self._log.warning
         tell(
@@ -124,11 +125,23 @@ class Gate:
                 return
 
     async def _learn_time(self, door: Door, request: Request) -> bool:
+        ticket = await self._p.egress.rarely(self._p.venue.time_address)
+        if ticket is None:
+            self._log.info("the venue's time is not read: the address has no such calls left for now")
+            return False
+        ended_ns: int | None = None
         try:
             exchange = await self._aside(door, Signed(request, {}), total_s=1.5)
-        except (NotSent, NoAnswer) as error:
+            ended_ns = exchange.answered_ns
+        except NotSent as error:
             self._log.info("the venue's time could not be read", why=str(error))
             return False
+        except NoAnswer as error:
+            ended_ns = time.monotonic_ns()
+            self._log.info("the venue's time could not be read", why=str(error))
+            return False
+        finally:
+            await self._p.egress.rare_ended(ticket, ended_ns, answered=True)
         told_ms = self._p.venue.read_time(exchange.answer)
         if told_ms is not None:
             self._p.venue_clock.learn(exchange.sent_ns, exchange.answered_ns, told_ms * 1000)

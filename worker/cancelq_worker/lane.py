@@ -296,8 +296,10 @@ class LaneServer:
             self._short_of_address = self._short_of_address or bool(closed)
             if len(closed) == len(self._routes):
                 stages = ""
+            kept = tuple(r.name for r in self._routes.values() if reserved.only_urgent(r.address))
+            self._short_of_address = self._short_of_address or bool(kept)
             self._batches += 1
-            request = TakeRequest(stages, f"{self._p.tag}-{self._batches:x}", self._suspended(), closed)
+            request = TakeRequest(stages, f"{self._p.tag}-{self._batches:x}", self._suspended(), closed, kept)
             takes.append((request, reserved))
             if not stages:
                 break

@@ -211,12 +211,14 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class TakeRequest:
-    """`closed`: routes for which the caller's address has no share now."""
+    """`closed`: routes for which the caller's address has no share now; `kept`: for which it has one that only urgent
+    intents may take."""
 
     stages: str
     batch_id: str
     suspended: bool = False
     closed: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -565,10 +567,10 @@ class RedisLedger:
 
     def _take(self, take: TakeRequest) -> tuple[Any, ...]:
         suspended = "1" if take.suspended else "0"
-        closed = f" {' '.join(take.closed)} "
+        closed, kept = f" {' '.join(take.closed)} ", f" {' '.join(take.kept)} "
         return (
             "EVALSHA", SCRIPTS.sha["take"], 1, self._clock,
-            self._plan_text, take.stages, take.batch_id, suspended, closed,
+            self._plan_text, take.stages, take.batch_id, suspended, closed, kept,
         )  # fmt: skip
 
     def _settle(self, s: Settlement) -> tuple[Any, ...]:

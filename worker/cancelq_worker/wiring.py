@@ -172,7 +172,7 @@ class Wiring:
         place = (venue.name, base_url, venue.address_buckets)
         if place not in self._hosts:
             name = DRY_EGRESS * bool(self._rehearsal) + self.settings.egress
-            egress = Egress(self.client, name, venue.address_buckets)
+            egress = Egress(self.client, name, venue.address_buckets, urgent_reserve=self.settings.urgent_reserve)
             self._hosts[place] = _Host(RemoteClock(1_000), egress, Pace(TIME_CALLS_A_SECOND), asyncio.Lock())
         return self._hosts[place]
 

@@ -47,6 +47,7 @@ class Example:
     buckets: tuple[Bucket, ...] = (Bucket("cancel", 10, SECOND_US), Bucket("read", 20, SECOND_US))
     address_buckets: tuple[Bucket, ...] = (Bucket("example", 100, SECOND_US),)
     other_address: tuple[str, ...] = ADDRESS
+    time_address: tuple[str, ...] = ()
     errors_us = 0
     time_requests: tuple[Request, ...] = (Request("GET", "/v1/time"),)
     timing = port.Timing(gap_us=SECOND_US, look_after_us=30_000, patience_us=3 * SECOND_US)

@@ -34,7 +34,8 @@ def test_every_bucket_is_a_limit_and_some_route_uses_it(dossier: Dossier) -> Non
     assert len(names) == len(set(names)), "a name stands for one limit"
     assert {bucket.name for bucket in venue.buckets} == {route.bucket for route in venue.routes}
     used = {name for route in venue.routes for name in route.address} | set(venue.other_address)
-    assert {bucket.name for bucket in venue.address_buckets} == used
+    assert {bucket.name for bucket in venue.address_buckets if not bucket.rare} == used
+    assert {bucket.name for bucket in venue.address_buckets if bucket.rare} == set(venue.time_address)
 
 
 def test_route_names_are_unique(dossier: Dossier) -> None:

@@ -5,9 +5,11 @@
 -- KEYS[2]  the same with `:note`, a hash: `last` unit handed out; `units` per window, for those who only look; `hold`:
 --          closed until (ms) and why; `probe`: after a hold one call goes alone, `1` until its unit is handed out, then
 --          the unit and when it is given up (us)
--- ARGV     units per window, window_us, wanted, live_us, hold_ms, detail, unused_n, unit …, ended_n, then for each:
---          unit, how long ago its call ended in us, extra us (for a call without an answer)
--- Replies  {first unit granted, number granted, hold left in ms, 1 if one call is to go alone}
+-- ARGV     units per window, window_us, wanted, live_us, hold_ms, detail, wanted for urgent calls, units kept for these,
+--          unused_n, unit …, ended_n, then for each: unit, how long ago its call ended in us, extra us (for a call
+--          without an answer)
+-- Replies  {first unit granted, number granted, hold left in ms, 1 if one call is to go alone, number granted for urgent
+--          calls, which follow the others}
 --
 -- Units are taken ahead of their calls. One that nobody reports stays in use for `live_us`: by then its call, if it was
 -- made, is over and out of the venue's window. A reported one is free a window after its call ended. Whose clock: Redis'
@@ -18,7 +20,8 @@ local function text(n) return string.format('%.0f', n) end
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
 local units, window, wanted, live = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local pos = 7
+local wanted_urgent, kept = tonumber(ARGV[7]), tonumber(ARGV[8])
+local pos = 9
 
 local unused = tonumber(ARGV[pos])
 if unused > 0 then redis.call('ZREM', KEYS[1], unpack(ARGV, pos + 1, pos + unused)) end
@@ -59,13 +62,17 @@ if probe and probe ~= '1' then
   end
 end
 if probe == '1' then room = math.min(room, 1) end
-local granted = 0
-if held_ms == 0 then granted = math.max(0, math.min(wanted, room)) end
-local first = 0
-if granted > 0 then
-  first = redis.call('HINCRBY', KEYS[2], 'last', granted) - granted + 1
+local granted, urgent = 0, 0
+if held_ms == 0 then
+  granted = math.max(0, math.min(wanted, room - kept))
+  if probe == '1' and wanted > 0 then granted = room end
+  urgent = math.max(0, math.min(wanted_urgent, room - granted))
+end
+local first, all = 0, granted + urgent
+if all > 0 then
+  first = redis.call('HINCRBY', KEYS[2], 'last', all) - all + 1
   local free, rows = text(now + live), {}
-  for unit = first, first + granted - 1 do
+  for unit = first, first + all - 1 do
     rows[#rows + 1] = free
     rows[#rows + 1] = text(unit)
   end
@@ -75,4 +82,4 @@ if granted > 0 then
 end
 redis.call('PEXPIRE', KEYS[1], math.ceil((window + live) / 1000) + 60000)
 redis.call('EXPIRE', KEYS[2], 86400)
-return {first, granted, held_ms, probe and 1 or 0}
+return {first, granted, held_ms, probe and 1 or 0, urgent}

@@ -15,6 +15,7 @@
 -- ARGV[3]  id of the batch, new for every call of this script
 -- ARGV[4]  '1' if this worker is suspended: as a pause, for this call only
 -- ARGV[5]  routes the caller's address has no share for now, with a blank around each
+-- ARGV[6]  routes for which it has a share that only urgent intents may take
 -- Replies  {steady, wall, wait_us, local steps, batch, stopped, streamed}
 --   streamed: 1 while the lane's private order stream is alive
 --   stopped: 1 if the lane is held until an operator resumes it (the key was refused)
@@ -312,7 +313,7 @@ end
 -- The routes that may carry a class now, apart from permits, and when there may be more. Where errors have closed a
 -- route of the cancel queue, nothing of that class is sent unseen: only the route that looks first remains. A class
 -- without such a route was seen already: its other routes go on.
-local function usable_routes(queue, class)
+local function usable_routes(queue, class, urgent)
   local routes, usable, at, unseen = plan_routes(queue, class), {}, math.huge, true
   local any_closed, looks_first = false, false
   for _, r in ipairs(routes) do
@@ -326,7 +327,8 @@ local function usable_routes(queue, class)
   end
   if looks_first and any_closed then unseen = false end
   for _, r in ipairs(routes) do
-    if string.find(ARGV[5], ' ' .. r[1] .. ' ', 1, true) then
+    local name = ' ' .. r[1] .. ' '
+    if string.find(ARGV[5], name, 1, true) or (not urgent and string.find(ARGV[6], name, 1, true)) then
       at = math.min(at, steady + 20000)
     elseif not r.closed and string.find(ARGV[2], r[10], 1, true) and (queue == 'l' or (r[10] == 'c') == unseen) then
       usable[#usable + 1] = r
@@ -338,7 +340,7 @@ end
 -- The route that carries most of a class' visible orders among those with a permit; else when one will have one.
 local function route_for(queue, class, visible, urgent)
   local best, best_carry, best_fits = nil, 0, false
-  local routes, at = usable_routes(queue, class)
+  local routes, at = usable_routes(queue, class, urgent)
   for _, r in ipairs(routes) do
     local most, least, bucket, per_call, per_order = r[2], r[3], r[4], r[5], r[6]
     local carry = math.min(visible, most)

@@ -22,12 +22,14 @@ class Stage(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Bucket:
     """One limit of the venue: at most `units` cost units in any window of `window_us` microseconds. `fixed`: the
-    account's settings say so, and a larger size that the venue tells is not used."""
+    account's settings say so, and a larger size that the venue tells is not used. `rare`: of an address, and for calls
+    so seldom that nobody keeps a stock of them."""
 
     name: str
     units: int
     window_us: int
     fixed: bool = False
+    rare: bool = False
 
 
 def sized(buckets: Sequence[Bucket], limits: Mapping[str, int] | None) -> tuple[Bucket, ...]:
@@ -341,6 +343,8 @@ class Venue(Protocol):
     #: What the venue counts per address, and which of it a call of no route takes (time, probe, stream key).
     address_buckets: tuple[Bucket, ...]
     other_address: tuple[str, ...]
+    #: What the venue counts per address for its time calls alone (`rare`).
+    time_address: tuple[str, ...]
     #: Public calls that tell the venue's time; the next one is made if one does not tell.
     time_requests: tuple[Request, ...]
     #: How long the venue remembers equal errors of an endpoint; 0: it locks none.

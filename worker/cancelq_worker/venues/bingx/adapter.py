@@ -107,6 +107,7 @@ class Bingx:
     name = "bingx"
     routes: tuple[Route, ...] = ROUTES
     other_address: tuple[str, ...] = (LOOKS_GROUP,)
+    time_address: tuple[str, ...] = ()
     errors_us = 480 * SECOND_US
     time_requests: tuple[Request, ...] = (Request("GET", TIME), Request("GET", OTHER_TIME))
     timing = Timing(gap_us=2_000_000, look_after_us=100_000, patience_us=5_000_000, look_before_again=True)

@@ -52,6 +52,7 @@ BUCKETS: Final = (
     Bucket("history-plan-order", 20, SECOND_US),
 )
 ADDRESS: Final = Bucket("bitget-ip", 6000, 60 * SECOND_US)  # FAQ: 6000 calls a minute and address, over all endpoints
+TIME_CALLS: Final = Bucket("bitget-time", 20, SECOND_US, rare=True)  # public/time: 20 a second and address
 
 BATCH: Final = "batch-cancel-order"
 _ROUTES: Final[tuple[Route, ...]] = (
@@ -80,6 +81,7 @@ class Bitget:
     name = "bitget"
     routes: tuple[Route, ...] = ROUTES
     other_address: tuple[str, ...] = (ADDRESS.name,)
+    time_address: tuple[str, ...] = (TIME_CALLS.name,)
     errors_us = 0
     time_requests: tuple[Request, ...] = (Request("GET", "/api/v2/public/time"),)
     timing = Timing(gap_us=1_250_000, look_after_us=30_000, patience_us=3_000_000)
@@ -92,7 +94,7 @@ class Bitget:
         if batch_size:
             self.routes = tuple(replace(r, most=min(r.most, batch_size)) if r.name == BATCH else r for r in ROUTES)
         self.buckets = sized(BUCKETS, limits)
-        self.address_buckets = sized((ADDRESS,), limits)
+        self.address_buckets = sized((ADDRESS, TIME_CALLS), limits)
 
     def endpoint(self, route: str) -> str:
         """The path a cancel route calls, as events name it."""

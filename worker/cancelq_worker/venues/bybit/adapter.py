@@ -71,6 +71,7 @@ class Bybit:
 
     name = "bybit"
     other_address: tuple[str, ...] = (ADDRESS.name,)
+    time_address: tuple[str, ...] = ()
     errors_us = 0
     time_requests: tuple[Request, ...] = (Request("GET", "/v5/market/time"),)
     timing = Timing(gap_us=1_050_000, look_after_us=30_000, patience_us=3_000_000)
