@@ -80,7 +80,7 @@ def test_a_worker_serves_until_term_and_exits_0(started: list[Started], redis_ur
     assert "canary" not in worker.seen
 
 
-def test_hup_starts_the_same_process_again_with_new_settings(
+def test_hup_starts_the_same_process_again_for_settings_of_all_of_it(
     started: list[Started], redis_url: str, tmp_path: Path
 ) -> None:
     config = tmp_path / "cancelq.toml"
@@ -89,6 +89,7 @@ def test_hup_starts_the_same_process_again_with_new_settings(
     started.append(worker)
     worker.expect('"watching lane"')
     config.write_text(
+        "egress = 'elsewhere'\n"
         "[accounts.bitget.second]\napi_key = 'b'\napi_secret = 'c'\npassphrase = 'd'\nbase_url = 'http://127.0.0.1:1'\n"
     )
     worker.process.send_signal(signal.SIGHUP)
