@@ -47,7 +47,7 @@ async def test_it_asks_shows_sends_once_and_says_what_it_left(redis_url: str) ->
     [
         (["bybit:nobody", "--yes"], 1, "bybit:nobody has no inbox"),
         (["bitgt:main"], 2, "unknown venue"),
-        (["--since", "yesterday"], 2, '--since must be a span like "90s"'),
+        (["--since", "yesterday"], 2, "--since wants a time like 30s, 1h or 7d"),
     ],
 )
 async def test_what_cannot_be_done_is_said(redis_url: str, words: list[str], code: int, said: str) -> None:

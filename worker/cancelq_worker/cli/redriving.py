@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import cast
 
 import orjson
 import typer
@@ -13,25 +12,22 @@ from redis import Redis
 from cancelq import Lane
 from cancelq_worker.cli import showing
 from cancelq_worker.cli.border import unknown_lane
-from cancelq_worker.cli.invocation import Invocation
+from cancelq_worker.cli.invocation import Invocation, plain_url
+from cancelq_worker.cli.lanes_asked import age_ms, lanes_asked
 from cancelq_worker.exits import CommandFailed, Exit
 from cancelq_worker.jobs import redrive
 from cancelq_worker.operate import UnknownLane, default_actor
-from cancelq_worker.settings_jobs import duration_ms
 
 
 def redrive_lanes(
     invocation: Invocation, lane: str | None, ids: Sequence[str], since: str, *, yes: bool, as_json: bool
 ) -> Exit:
     """Sends again what is unresolved in one lane, or in every lane there is; unhealthy if something is left."""
-    try:
-        age_ms = duration_ms(since)
-    except ValueError as error:
-        raise CommandFailed(f"--since {error}", "cancelq redrive --since 2h", Exit.USAGE) from None
-    with invocation.redis(invocation.settings()) as redis:
-        lanes = [Lane.parse(lane)] if lane else _lanes(redis)
+    settings, young_ms = invocation.settings(), age_ms(since, "--since")
+    with invocation.redis(settings) as redis:
+        lanes = lanes_asked(redis, plain_url(settings), [lane] if lane else [])
         seconds, _ = redis.time()
-        since_ms = 0 if ids else seconds * 1000 - age_ms
+        since_ms = 0 if ids else seconds * 1000 - young_ms
         plans = [_plan(redis, one, since_ms, ids) for one in lanes]
         if not lane:  # an id is of one lane; that others do not have it is no news
             plans = [plan for plan in plans if plan.again or (plan.left and not ids)]
@@ -48,11 +44,6 @@ def redrive_lanes(
         typer.echo(f"{count} sent again")
     missing = bool(ids) and count < len(set(ids))
     return Exit.UNHEALTHY if missing or any(plan.left for plan in plans) else Exit.OK
-
-
-def _lanes(redis: Redis) -> list[Lane]:
-    found = cast("list[bytes]", list(redis.scan_iter(match="cancelq:{*}:inbox", count=1000)))
-    return sorted((Lane.parse(key.decode().split("{", 1)[1].split("}", 1)[0]) for key in found), key=str)
 
 
 def _plan(redis: Redis, lane: Lane, since_ms: int, ids: Sequence[str]) -> redrive.Redrive:

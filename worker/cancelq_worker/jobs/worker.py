@@ -16,10 +16,12 @@ from types import FrameType
 from typing import Any
 
 import structlog
+from redis.client import Pipeline
 from redis.exceptions import RedisError
 from rq import Queue, SimpleWorker
 from rq.exceptions import StopRequested
 from rq.serializers import JSONSerializer
+from rq.worker import WorkerStatus
 
 from cancelq.rq import QUEUE
 from cancelq_worker.exits import Exit
@@ -35,6 +37,7 @@ log = structlog.get_logger("cancelq.jobs")
 WORKER_TTL_S = 30
 # How often abandoned jobs are looked for.
 MAINTENANCE_S = 30
+DEQUEUE_S = 2
 # After RQ's own loop gave up over its server.
 AGAIN_AFTER_S = 1.0
 
@@ -58,7 +61,8 @@ def run(settings: Settings) -> bool:
             while not worker.stop_wished:
                 _work(worker)
                 if not worker.stop_wished:
-                    worker = session.worker = _again(settings, job_class)
+                    ended, worker = worker, _again(settings, job_class)
+                    worker.stop_wished, session.worker = ended.stop_wished, worker
         except StopRequested:
             _sign_off(session.worker)
         finally:
@@ -137,6 +141,18 @@ class JobsWorker(SimpleWorker):
             raise SettingsError(["the jobs run without RQ's scheduler; periodic jobs stand in the settings ([jobs.…])"])
         return super().work(*args, **kwargs)
 
+    @property
+    def dequeue_timeout(self) -> int:
+        """Seconds that one read waits for a job, and so the most by which `heartbeat` sees a wish to stop late."""
+        return DEQUEUE_S
+
+    def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
+        """As RQ's. RQ stops by an exception that its signal handler raises; where that comes while a line is logged, it
+        is swallowed, so the wish is looked at here once more. Raises `StopRequested`."""
+        if self.stop_wished and self.get_state() != WorkerStatus.BUSY:
+            raise StopRequested
+        super().heartbeat(timeout, pipeline)
+
     def request_stop(self, signum: int, frame: FrameType | None) -> None:
         """Ends the loop after the job in hand."""
         self.stop_wished = True
@@ -165,7 +181,7 @@ class _Session:
 
     def _end(self, number: int, frame: FrameType | None) -> None:
         if self.worker is not None:
-            self.worker.stop_wished = True  # RQ may catch what is raised, and call it the end of its loop
+            self.worker.stop_wished = True
         raise StopRequested
 
     def _reread(self, number: int, frame: FrameType | None) -> None:
