@@ -129,7 +129,7 @@ class _Auditor:
             begins = max(begins, f"{from_ms}-0", key=order_of)
         archived = self._archive.entries(from_ms)
         streamed = self._counted(streamed, order_of(self._archive.chain.last))
-        yield from side_by_side(archived, streamed, begins, self._archive.holds, self._out.findings)
+        yield from side_by_side(archived, streamed, begins, self._archive, self._out.findings)
 
     def _counted(self, streamed: Iterator[Entry], archived_to: tuple[int, int]) -> Iterator[Entry]:
         """Counts the entries that are not archived yet."""

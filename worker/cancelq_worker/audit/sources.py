@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -37,6 +37,8 @@ class Archive:
     reader: Reader
     findings: Findings
     blind: list[Segment] = field(default_factory=list)
+    #: Files that have not the hash they should have.
+    spoilt: set[str] = field(default_factory=set)
     rows: int = 0
     files: int = 0
     _by_hash: dict[str, int] = field(default_factory=dict)
@@ -92,6 +94,7 @@ class Archive:
         found = manifest.file_hash(path)
         if found == segment.sha256 and path.stat().st_size == segment.size:
             return True
+        self.spoilt.add(segment.file)
         other = self._by_hash.get(found)
         said = f"; it is that of segment {other}" if other else ""
         self._wrong(segment, f"its SHA-256 is {found[:16]}…, its line says {segment.sha256[:16]}…{said}")
@@ -134,11 +137,11 @@ def side_by_side(
     archived: Iterator[tuple[str, Entry, bytes]],
     streamed: Iterator[Entry],
     begins: str | None,
-    holds: Callable[[str], bool],
+    archive: Archive,
     findings: Findings,
 ) -> Iterator[tuple[str, Entry]]:
     """Every event once, in order, and where it lies. Where both hold a part of the stream they are compared: `begins`
-    is the stream's first entry, `holds` tells whether the archive should hold an entry."""
+    is the stream's first entry, of two that differ it is the archive's, unless its file is spoilt."""
     kept, seen = next(archived, None), next(streamed, None)
     while kept is not None or seen is not None:
         at_kept = order_of(kept[1].entry_id) if kept else None
@@ -150,7 +153,7 @@ def side_by_side(
             yield kept[0], kept[1]
             kept = next(archived, None)
         elif seen is not None and (at_kept is None or (at_seen is not None and at_seen < at_kept)):
-            if holds(seen.entry_id):
+            if archive.holds(seen.entry_id):
                 problem = "the stream holds it, and the archive lacks it"
                 id_ = seen.fields.get("id", "")
                 findings.add(Kind.archive, RESULTS, problem, entry_id=seen.entry_id, id_=id_)
@@ -160,6 +163,8 @@ def side_by_side(
             if kept[2] != line(seen):
                 problem = f"not the same in the stream and in {kept[0]}: {_difference(seen, kept[1])}"
                 findings.add(Kind.archive, kept[0], problem, entry_id=seen.entry_id, id_=seen.fields.get("id", ""))
+                if kept[0] in archive.spoilt:
+                    kept = (RESULTS, seen, b"")
             yield kept[0], kept[1]
             kept, seen = next(archived, None), next(streamed, None)
 
