@@ -205,3 +205,23 @@ def test_an_event_after_the_end_is_named(client: Redis) -> None:
     client.xadd(MAIN.results, event(0, **way, attempt="2"))
     (line,) = named(audited(client))
     assert f"retrying after its final event {entry_id(0)}" in line
+
+
+def test_an_attempt_that_falls_is_named(client: Redis) -> None:
+    fill(client, 2)
+    client.delete(MAIN.results)
+    way: dict[str, Any] = {"status": "retrying", "final": "0", "evidence": "reply"}
+    client.xadd(MAIN.results, event(0), entry_id(0))
+    client.xadd(MAIN.results, event(1, **way, attempt="2"), f"{entry_id(1)[:-2]}-0")
+    client.xadd(MAIN.results, event(1), f"{entry_id(1)[:-2]}-1")
+    (line,) = named(audited(client))
+    assert "i-1: its attempt is 1, after 2 before" in line
+
+
+def test_a_resolved_event_needs_an_unresolved_one(client: Redis) -> None:
+    fill(client, 2)
+    told: dict[str, Any] = {"status": "resolved", "final": "0", "outcome": "cancelled"}
+    added = client.xadd(MAIN.results, event(1, **told))
+    assert isinstance(added, bytes)
+    (line,) = named(audited(client))
+    assert f"{added.decode()} i-1: resolved, but it never was unresolved" in line
