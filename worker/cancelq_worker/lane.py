@@ -165,11 +165,14 @@ class LaneServer:
         intake = not self._draining and not self._intake_closed()
         overtaking = self._ahead.wanted() if intake else None
         admission, scan_after = None, None
-        if self._entries and intake and not overtaking:  # what is urgent does not wait for a page of what is not
+        # What is urgent does not wait for a page of what is not: neither to be admitted nor for its next call.
+        if self._entries and intake and not overtaking and not any(o.urgent for o in self._outcomes):
             admission = self._intake.prepare(self.cursor, self._entries, self._ahead.overtaken)
             scan_after = None if self.hesitate_us else self._ahead.scan_after(self._entries)
         takes = [] if self._draining else self._takes()
-        read_after = (admission.last if admission else self.cursor) if intake and not overtaking else None
+        read_after = None
+        if intake and (admission or not (self._entries or overtaking)):
+            read_after = admission.last if admission else self.cursor
         outcomes, self._outcomes = self._outcomes, []
         now_ns = time.monotonic_ns()
         settlements = [_aged(o, now_ns) for o in outcomes]
@@ -188,7 +191,7 @@ class LaneServer:
         self._ahead.scanned(reply.scanned)
         if overtaking:
             self._ahead.overtook(overtaking, reply.overtook)
-        else:
+        elif read_after:
             self._admitted(reply)
         self._wait_us = 2_000_000
         for taken, (_, reserved) in zip(reply.taken, takes, strict=True):

@@ -56,6 +56,11 @@ class Outcome:
     ended: dict[str, Finish] = field(default_factory=dict)
     tries: int = 0
 
+    @property
+    def urgent(self) -> bool:
+        """Whether something urgent goes on with it."""
+        return any(w.work.before.urgent for w in self.settlement.works)
+
 
 @dataclass(frozen=True, slots=True)
 class Call:

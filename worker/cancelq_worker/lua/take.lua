@@ -363,14 +363,18 @@ end
 
 -- Walks the few class heads that are visible; returns the first call that can be made and is worth it, else the
 -- first that can be made.
+-- While an urgent sweep is under way normal cancels wait: between two of its calls they would take every permit that
+-- becomes free.
 local ORDER = {{'c', 'u'}, {'l', 'u'}, {'c', 'n'}, {'l', 'n'}}
+local urgent_sweep_till = tonumber(redis.call('GET', ROOT .. 'sweeping') or 0)
+if urgent_sweep_till > steady then no_later(steady + 100000) end
 local function choose()
   for _, o in ipairs(ORDER) do
     local stage, priority = o[1], o[2]
     local where = lane_of(stage, priority)
     -- Where equal errors may close routes, a look may serve the cancel queue.
     local allowed = string.find(ARGV[2], stage, 1, true) or (plan.errors_us > 0 and ARGV[2] ~= '')
-    if paused and stage == 'c' and priority == 'n' then allowed = false end
+    if (paused or urgent_sweep_till > steady) and stage == 'c' and priority == 'n' then allowed = false end
     local heads = redis.call('ZRANGE', ROOT .. 'classes:' .. where, 0, 127, 'WITHSCORES')
     if heads[1] then resting = false end
     local spare
@@ -436,6 +440,7 @@ end
 -- Sweeps (a pair, an account) that are under way, by kind of order and pair ('*': all): {place, priority, seen_at}.
 -- `seen_at`: when the orders they were to cancel are worth a look. The entry outlives the sweep's last call by a lease.
 local SEEN_AFTER_BULK_US, SEEN_AFTER_LIST_US = 500000, 2000000
+local SWEEP_PAUSE_US = 1500000 -- the longest pause between two calls of a sweep that gets on
 local under_way
 local function sweeps_under_way()
   if under_way == nil then
@@ -457,8 +462,9 @@ end
 -- A sweep of everything of its kind goes out, or looks what it left: it is under way for a lease more.
 local function note_sweep(stage, w, record)
   local asked = record and cjson.decode(record)
-  if not asked or asked.older_than_ms or asked.client_prefix then return end
   local priority, place = string.match(w[6], '^(%a) (%d+)$')
+  if priority == 'u' then redis.call('SET', ROOT .. 'sweeping', text(steady + SWEEP_PAUSE_US)) end
+  if not asked or asked.older_than_ms or asked.client_prefix then return end
   for kind in string.gmatch(asked.kinds or 'order', '[^,]+') do
     local field = kind .. ' ' .. (asked.symbol or '*')
     local kept = redis.call('HGET', ROOT .. 'sweeps', field)
