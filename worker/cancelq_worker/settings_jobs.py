@@ -133,7 +133,7 @@ def fields_at(path: Sequence[str]) -> Iterator[str]:
     """The settings there are below `jobs` at a path, for a message about one that is none."""
     fields = Jobs.model_fields
     if len(path) >= 1 and path[0] in fields:
-        of = {"sweep": Sweep, "reconcile": Reconcile}.get(path[0], Periodic)
-        yield from of.model_fields
+        of: dict[str, type[Periodic]] = {"sweep": Sweep, "reconcile": Reconcile}
+        yield from of.get(path[0], Periodic).model_fields
     else:
         yield from fields
