@@ -35,7 +35,8 @@ _CCXT = ("-m", "peers.desk.ccxt_engine", "{n}")
 _DRAIN = (
     "Producers enter orders into a sorted set in Redis (an order that waits is not entered twice, urgent ones stand "
     "first) and start up to three long jobs; each job waits for a permit of the shared limiter, takes up to 50 orders "
-    "and makes one batch call. What a job has held for ten seconds is taken by the next."
+    "and makes one batch call. What a job has held for ten seconds is taken by the next; the "
+    "producer looks every second whether a job has died."
 )
 
 ROWS = (

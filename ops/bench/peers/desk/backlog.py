@@ -3,7 +3,7 @@ empty it, fifty orders a call.
 
 An order that waits is not entered twice, an urgent one stands before all others, and what a job holds for longer than
 ten seconds is taken by the next one: it may have died. At most three jobs run at once, each under a flag that it keeps
-alive; producers start one for every fifty orders that wait.
+alive; producers start one for every fifty orders that wait, and look every second whether one has died.
 """
 
 from __future__ import annotations
@@ -40,7 +40,11 @@ class Backlog:
     def enter(self, order_ids: Iterable[str], urgent: bool = False) -> list[int]:
         """Enters orders; which slots now want a job started."""
         self._client.zadd(WAITING, _scored(order_ids, urgent), nx=not urgent)
-        waiting = int(self._client.zcard(WAITING))
+        return self.missing()
+
+    def missing(self) -> list[int]:
+        """Slots that ought to have a job and have none, or one whose worker died; the caller starts them."""
+        waiting = int(self._client.zcard(WAITING)) + int(self._client.zcard(IN_HAND))
         return [slot for slot in _slots(waiting) if self._client.set(FLAG.format(slot), 1, nx=True, px=FLAG_MS)]
 
     def drain(self, slot: int, call: Call) -> None:
@@ -78,7 +82,10 @@ class AsyncBacklog:
 
     async def enter(self, order_ids: Iterable[str], urgent: bool = False) -> list[int]:
         await self._client.zadd(WAITING, _scored(order_ids, urgent), nx=not urgent)
-        waiting = int(await self._client.zcard(WAITING))
+        return await self.missing()
+
+    async def missing(self) -> list[int]:
+        waiting = int(await self._client.zcard(WAITING)) + int(await self._client.zcard(IN_HAND))
         return [slot for slot in _slots(waiting) if await self._client.set(FLAG.format(slot), 1, nx=True, px=FLAG_MS)]
 
     async def drain(self, slot: int, call: AsyncCall) -> None:

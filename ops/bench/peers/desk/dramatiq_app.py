@@ -49,8 +49,18 @@ def drain(slot: int) -> None:
 async def submit(order_ids: Sequence[str], urgent: bool) -> None:
     """No load with urgent orders is played with this peer."""
     if HELPED:
-        for slot in _backlog().enter(order_ids, urgent):
-            drain.send(slot)
+        _start(_backlog().enter(order_ids, urgent))
         return
     for order_id in order_ids:
         cancel.send(order_id)
+
+
+async def tend() -> None:
+    """Starts what messages are missing; the producer calls it every second."""
+    if HELPED:
+        _start(_backlog().missing())
+
+
+def _start(slots: Sequence[int]) -> None:
+    for slot in slots:
+        drain.send(slot)

@@ -45,8 +45,19 @@ async def submit(order_ids: Sequence[str], urgent: bool) -> None:
     """Urgent orders go to a queue of their own, which the workers look at first."""
     queue = Queue("urgent" if urgent else "cancels", connection=_redis())
     if HELPED:
-        for slot in _backlog().enter(order_ids, urgent):
-            queue.enqueue(drain, slot, retry=AGAIN, result_ttl=0, job_timeout=600)
+        _start(_backlog().enter(order_ids, urgent))
         return
     jobs = [Queue.prepare_data(cancel, [order_id], retry=AGAIN, result_ttl=0) for order_id in order_ids]
     queue.enqueue_many(jobs)
+
+
+async def tend() -> None:
+    """Starts what jobs are missing; the producer calls it every second."""
+    if HELPED:
+        _start(_backlog().missing())
+
+
+def _start(slots: Sequence[int]) -> None:
+    queue = Queue("cancels", connection=_redis())
+    for slot in slots:
+        queue.enqueue(drain, slot, retry=AGAIN, result_ttl=0, job_timeout=600)

@@ -52,12 +52,22 @@ settings = {"queue": queue, "functions": [cancel, drain], "startup": started}
 async def submit(order_ids: Sequence[str], urgent: bool) -> None:
     """No load with urgent orders is played with this peer."""
     if HELPED:
-        for slot in await _backlog().enter(order_ids, urgent):
-            await queue.enqueue("drain", slot=slot, retries=100, retry_delay=1.0, timeout=600)
+        await _start(await _backlog().enter(order_ids, urgent))
         return
     for first in range(0, len(order_ids), AT_ONCE):
         some = order_ids[first : first + AT_ONCE]
         await asyncio.gather(*(_enqueue(order_id) for order_id in some))
+
+
+async def tend() -> None:
+    """Starts what jobs are missing; the producer calls it every second."""
+    if HELPED:
+        await _start(await _backlog().missing())
+
+
+async def _start(slots: Sequence[int]) -> None:
+    for slot in slots:
+        await queue.enqueue("drain", slot=slot, retries=100, retry_delay=1.0, timeout=600)
 
 
 async def _enqueue(order_id: str) -> None:
