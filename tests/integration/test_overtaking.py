@@ -7,65 +7,20 @@ from collections.abc import AsyncIterator
 from typing import Any, cast
 
 import pytest
-import redis.asyncio as aioredis
-from pydantic import SecretStr
 
 from cancelq.contract import Status
 from cancelq_worker import operate
-from cancelq_worker.intake import Intake
-from cancelq_worker.ledger import Admitted, LanePlan, RawEntry, RedisLedger, RoundRequest, command, connect
-from cancelq_worker.ledger import read_entries as entries_of
+from cancelq_worker.ledger import RedisLedger, RoundRequest, command
 from cancelq_worker.overtaking import Overtaker
 from cancelq_worker.state import State
-from cancelq_worker.venues.bitget.adapter import Bitget
-from cancelq_worker.venues.bitget.signing import Credentials
+from tests.integration.lone_ledger import Desk, lone_desk
 from tests.integration.rig import LANE, desk
-
-SECRET = SecretStr("test")
-
-
-class Desk:
-    """An inbox and a ledger, without anybody who serves them."""
-
-    def __init__(self, client: aioredis.Redis) -> None:
-        venue = Bitget(Credentials(SECRET, SECRET, SECRET))
-        plan = LanePlan(
-            lane=LANE, routes=venue.routes, buckets=venue.buckets, lease_us=5_000_000, gap_us=0, urgent_reserve=1
-        )
-        self.client = client
-        self.ledger = RedisLedger(client, plan)
-        self.intake = Intake(LANE, venue, "w1")
-
-    async def add(self, **fields: str) -> str:
-        flat = [word for pair in fields.items() for word in pair]
-        return str((await command(self.client, "XADD", LANE.inbox, "*", *flat)).decode())
-
-    async def read(self, after: str = "0-0") -> list[RawEntry]:
-        return entries_of(await command(self.client, "XREAD", "STREAMS", LANE.inbox, after)).get(LANE.inbox, [])
-
-    async def overtake(self, entries: list[RawEntry]) -> Admitted:
-        reply = await self.ledger.round(RoundRequest(overtaking=self.intake.overtake(entries)))
-        assert isinstance(reply.overtook, Admitted)
-        return reply.overtook
-
-    async def admit(self, entries: list[RawEntry], overtaken: tuple[str, ...] = ()) -> Admitted:
-        cursor = await self.ledger.cursor()
-        reply = await self.ledger.round(RoundRequest(admission=self.intake.prepare(cursor, entries, overtaken)))
-        assert isinstance(reply.admitted, Admitted)
-        return reply.admitted
-
-    async def intents(self) -> list[str]:
-        return sorted(key.decode() for key in await cast("Any", self.client.hkeys(LANE.key("intents"))))
 
 
 @pytest.fixture
 async def desk_alone(redis_url: str) -> AsyncIterator[Desk]:
-    client = connect(redis_url)
-    client.response_callbacks.pop("XREAD", None)
-    found = Desk(client)
-    await found.ledger.open()
-    yield found
-    await client.aclose()
+    async with lone_desk(redis_url) as found:
+        yield found
 
 
 async def test_what_was_admitted_ahead_is_passed_once_by_whoever_comes(desk_alone: Desk) -> None:

@@ -246,11 +246,12 @@ local function bucket_state(name)
     local key = ROOT .. 'permits:' .. name
     redis.call('ZREMRANGEBYSCORE', key, '-inf', text(steady))
     local units, window_us, reserve, fixed = plan_bucket(name)
-    local stats = redis.call('HMGET', ROOT .. 'rtt:' .. name, 'units', 'probe', 'fast')
+    local stats = redis.call('HMGET', ROOT .. 'rtt:' .. name, 'units', 'probe', 'fast', 'last')
     local told = tonumber(stats[1])
     if told and (told < units or not fixed) then units = told end
     b = {key = key, units = units, window_us = window_us, reserve = math.min(reserve, math.floor(units / 5)),
-      used = redis.call('ZCARD', key), probe = stats[2], fastest = stats[3] or '0'}
+      used = redis.call('ZCARD', key), probe = stats[2], fastest = stats[3] or '0',
+      last = tonumber(stats[4] or 0)}
     b.probing = b.probe and (tonumber(string.match(b.probe, '^(%d+) ')) or 0) > steady
     seen_buckets[name] = b
   end
@@ -337,10 +338,22 @@ local function usable_routes(queue, class, urgent)
   return usable, at
 end
 
+-- Until when a call that could carry more is kept back: once a third of a bucket is in use, such calls keep the distance
+-- at which the rest lasts for the window. Else a steady flow would spend all permits on a few orders each, and what
+-- comes next would wait out the window.
+local function spaced(name, need)
+  local b = bucket_state(name)
+  if b.used * 3 < b.units then return 0 end
+  return b.last + need * b.window_us / b.units
+end
+
 -- The route that carries most of a class' visible orders among those with a permit; else when one will have one.
 local function route_for(queue, class, visible, urgent)
   local best, best_carry, best_fits = nil, 0, false
   local routes, at = usable_routes(queue, class, urgent)
+  local largest = 0
+  for _, r in ipairs(routes) do largest = math.max(largest, r[2]) end
+  local sparse = queue == 'c' and not urgent and visible < largest
   for _, r in ipairs(routes) do
     local most, least, bucket, per_call, per_order = r[2], r[3], r[4], r[5], r[6]
     local carry = math.min(visible, most)
@@ -349,6 +362,7 @@ local function route_for(queue, class, visible, urgent)
     end
     local need = per_call + per_order * carry
     local when = free_at(bucket, urgent, need)
+    if sparse then when = math.max(when, spaced(bucket, need)) end
     if when <= steady then
       local fits = visible >= least
       if not best or (fits and not best_fits) or (fits == best_fits and (carry > best_carry or (carry == best_carry and most < best[2]))) then
@@ -629,7 +643,8 @@ local function grant(queue, priority, class, route, batch, items, in_batch)
   -- Until the caller reports, the permit counts as used for as long as its call could possibly live.
   local free = steady + plan.lease_us + b.window_us + 1000000
   for i = 1, units do redis.call('ZADD', b.key, text(free), batch_id .. ':' .. text(i)) end
-  b.used = b.used + units
+  b.used, b.last = b.used + units, steady
+  if stage == 'c' then redis.call('HSET', ROOT .. 'rtt:' .. route[4], 'last', text(steady)) end
   if b.probe then
     redis.call('HSET', ROOT .. 'rtt:' .. route[4], 'probe', lease_end .. ' ' .. batch_id)
     b.probing = true

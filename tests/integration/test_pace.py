@@ -1,0 +1,48 @@
+"""Calls that could carry more keep a distance, so that a steady flow does not wait out the venue's window."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.integration.lone_ledger import Desk, lone_desk
+
+
+@pytest.fixture
+async def desk_alone(redis_url: str) -> AsyncIterator[Desk]:
+    async with lone_desk(redis_url) as found:
+        yield found
+
+
+async def ask(desk: Desk, orders: int, **fields: str) -> None:
+    """Queues and admits that many intents."""
+    cursor = await desk.ledger.cursor()
+    for _ in range(orders):
+        await desk.add(symbol="BTCUSDT", order_id=str(await desk.client.incr("next-order")), **fields)
+    await desk.admit(await desk.read(cursor))
+
+
+async def test_few_orders_at_a_time_leave_permits_for_the_rest_of_the_window(desk_alone: Desk) -> None:
+    calls, times_us, waits_us = 0, [], []
+    for n in range(40):
+        await ask(desk_alone, 2)
+        taken = await desk_alone.take(f"b-{n}")
+        calls += taken.batch is not None
+        times_us.append(taken.wall_us)
+        if taken.batch is None:
+            waits_us.append(taken.wait_us)
+    # A third of ten singles and of ten batches at once, then one of each for every tenth of a second.
+    assert calls <= 8 + 2 * (1 + (times_us[-1] - times_us[0]) // 100_000)
+    assert calls >= 8
+    assert max(waits_us) <= 120_000
+
+
+async def test_a_full_call_and_an_urgent_one_keep_no_distance(desk_alone: Desk) -> None:
+    await ask(desk_alone, 600)
+    full = [await desk_alone.take(f"f-{n}") for n in range(9)]
+    assert all(taken.batch and len(taken.batch.works) == 50 for taken in full)
+    await ask(desk_alone, 1, priority="urgent")
+    urgent = (await desk_alone.take("u-1")).batch
+    assert urgent is not None
+    assert len(urgent.works) == 1
