@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from cancelq_worker.ledger import command
 from tests.integration.lone_ledger import Desk, lone_desk
 
 
@@ -36,6 +37,16 @@ async def test_few_orders_at_a_time_leave_permits_for_the_rest_of_the_window(des
     assert calls <= 8 + 2 * (1 + (times_us[-1] - times_us[0]) // 100_000)
     assert calls >= 8
     assert max(waits_us) <= 120_000
+
+
+async def test_what_was_kept_back_goes_when_it_was_told_to(desk_alone: Desk) -> None:
+    taken, n = None, 0
+    while taken is None or taken.batch is not None:
+        await ask(desk_alone, 2)
+        taken, n = await desk_alone.take(f"b-{n}"), n + 1
+    # Redis keeps the time.
+    await command(desk_alone.client, "XREAD", "BLOCK", taken.wait_us // 1000 + 1, "STREAMS", "nothing", "$")
+    assert (await desk_alone.take("later")).batch is not None
 
 
 async def test_a_full_call_and_an_urgent_one_keep_no_distance(desk_alone: Desk) -> None:

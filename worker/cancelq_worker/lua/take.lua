@@ -340,15 +340,15 @@ end
 
 -- Until when a call that could carry more is kept back: once a third of a bucket is in use, such calls keep the distance
 -- at which the rest lasts for the window. Else a steady flow would spend all permits on a few orders each, and what
--- comes next would wait out the window.
-local function spaced(name, need)
+-- comes next would wait out the window. `since`: when the order that waits longest began to: it waits no longer for it.
+local function spaced(name, need, since)
   local b = bucket_state(name)
   if b.used * 3 < b.units then return 0 end
-  return b.last + need * b.window_us / b.units
+  return math.min(b.last, since) + need * b.window_us / b.units
 end
 
 -- The route that carries most of a class' visible orders among those with a permit; else when one will have one.
-local function route_for(queue, class, visible, urgent)
+local function route_for(queue, class, visible, urgent, since)
   local best, best_carry, best_fits = nil, 0, false
   local routes, at = usable_routes(queue, class, urgent)
   local largest = 0
@@ -362,7 +362,7 @@ local function route_for(queue, class, visible, urgent)
     end
     local need = per_call + per_order * carry
     local when = free_at(bucket, urgent, need)
-    if sparse then when = math.max(when, spaced(bucket, need)) end
+    if sparse then when = math.max(when, spaced(bucket, need, since)) end
     if when <= steady then
       local fits = visible >= least
       if not best or (fits and not best_fits) or (fits == best_fits and (carry > best_carry or (carry == best_carry and most < best[2]))) then
@@ -403,7 +403,7 @@ local function choose()
         if visible == 0 then
           fix_head(where, class)
         else
-          local route, carry, fits, later = route_for(stage, class, visible, priority == 'u')
+          local route, carry, fits, later = route_for(stage, class, visible, priority == 'u', at)
           if fits then return stage, priority, class, route, carry end
           if route then spare = spare or {class, route, carry} else no_later(later) end
         end
