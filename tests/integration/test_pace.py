@@ -8,6 +8,7 @@ import pytest
 
 from cancelq_worker.ledger import command
 from tests.integration.lone_ledger import Desk, lone_desk
+from tests.integration.rig import LANE
 
 
 @pytest.fixture
@@ -57,3 +58,15 @@ async def test_a_full_call_and_an_urgent_one_keep_no_distance(desk_alone: Desk) 
     urgent = (await desk_alone.take("u-1")).batch
     assert urgent is not None
     assert len(urgent.works) == 1
+
+
+async def test_while_an_urgent_sweep_is_under_way_normal_cancels_leave_it_most(desk_alone: Desk) -> None:
+    await ask(desk_alone, 600)
+    steady_us = (await desk_alone.take("first")).steady_us
+    await desk_alone.client.set(LANE.key("sweeping"), str(steady_us + 1_400_000))
+    more = [(await desk_alone.take(f"b-{n}")).batch for n in range(4)]
+    assert [batch.route for batch in more if batch] == ["cancel-order"]  # one of ten, as of the batches before
+    await ask(desk_alone, 60, priority="urgent")
+    urgent = (await desk_alone.take("u-1")).batch
+    assert urgent is not None
+    assert len(urgent.works) == 50

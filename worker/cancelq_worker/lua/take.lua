@@ -257,16 +257,25 @@ local function bucket_state(name)
   end
   return b
 end
+-- While an urgent sweep is under way normal cancels leave it nine tenths of each bucket: between two of its calls they
+-- would take every permit that becomes free.
+local YIELDED = 0.9
+local urgent_sweep, yielding = tonumber(redis.call('GET', ROOT .. 'sweeping') or 0) > steady, false
+local function kept(b, urgent)
+  if urgent then return 0 end
+  if yielding then return math.max(b.reserve, math.floor(b.units * YIELDED)) end
+  return b.reserve
+end
 local function free_units(name, urgent)
   local b = bucket_state(name)
-  return b.units - (urgent and 0 or b.reserve) - b.used
+  return b.units - kept(b, urgent) - b.used
 end
 local function free_at(name, urgent, need)
   local till = hold_of(name)
   local b = bucket_state(name)
   if b.probing then return math.max(till, steady + PROBE_POLL_US) end
   -- A call that costs more than there ever is goes when all of it is free: the venue may have made the bucket smaller.
-  local missing = math.min(need, b.units - (urgent and 0 or b.reserve)) - free_units(name, urgent)
+  local missing = math.min(need, b.units - kept(b, urgent)) - free_units(name, urgent)
   if missing > 0 then
     local nth = redis.call('ZRANGE', b.key, missing - 1, missing - 1, 'WITHSCORES')
     if nth[2] and tonumber(nth[2]) > till then till = tonumber(nth[2]) end
@@ -377,18 +386,15 @@ end
 
 -- Walks the few class heads that are visible; returns the first call that can be made and is worth it, else the
 -- first that can be made.
--- While an urgent sweep is under way normal cancels wait: between two of its calls they would take every permit that
--- becomes free.
 local ORDER = {{'c', 'u'}, {'l', 'u'}, {'c', 'n'}, {'l', 'n'}}
-local urgent_sweep_till = tonumber(redis.call('GET', ROOT .. 'sweeping') or 0)
-if urgent_sweep_till > steady then no_later(steady + 100000) end
 local function choose()
   for _, o in ipairs(ORDER) do
     local stage, priority = o[1], o[2]
     local where = lane_of(stage, priority)
     -- Where equal errors may close routes, a look may serve the cancel queue.
     local allowed = string.find(ARGV[2], stage, 1, true) or (plan.errors_us > 0 and ARGV[2] ~= '')
-    if (paused or urgent_sweep_till > steady) and stage == 'c' and priority == 'n' then allowed = false end
+    if paused and stage == 'c' and priority == 'n' then allowed = false end
+    yielding = urgent_sweep and stage == 'c' and priority == 'n'
     local heads = redis.call('ZRANGE', ROOT .. 'classes:' .. where, 0, 127, 'WITHSCORES')
     if heads[1] then resting = false end
     local spare
