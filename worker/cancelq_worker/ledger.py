@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import importlib.resources
 import math
+import re
 from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, cast
@@ -322,15 +323,18 @@ async def round_trip(client: aioredis.Redis, commands: Sequence[tuple[Any, ...]]
     return replies
 
 
+def script_source(name: str) -> str:
+    """A file of `lua/`, with the files it names in lines `--include NAME` in their place."""
+    text = (importlib.resources.files("cancelq_worker") / "lua" / f"{name}.lua").read_text()
+    return re.sub(r"^--include (\w+)$", lambda found: script_source(found[1]), text, flags=re.MULTILINE)
+
+
 class Scripts:
     """The Lua files, each loaded once per server and again when the server has forgotten it."""
 
     def __init__(self) -> None:
-        folder = importlib.resources.files("cancelq_worker") / "lua"
-        prelude = (folder / "prelude.lua").read_text()
-        self.source: dict[str, str] = {}
-        for name in ("admit", "ahead", "take", "settle", "claim", "trim", "stream", "roster", "egress", "guard"):
-            self.source[name] = (folder / f"{name}.lua").read_text().replace("--include", prelude)
+        names = ("admit", "ahead", "take", "settle", "claim", "trim", "stream", "roster", "egress", "guard")
+        self.source = {name: script_source(name) for name in names}
         self.sha = {n: hashlib.sha1(s.encode(), usedforsecurity=False).hexdigest() for n, s in self.source.items()}
 
     async def load(self, client: aioredis.Redis) -> None:

@@ -7,7 +7,6 @@ told at all: the next period asks again. Only orders, not pairs and accounts, wh
 
 from __future__ import annotations
 
-import importlib.resources
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -17,6 +16,7 @@ from redis import Redis
 from cancelq.contract import Lane
 from cancelq_worker.jobs import unresolved
 from cancelq_worker.jobs.unresolved import Unresolved
+from cancelq_worker.ledger import script_source
 from cancelq_worker.settings import Account
 from cancelq_worker.state import LOOKS_BACK, NONE, State
 from cancelq_worker.venues.port import SWEEPS, Plan, Stage, Target, Venue
@@ -84,7 +84,5 @@ def _look_back(redis: Redis, lane: Lane, venue: Venue, one: Unresolved) -> list[
 
 
 def _run(redis: Redis, lane: Lane, args: list[Any]) -> tuple[int, int]:
-    folder = importlib.resources.files("cancelq_worker") / "lua"
-    source = (folder / "reconcile.lua").read_text().replace("--include", (folder / "prelude.lua").read_text())
-    reply = cast("Any", redis.eval(source, 1, lane.key("clock"), *args))
+    reply = cast("Any", redis.eval(script_source("reconcile"), 1, lane.key("clock"), *args))
     return int(reply[0]), int(reply[1])

@@ -15,7 +15,7 @@
 --          {2, cursor, entry id…}              nothing was done: these were admitted ahead, leave them out
 -- It has no allow-oom flag: a full memory closes the intake here and nowhere else.
 
---include
+--include prelude
 
 local at = redis.call('GET', ROOT .. 'cursor') or '0-0'
 local function later(a, b)

@@ -6,7 +6,7 @@
 -- ARGV     lease_us, order…
 -- Replies  {wall, {id, state before, record, …}, left alone}   the fence of each is one higher than in that state
 
---include
+--include prelude
 
 local lease = tonumber(ARGV[1])
 local ids, has = {}, {}

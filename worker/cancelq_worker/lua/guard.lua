@@ -16,7 +16,7 @@
 -- entry of the results by then, ids a comma list; state: open | done | armed-again | given-up.
 -- It has allow-oom: a full memory must not keep a lane from being flattened, and a firing is small.
 
---include
+--include prelude
 
 local FIRED_KEPT_S = 7 * 86400
 

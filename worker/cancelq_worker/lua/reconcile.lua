@@ -8,7 +8,7 @@
 -- Replies  {added, already there}
 -- It has no allow-oom flag: it can wait.
 
---include
+--include prelude
 
 local place, pos, added, there = text(steady), 1, 0, 0
 while pos <= #ARGV do

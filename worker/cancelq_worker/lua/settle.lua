@@ -23,7 +23,7 @@
 -- A fence that does not match, or an intent at rest, is stale: nothing of that intent changes.
 -- An event is written before what it stands for is removed: every prefix of this script is safe.
 
---include
+--include prelude
 
 local pos = 1
 local function take_arg() pos = pos + 1; return ARGV[pos - 1] end

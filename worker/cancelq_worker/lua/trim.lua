@@ -8,7 +8,7 @@
 -- The inbox is never trimmed past the cursor, and results of a lane that has an archive (`archived` says up to which
 -- entry it is verified) never past what is in it.
 
---include
+--include prelude
 
 if math.abs(wall / 1000 - tonumber(ARGV[3])) > 3600000 then return {0, 0, 0} end
 

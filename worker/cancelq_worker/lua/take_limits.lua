@@ -1,0 +1,174 @@
+-- Part of take.lua: what may be sent now: holds, buckets, endpoints closed by equal errors, and the route that fits.
+
+-- 5. Holds: kept by reason, and all of them must have ended.
+local held, paused = {}, ARGV[4] == '1'
+do
+  local kept = redis.call('HGETALL', ROOT .. 'hold')
+  for i = 1, #kept, 2 do
+    local scope, reason = string.match(kept[i], '^(.-)|(.+)$')
+    local till = tonumber(string.match(kept[i + 1], '^(%-?%d+)'))
+    resting = false
+    if till ~= -1 and till <= steady then
+      redis.call('HDEL', ROOT .. 'hold', kept[i])
+    elseif reason == 'paused' then
+      paused = true
+    else
+      if till == -1 then till = math.huge end
+      if not held[scope] or held[scope] < till then held[scope] = till end
+    end
+  end
+end
+-- Held without an end: come back soon enough that an operator's `resume` works within a second.
+local stopped = (held['*'] or 0) == math.huge
+if paused or stopped then no_later(steady + 400000) end
+local function hold_of(bucket)
+  return math.max(held['*'] or 0, held[bucket] or 0)
+end
+
+-- Units of a bucket free for this priority now, and when the next one is. After a refusal one call goes alone, and
+-- until it is answered the bucket is closed to all others.
+local PROBE_POLL_US = 20000
+local seen_buckets = {}
+local function bucket_state(name)
+  local b = seen_buckets[name]
+  if not b then
+    local key = ROOT .. 'permits:' .. name
+    redis.call('ZREMRANGEBYSCORE', key, '-inf', text(steady))
+    local units, window_us, reserve, fixed = plan_bucket(name)
+    local stats = redis.call('HMGET', ROOT .. 'rtt:' .. name, 'units', 'probe', 'fast', 'last')
+    local told = tonumber(stats[1])
+    if told and (told < units or not fixed) then units = told end
+    b = {key = key, units = units, window_us = window_us, reserve = math.min(reserve, math.floor(units / 5)),
+      used = redis.call('ZCARD', key), probe = stats[2], fastest = stats[3] or '0',
+      last = tonumber(stats[4] or 0)}
+    b.probing = b.probe and (tonumber(string.match(b.probe, '^(%d+) ')) or 0) > steady
+    seen_buckets[name] = b
+  end
+  return b
+end
+-- While an urgent sweep is under way normal cancels leave it nine tenths of each bucket: between two of its calls they
+-- would take every permit that becomes free.
+local YIELDED = 0.9
+local urgent_sweep, yielding = tonumber(redis.call('GET', ROOT .. 'sweeping') or 0) > steady, false
+local function kept(b, urgent)
+  if urgent then return 0 end
+  if yielding then return math.max(b.reserve, math.floor(b.units * YIELDED)) end
+  return b.reserve
+end
+local function free_units(name, urgent)
+  local b = bucket_state(name)
+  return b.units - kept(b, urgent) - b.used
+end
+local function free_at(name, urgent, need)
+  local till = hold_of(name)
+  local b = bucket_state(name)
+  if b.probing then return math.max(till, steady + PROBE_POLL_US) end
+  -- A call that costs more than there ever is goes when all of it is free: the venue may have made the bucket smaller.
+  local missing = math.min(need, b.units - kept(b, urgent)) - free_units(name, urgent)
+  if missing > 0 then
+    local nth = redis.call('ZRANGE', b.key, missing - 1, missing - 1, 'WITHSCORES')
+    if nth[2] and tonumber(nth[2]) > till then till = tonumber(nth[2]) end
+    if not nth[2] then return math.huge end
+  end
+  return till
+end
+
+-- Venues lock an endpoint after so many equal errors: how many there were lately, at most of one code; how many
+-- calls are under way that may end in one more; how many were never answered, and may have; and when the oldest is
+-- forgotten.
+local errors_seen = {}
+local function errors_at(bucket)
+  local seen = errors_seen[bucket]
+  if not seen then
+    local key = ROOT .. 'errors:' .. bucket
+    redis.call('ZREMRANGEBYSCORE', key, '-inf', text(steady - plan.errors_us))
+    local under_way, unanswered, most, of = 0, 0, 0, {}
+    local kept = redis.call('ZRANGE', key, 0, 199, 'WITHSCORES')
+    for i = 1, #kept, 2 do
+      local code = string.match(kept[i], '^%S+')
+      if code == '?' and tonumber(kept[i + 1]) > steady - plan.lease_us then
+        under_way = under_way + 1
+      elseif code == '?' then
+        unanswered = unanswered + 1
+      else
+        of[code] = (of[code] or 0) + 1
+        if of[code] > most then most = of[code] end
+      end
+    end
+    local free = kept[2] and tonumber(kept[2]) + plan.errors_us or steady
+    seen = {most = most, under_way = under_way, unanswered = unanswered, free = free}
+    errors_seen[bucket] = seen
+  end
+  return seen
+end
+local function closed_by_errors(r)
+  if r[9] == 0 then return false end
+  local seen, doubted = errors_at(r[4]), 0
+  -- What was seen open does not wait for calls that were never answered: after an outage that would be minutes.
+  if r[9] < plan.errors_most then doubted = seen.unanswered end
+  return seen.most >= r[9] or seen.most + seen.under_way + doubted >= plan.errors_most, seen.free
+end
+
+-- The routes that may carry a class now, apart from permits, and when there may be more. Where errors have closed a
+-- route of the cancel queue, nothing of that class is sent unseen: only the route that looks first remains. A class
+-- without such a route was seen already: its other routes go on.
+local function usable_routes(queue, class, urgent)
+  local routes, usable, at, unseen = plan_routes(queue, class), {}, math.huge, true
+  local any_closed, looks_first = false, false
+  for _, r in ipairs(routes) do
+    local closed, free = closed_by_errors(r)
+    if closed then
+      at = math.min(at, math.max(free, steady + 100000))
+      any_closed = true
+    end
+    r.closed = closed
+    looks_first = looks_first or (queue == 'c' and r[10] == 'l')
+  end
+  if looks_first and any_closed then unseen = false end
+  for _, r in ipairs(routes) do
+    local name = ' ' .. r[1] .. ' '
+    if string.find(ARGV[5], name, 1, true) or (not urgent and string.find(ARGV[6], name, 1, true)) then
+      at = math.min(at, steady + 20000)
+    elseif not r.closed and string.find(ARGV[2], r[10], 1, true) and (queue == 'l' or (r[10] == 'c') == unseen) then
+      usable[#usable + 1] = r
+    end
+  end
+  return usable, at
+end
+
+-- Until when a call that could carry more is kept back: once a third of a bucket is in use, such calls keep the distance
+-- at which the rest lasts for the window. Else a steady flow would spend all permits on a few orders each, and what
+-- comes next would wait out the window. `since`: when the order that waits longest began to: it waits no longer for it.
+local function spaced(name, need, since)
+  local b = bucket_state(name)
+  if b.used * 3 < b.units then return 0 end
+  return math.min(b.last, since) + need * b.window_us / b.units
+end
+
+-- The route that carries most of a class' visible orders among those with a permit; else when one will have one.
+local function route_for(queue, class, visible, urgent, since)
+  local best, best_carry, best_fits = nil, 0, false
+  local routes, at = usable_routes(queue, class, urgent)
+  local largest = 0
+  for _, r in ipairs(routes) do largest = math.max(largest, r[2]) end
+  local sparse = queue == 'c' and not urgent and visible < largest
+  for _, r in ipairs(routes) do
+    local most, least, bucket, per_call, per_order = r[2], r[3], r[4], r[5], r[6]
+    local carry = math.min(visible, most)
+    if per_order > 0 then
+      carry = math.min(carry, math.max(1, math.floor((free_units(bucket, urgent) - per_call) / per_order)))
+    end
+    local need = per_call + per_order * carry
+    local when = free_at(bucket, urgent, need)
+    if sparse then when = math.max(when, spaced(bucket, need, since)) end
+    if when <= steady then
+      local fits = visible >= least
+      if not best or (fits and not best_fits) or (fits == best_fits and (carry > best_carry or (carry == best_carry and most < best[2]))) then
+        best, best_carry, best_fits = r, carry, fits
+      end
+    elseif when < at then
+      at = when
+    end
+  end
+  return best, best_carry, best_fits, at
+end

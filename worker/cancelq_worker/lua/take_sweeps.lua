@@ -1,0 +1,63 @@
+-- Part of take.lua: orders that a sweep cancels anyway are looked at instead of being named in a call of their own.
+
+-- Sweeps (a pair, an account) that are under way, by kind of order and pair ('*': all): {place, priority, seen_at}.
+-- `seen_at`: when the orders they were to cancel are worth a look. The entry outlives the sweep's last call by a lease.
+local SEEN_AFTER_BULK_US, SEEN_AFTER_LIST_US = 500000, 2000000
+local SWEEP_PAUSE_US = 1500000 -- the longest pause between two calls of a sweep that gets on
+local under_way
+local function sweeps_under_way()
+  if under_way == nil then
+    under_way = false
+    local kept = redis.call('HGETALL', ROOT .. 'sweeps')
+    for i = 1, #kept, 2 do
+      local place, priority, seen_at, till = string.match(kept[i + 1], '^(%d+) (%a) (%d+) (%d+)$')
+      if tonumber(till) > steady then
+        under_way = under_way or {}
+        under_way[kept[i]] = {tonumber(place), priority, tonumber(seen_at)}
+      else
+        redis.call('HDEL', ROOT .. 'sweeps', kept[i])
+      end
+    end
+  end
+  return under_way
+end
+
+-- A sweep of everything of its kind goes out, or looks what it left: it is under way for a lease more.
+local function note_sweep(stage, w, record)
+  local asked = record and cjson.decode(record)
+  local priority, place = string.match(w[6], '^(%a) (%d+)$')
+  if priority == 'u' then redis.call('SET', ROOT .. 'sweeping', text(steady + SWEEP_PAUSE_US)) end
+  if not asked or asked.older_than_ms or asked.client_prefix then return end
+  for kind in string.gmatch(asked.kinds or 'order', '[^,]+') do
+    local field = kind .. ' ' .. (asked.symbol or '*')
+    local kept = redis.call('HGET', ROOT .. 'sweeps', field)
+    local seen_at = kept and string.match(kept, '^' .. place .. ' %a (%d+) ')
+      or text(steady + (stage == 'c' and SEEN_AFTER_BULK_US or SEEN_AFTER_LIST_US))
+    redis.call('HSET', ROOT .. 'sweeps', field, place .. ' ' .. priority .. ' ' .. seen_at .. ' ' .. lease_end)
+  end
+end
+
+-- The sweep that cancels this order anyway: of the same urgency at least, queued after it and under way, when nothing
+-- was done for this order yet.
+local function sweep_of(w, record)
+  if w[2] ~= '0' or w[3] ~= '0' or w[9] == '-' or not record then return nil end
+  local asked = cjson.decode(record)
+  if asked.only_if then return nil end
+  local priority, place = string.match(w[6], '^(%a) (%d+)$')
+  for _, symbol in ipairs({asked.symbol or '*', '*'}) do
+    local sweep = under_way[asked.scope .. ' ' .. symbol]
+    if sweep and tonumber(place) <= sweep[1] and (sweep[2] == 'u' or priority == 'n') then return sweep, asked end
+  end
+end
+
+-- Its order is looked at instead of being named in a call of its own.
+local function leave_to(sweep, asked, id, line)
+  local s = parse(line)
+  s.stage = 'l'
+  redis.call('HSET', ROOT .. 'state', id, pack(s))
+  enqueue('l', s.priority, s.look_class, id, text(math.max(steady, sweep[3])))
+  local routes = plan_routes('l', s.look_class)
+  if routes[1] and routes[1][7] and string.match(asked.order_id or '', '^%d+$') then
+    redis.call('ZADD', ROOT .. 'sorted:' .. lane_of('l', s.priority) .. ':' .. s.look_class, asked.order_id, id)
+  end
+end
