@@ -229,7 +229,8 @@ class Flattening:
         self.report.bulk_calls += sum(1 for e in ended if e.attempt and not e.extras.get("pairs"))
         failed = [event for event in ended if event.status is not Status.cancelled]
         newer = sum(int(event.extras.get("newer_orders", 0)) for event in ended)
-        self.report.still_open = newer + sum(event.open_orders or 0 for event in failed)
+        known = [event.open_orders for event in failed if event.open_orders is not None]
+        self.report.still_open = newer + sum(known) if len(known) == len(failed) else None
         if not failed and not newer:
             self.report.empty = True
             return False
