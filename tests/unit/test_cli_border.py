@@ -26,6 +26,8 @@ def an_error(kind: type[errors.CancelqError]) -> errors.CancelqError:
             "bitget:main", queued=[], uncertain=[], not_queued=[{}], cause=CAUSE
         ),
         errors.OutcomeTimeout: errors.OutcomeTimeout(["a"], 1.0),
+        errors.NoResults: errors.NoResults("bitget:main"),
+        errors.GroupMissing: errors.GroupMissing("bitget:main", "desk", "XGROUP CREATE"),
     }
     return made[kind]
 
@@ -40,6 +42,8 @@ CODES = {
     errors.Uncertain: Exit.UNREACHABLE,
     errors.BatchIncomplete: Exit.UNREACHABLE,
     errors.OutcomeTimeout: Exit.UNHEALTHY,
+    errors.NoResults: Exit.UNHEALTHY,
+    errors.GroupMissing: Exit.CONFIGURATION,
 }
 
 

@@ -137,7 +137,7 @@ def test_lua_counts_without_losing_a_digit(redis_url: str, states: list[State]) 
 def test_the_script_that_is_tested_is_the_head_of_every_script() -> None:
     folder = importlib.resources.files("cancelq_worker") / "lua"
     for name in ("admit", "take", "settle", "claim"):
-        assert "\n--include\n" in (folder / f"{name}.lua").read_text(), name
+        assert "\n--include prelude\n" in (folder / f"{name}.lua").read_text(), name
 
 
 # -- an intent in a worker's hands ---------------------------------------------------------------------------

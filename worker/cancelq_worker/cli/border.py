@@ -13,8 +13,10 @@ from cancelq.errors import (
     BrokerDown,
     BrokerRefused,
     EventError,
+    GroupMissing,
     IntentError,
     LaneError,
+    NoResults,
     NotAccepted,
     OutcomeTimeout,
     Uncertain,
@@ -75,6 +77,10 @@ def _of_client(error: Exception) -> CommandFailed | None:
         case OutcomeTimeout():
             remedy = f"it is not given up: cancelq results --id {error.ids[0]}"
             return CommandFailed(str(error), remedy, Exit.UNHEALTHY)
+        case NoResults():
+            return CommandFailed(str(error), "cancelq status shows the lanes there are", Exit.UNHEALTHY)
+        case GroupMissing():
+            return CommandFailed(str(error), f"as an operator, once: {error.command}", Exit.CONFIGURATION)
         case EventError():
             remedy = "use a cancelq at least as new as the workers"
             return CommandFailed(str(error), remedy, Exit.UNHEALTHY)
