@@ -7,6 +7,8 @@ Both run once for each kind of server, "valkey" and "redis7"; with `pytestmark =
 `one_server("redis7")`) a module runs against one only.
 """
 
+import logging
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +25,21 @@ settings.load_profile("cancelq")
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "server_kind" in metafunc.fixturenames:
         metafunc.parametrize("server_kind", _kinds_wanted(metafunc), indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def _process_as_it_was() -> Iterator[None]:
+    """What a test changed of its process would reach the next one: an ignored signal even its children."""
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    handlers = {number: signal.getsignal(number) for number in signals}
+    root = logging.getLogger()
+    logs, level = list(root.handlers), root.level
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    for added in [one for one in root.handlers if one not in logs]:
+        root.removeHandler(added)
+    root.setLevel(level)
 
 
 @pytest.fixture
