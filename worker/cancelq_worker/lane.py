@@ -68,6 +68,7 @@ class LaneServer:
         self._ahead = Overtaker(self._intake)
         self._routes: dict[str, Route] = {r.name: r for r in parts.venue.routes}
         self._short_of_address = False
+        self._hurried = False
         self._gate = Gate(parts, self._spawn)
         self._carrier = Carrier(parts, self._gate)
         self._suspended = suspended
@@ -169,11 +170,13 @@ class LaneServer:
         if self._entries and intake and not overtaking and not any(o.urgent for o in self._outcomes):
             admission = self._intake.prepare(self.cursor, self._entries, self._ahead.overtaken)
             scan_after = None if self.hesitate_us else self._ahead.scan_after(self._entries)
-        takes = [] if self._draining else self._takes()
+        hurry = self._set_urgent_ahead()
+        takes = [] if self._draining else self._takes(1 if hurry else TAKES)
         read_after = None
         if intake and (admission or not (self._entries or overtaking)):
             read_after = admission.last if admission else self.cursor
-        outcomes, self._outcomes = self._outcomes, []
+        first = hurry or len(self._outcomes)
+        outcomes, self._outcomes = self._outcomes[:first], self._outcomes[first:]
         now_ns = time.monotonic_ns()
         settlements = [_aged(o, now_ns) for o in outcomes]
         requests = [take for take, _ in takes]
@@ -286,11 +289,21 @@ class LaneServer:
 
     # -- take ---------------------------------------------------------------------------------------------------
 
-    def _takes(self) -> list[tuple[TakeRequest, Reservation]]:
+    def _set_urgent_ahead(self) -> int:
+        """How many outcomes of urgent intents, now first, this round settles alone, so that their next call leaves at
+        once; 0: it settles all there are. Never twice in a row."""
+        urgent = [o for o in self._outcomes if o.urgent]
+        self._hurried = bool(urgent) and len(urgent) < len(self._outcomes) and not self._hurried
+        if not self._hurried:
+            return 0
+        self._outcomes = urgent + [o for o in self._outcomes if not o.urgent]
+        return len(urgent)
+
+    def _takes(self, most: int) -> list[tuple[TakeRequest, Reservation]]:
         """What is asked for in this round, each with its address' units set aside beforehand."""
         takes: list[tuple[TakeRequest, Reservation]] = []
         self._short_of_address = False
-        for n in range(TAKES if self._wait_us == 0 else 1):
+        for n in range(most if self._wait_us == 0 else 1):
             stages = "".join(s.value for s in Stage if self._free[s] > n)
             if not stages and n:
                 break
