@@ -81,13 +81,13 @@ def _installed(path: str, durable: bool) -> Iterator[Server]:
     with tempfile.TemporaryDirectory(prefix="cancelq-bench-") as folder:
         wanted = {"port": str(port), "bind": "127.0.0.1", "dir": folder, "save": "", **(DURABLE if durable else {})}
         words = [word for name, value in wanted.items() for word in (f"--{name}", value)]
-        process = _start([path, *words], {}, Path(folder) / "log")
+        process = start([path, *words], {}, Path(folder) / "log")
         try:
             url = f"redis://127.0.0.1:{port}/0"
             wait_for("redis-server", lambda: _answers(url), process)
             yield _told(url, process.pid)
         finally:
-            _end(process)
+            end(process)
 
 
 def _answers(url: str) -> bool:
@@ -128,16 +128,27 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
-def _start(command: Sequence[str], env: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
-    # The caller's own settings, keys above all, have no business here.
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
-    with log.open("wb") as file:
+def clean_env() -> dict[str, str]:
+    """The environment without the caller's own settings, keys above all: they have no business here."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+
+
+def start(command: Sequence[str], env: Mapping[str, str], log: Path | None) -> subprocess.Popen[bytes]:
+    """A process with its output in `log`; None: its standard output is read here."""
+    with ExitStack() as open_files:
+        out: Any = subprocess.PIPE if log is None else open_files.enter_context(log.open("wb"))
+        err: Any = None if log is None else out
         return subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env={**clean, **env}, start_new_session=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            env={**clean_env(), **env},
+            start_new_session=True,
         )
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def end(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         process.terminate()
     with suppress(subprocess.TimeoutExpired):
@@ -229,7 +240,7 @@ def venue() -> Iterator[Venue]:
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="cancelq-bench-") as folder:
         command = [sys.executable, "-c", CLI, "simulate", "--port", str(port)]
-        process = _start(command, {}, Path(folder) / "log")
+        process = start(command, {}, Path(folder) / "log")
         running = Venue(process, port)
         try:
             wait_for("the simulated venues", running.answers, process)
@@ -237,7 +248,7 @@ def venue() -> Iterator[Venue]:
             yield running
         finally:
             running.close()
-            _end(process)
+            end(process)
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,14 +299,14 @@ def worker(
             "worker",
             *([str(profile)] if profile else []),
         ]
-        process = _start(command, env, log)
+        process = start(command, env, log)
         try:
             yield Worker(process, log)
         except BenchFailed as failure:
             last = log.read_text(errors="replace").splitlines()[-3:]
             raise BenchFailed("\n".join([str(failure), *last])) from failure
         finally:
-            _end(process)
+            end(process)
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -11,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -30,7 +29,6 @@ from rate.book import SYMBOLS
 from rate.rules import Arrival
 from rate.way import Way
 
-END_S = 15.0
 PAGE = 5_000
 HERE = Path(__file__).parent
 
@@ -115,7 +113,7 @@ class Fleet:
         env |= {f"{_account(lane)}BASE_URL": self.venue.urls[door] for lane in self.lanes}
         for _ in range(count):
             log = self.folder / f"worker-{len(self.workers)}.log"
-            self.workers.append(Worker(_start([sys.executable, "-c", rig.CLI, "worker"], env, log), log))
+            self.workers.append(Worker(rig.start([sys.executable, "-c", rig.CLI, "worker"], env, log), log))
         with self.server.client() as redis:
             wanted = len(self.alive)
             for worker in self.workers[-count:]:
@@ -132,7 +130,7 @@ class Fleet:
     def cli(self, *words: str) -> subprocess.CompletedProcess[str]:
         """`cancelq …` with the fleet's settings."""
         command = [sys.executable, "-c", rig.CLI, *words]
-        env = {**_clean(), **self.env, f"{_account(self.lanes[0])}BASE_URL": self.venue.urls[0]}
+        env = {**rig.clean_env(), **self.env, f"{_account(self.lanes[0])}BASE_URL": self.venue.urls[0]}
         return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
 
     def stop_workers(self) -> None:
@@ -140,7 +138,7 @@ class Fleet:
             worker.process.send_signal(signal.SIGCONT)
             worker.process.terminate()
         for worker in self.workers:
-            _end(worker.process)
+            rig.end(worker.process)
 
     def said(self, level: str) -> list[str]:
         """What the workers logged at this level."""
@@ -175,8 +173,8 @@ def fleet(
         folder = Path(undo.enter_context(tempfile.TemporaryDirectory(prefix="cancelq-rate-")))
         with server.client() as redis:
             redis.flushall()
-        process = _start([sys.executable, "-m", "rate.venue", asked], {"PYTHONPATH": str(HERE.parent)}, None)
-        undo.callback(_end, process)
+        process = rig.start([sys.executable, "-m", "rate.venue", asked], {"PYTHONPATH": str(HERE.parent)}, None)
+        undo.callback(rig.end, process)
         running = VenueProcess(process)
         undo.callback(running.close)
         fleet = Fleet(server, running, list(lanes), folder, env)
@@ -197,31 +195,6 @@ def _alive(redis: Redis) -> int:
 
 def _is_there(redis: Redis, key: str) -> bool:
     return bool(redis.exists(key))
-
-
-def _clean() -> dict[str, str]:
-    """The environment without the caller's own settings, keys above all."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
-
-
-def _start(command: Sequence[str], env: Mapping[str, str], log: Path | None) -> subprocess.Popen[bytes]:
-    """A process with its output in `log`; None: its standard output is read here."""
-    with ExitStack() as open_files:
-        out: Any = subprocess.PIPE if log is None else open_files.enter_context(log.open("wb"))
-        err: Any = None if log is None else out
-        return subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env={**_clean(), **env}, start_new_session=True
-        )
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        process.terminate()
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(END_S)
-        return
-    process.kill()
-    process.wait()
 
 
 # -- producing and reading ------------------------------------------------------------------------------------------
