@@ -123,7 +123,6 @@ class Egress:
 
     async def hold(self, for_ms: int, detail: str) -> None:
         """Closes the address for every process that leaves from it."""
-        self.close(for_ms)
         await asyncio.gather(*(stock.hold(for_ms, detail) for stock in self._stocks.values()))
 
     async def rarely(self, buckets: Sequence[str]) -> Ticket | None:

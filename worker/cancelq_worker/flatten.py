@@ -18,12 +18,12 @@ import redis.asyncio as aioredis
 from cancelq.contract import Event, Lane, Status
 from cancelq.errors import EventError
 from cancelq_worker.ledger import command, read_entries
-from cancelq_worker.operate import UnknownLane, operator_event, steady_now
-from cancelq_worker.snapshot import workers_alive
+from cancelq_worker.operate import UnknownLane, operator_event
+from cancelq_worker.snapshot import Snapshots, workers_alive
 from cancelq_worker.state import State
 from cancelq_worker.venues.registry import KINDS
 
-SERVED_US = 22_000_000  # a lane that is served moves its clock every ten seconds at least
+SERVED_MS = 22_000  # a lane that is served moves its clock every ten seconds at least
 STARTING_POLLS, STARTING_POLL_S = 10, 0.1
 BLOCK_MS = 150
 PAGE = 500
@@ -140,23 +140,20 @@ class Flattening:
     async def _require_served(self) -> None:
         """Some worker lives, and the lane's clock moves. A worker that is just starting is given a moment."""
         lane = self._wish.lane
-        if not await self._redis.exists(lane.inbox):
-            raise UnknownLane(lane)
         for nth in range(STARTING_POLLS):
-            clock = await cast("Any", self._redis.get(lane.key("clock")))
-            seconds, us = await self._redis.time()
-            still_us = int(seconds) * 1_000_000 + int(us) - int(clock.split()[0]) if clock else SERVED_US + 1
-            if still_us <= SERVED_US and await workers_alive(self._redis):
+            # Without counting what waits in the inbox, which may be long.
+            found = await Snapshots(self._redis, count_most=0).lanes([lane], await workers_alive(self._redis))
+            if lane not in found:
+                raise UnknownLane(lane)
+            seen = found[lane]
+            if seen.untouched_ms is not None and seen.untouched_ms <= SERVED_MS and seen.workers:
                 break
             if nth == STARTING_POLLS - 1:
                 raise NotServed(lane)
             await asyncio.sleep(STARTING_POLL_S)
-        hold = await cast("Any", self._redis.hgetall(lane.key("hold")))
-        steady_us = steady_now(clock, (int(seconds), int(us)))
-        for name, value in hold.items():
-            until, _, detail = value.decode(errors="replace").partition(" ")
-            if name.startswith(b"*|") and name != b"*|paused" and (int(until) == -1 or int(until) > steady_us):
-                self.report.problems.append(f"the lane is closed: {name.decode()[2:]}: {detail}")
+        for scope, reason, detail in seen.holds:
+            if scope == "*" and reason != "paused":
+                self.report.problems.append(f"the lane is closed: {reason}: {detail}")
 
     async def _last_result(self) -> str:
         newest = await command(self._redis, "XREVRANGE", self._wish.lane.results, "+", "-", "COUNT", 1)

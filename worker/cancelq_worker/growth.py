@@ -7,17 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
 
 import redis.asyncio as aioredis
 
 from cancelq.contract import Lane
-from cancelq_worker.ledger import command
+from cancelq_worker.ledger import SCRIPTS, command
 
 #: Nodes of a stream that the server looks at to estimate its size.
 SAMPLES = 5
-_PACE = (files("cancelq_worker") / "lua" / "pace.lua").read_text()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +49,7 @@ async def growth(redis: aioredis.Redis, lanes: Sequence[Lane]) -> Growth:
     sizes = []
     for lane in lanes:
         size: int | None = await command(redis, "MEMORY", "USAGE", lane.results, "SAMPLES", SAMPLES)
-        entries, last_hour = await command(redis, "EVAL", _PACE, 1, lane.results)
+        entries, last_hour = await SCRIPTS.run(redis, "pace", [lane.results], [])
         sizes.append(ResultsSize(lane, size or 0, int(entries), int(last_hour)))
     told: dict[str, Any] = await redis.info("memory")
     memory, most = int(told["used_memory"]), int(told["maxmemory"]) or None

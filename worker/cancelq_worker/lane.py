@@ -167,16 +167,17 @@ class LaneServer:
         overtaking = self._ahead.wanted() if intake else None
         admission, scan_after = None, None
         # What is urgent does not wait for a page of what is not: neither to be admitted nor for its next call.
-        if self._entries and intake and not overtaking and not any(o.urgent for o in self._outcomes):
+        urgent, others = _by_urgency(self._outcomes)
+        if self._entries and intake and not overtaking and not urgent:
             admission = self._intake.prepare(self.cursor, self._entries, self._ahead.overtaken)
             scan_after = None if self.hesitate_us else self._ahead.scan_after(self._entries)
-        hurry = self._set_urgent_ahead()
-        takes = [] if self._draining else self._takes(1 if hurry else TAKES)
+        # Never twice in a row: the leases of the others do not wait for ever.
+        self._hurried = bool(urgent and others) and not self._hurried
+        takes = [] if self._draining else self._takes(1 if self._hurried else TAKES)
         read_after = None
         if intake and (admission or not (self._entries or overtaking)):
             read_after = admission.last if admission else self.cursor
-        first = hurry or len(self._outcomes)
-        outcomes, self._outcomes = self._outcomes[:first], self._outcomes[first:]
+        outcomes, self._outcomes = (urgent, others) if self._hurried else (self._outcomes, [])
         now_ns = time.monotonic_ns()
         settlements = [_aged(o, now_ns) for o in outcomes]
         requests = [take for take, _ in takes]
@@ -288,16 +289,6 @@ class LaneServer:
         asyncio.get_running_loop().call_later(INTAKE_PAUSE_NS / 1e9, self._wake.set)
 
     # -- take ---------------------------------------------------------------------------------------------------
-
-    def _set_urgent_ahead(self) -> int:
-        """How many outcomes of urgent intents, now first, this round settles alone, so that their next call leaves at
-        once; 0: it settles all there are. Never twice in a row."""
-        urgent = [o for o in self._outcomes if o.urgent]
-        self._hurried = bool(urgent) and len(urgent) < len(self._outcomes) and not self._hurried
-        if not self._hurried:
-            return 0
-        self._outcomes = urgent + [o for o in self._outcomes if not o.urgent]
-        return len(urgent)
 
     def _takes(self, most: int) -> list[tuple[TakeRequest, Reservation]]:
         """What is asked for in this round, each with its address' units set aside beforehand."""
@@ -477,6 +468,15 @@ _LOCAL_ENDS = {
     "revoke-ended": (Status.rejected, "already sent, or settled without being sent: the target has its outcome"),
     "revoke-unknown": (Status.rejected, "unknown: no intent with that id was queued here"),
 }
+
+
+def _by_urgency(outcomes: Sequence[Outcome]) -> tuple[list[Outcome], list[Outcome]]:
+    """Those with which something urgent goes on, and the others."""
+    urgent: list[Outcome] = []
+    others: list[Outcome] = []
+    for outcome in outcomes:
+        (urgent if outcome.urgent else others).append(outcome)
+    return urgent, others
 
 
 def _aged(outcome: Outcome, now_ns: int) -> Settlement:

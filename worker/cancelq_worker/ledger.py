@@ -323,6 +323,11 @@ async def round_trip(client: aioredis.Redis, commands: Sequence[tuple[Any, ...]]
     return replies
 
 
+SCRIPT_NAMES = (
+    "admit", "ahead", "take", "settle", "claim", "trim", "stream", "roster", "egress", "guard", "look", "pace",
+)  # fmt: skip
+
+
 def script_source(name: str) -> str:
     """A file of `lua/`, with the files it names in lines `--include NAME` in their place."""
     text = (importlib.resources.files("cancelq_worker") / "lua" / f"{name}.lua").read_text()
@@ -333,8 +338,7 @@ class Scripts:
     """The Lua files, each loaded once per server and again when the server has forgotten it."""
 
     def __init__(self) -> None:
-        names = ("admit", "ahead", "take", "settle", "claim", "trim", "stream", "roster", "egress", "guard")
-        self.source = {name: script_source(name) for name in names}
+        self.source = {name: script_source(name) for name in SCRIPT_NAMES}
         self.sha = {n: hashlib.sha1(s.encode(), usedforsecurity=False).hexdigest() for n, s in self.source.items()}
 
     async def load(self, client: aioredis.Redis) -> None:

@@ -7,7 +7,6 @@ written at and what to write instead. No line, no `repr` and no error holds a se
 
 from __future__ import annotations
 
-import difflib
 import re
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -30,10 +29,11 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from cancelq.contract import VENUES, Lane
+from cancelq.contract import Lane
 from cancelq.errors import LaneError
 from cancelq_worker.settings_jobs import Jobs
 from cancelq_worker.settings_jobs import fields_at as job_fields_at
+from cancelq_worker.settings_names import known_venue, meant, usable_account
 from cancelq_worker.settings_origin import PREFIX, Origin, SettingsError
 from cancelq_worker.venues.kind import Place
 from cancelq_worker.venues.registry import KINDS
@@ -49,21 +49,6 @@ REDIS_SCHEMES = (
     "redis+cluster",
     "rediss+cluster",
 )
-
-
-def _known_venue(name: str) -> str:
-    if name not in VENUES:
-        raise ValueError(f'unknown venue "{name}"{_meant(name, VENUES, "venues are")}')
-    return name
-
-
-def _usable_account(name: str) -> str:
-    try:
-        Lane.parse(f"{VENUES[0]}:{name}")
-    except LaneError as error:
-        rule = "a lower-case letter, then up to 31 of a-z, 0-9 and single _"
-        raise ValueError(f'"{name}" cannot name an account; use {rule}') from error
-    return name
 
 
 def _written_lane(text: str) -> str:
@@ -147,8 +132,8 @@ class Account(BaseModel):
 
 
 Accounts = dict[
-    Annotated[str, AfterValidator(_known_venue)],
-    dict[Annotated[str, AfterValidator(_usable_account)], Account],
+    Annotated[str, AfterValidator(known_venue)],
+    dict[Annotated[str, AfterValidator(usable_account)], Account],
 ]
 
 
@@ -308,8 +293,8 @@ def _named_limits(venue: str, setting: str, given: Mapping[str, int]) -> dict[st
     limits: dict[str, int] = {}
     for name, units in given.items():
         if _plain(name) not in known:
-            meant = _meant(name, known.values(), f"limits of {venue} are")
-            raise ValueError(f'{setting}.limits: unknown limit "{name}"{meant}')
+            hint = meant(name, known.values(), f"limits of {venue} are")
+            raise ValueError(f'{setting}.limits: unknown limit "{name}"{hint}')
         limits[known[_plain(name)]] = units
     return limits
 
@@ -391,7 +376,7 @@ def _reason(detail: ErrorDetails, path: tuple[str, ...]) -> str:
     shown = f", it is {given}" if given.lstrip("-").isdigit() else ""
     match detail["type"]:
         case "extra_forbidden":
-            return f'unknown setting "{path[-1]}"{_meant(path[-1], _fields_at(path[:-1]), "settings here are")}'
+            return f'unknown setting "{path[-1]}"{meant(path[-1], _fields_at(path[:-1]), "settings here are")}'
         case "greater_than_equal":
             return f"must be at least {context['ge']}{shown}"
         case "less_than_equal":
@@ -422,8 +407,3 @@ def _fields_at(path: tuple[str, ...]) -> Iterable[str]:
     if path and path[0] == "jobs":
         return list(job_fields_at(path[1:]))
     return Account.model_fields if len(path) == 3 and path[0] == "accounts" else Settings.model_fields
-
-
-def _meant(name: str, known: Iterable[str], otherwise: str) -> str:
-    close = difflib.get_close_matches(name.lower(), list(known), n=1)
-    return f', did you mean "{close[0]}"?' if close else f"; {otherwise} {', '.join(known)}"

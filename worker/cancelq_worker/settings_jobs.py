@@ -15,9 +15,9 @@ from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from cancelq.contract import VENUES, Lane, read_entry
+from cancelq.contract import Lane, read_entry
 from cancelq.contract import Refused as RefusedEntry
-from cancelq.errors import LaneError
+from cancelq_worker.settings_names import known_venue, usable_account
 
 SECOND_MS = 1000
 DAY_MS = 86_400 * SECOND_MS
@@ -82,20 +82,6 @@ class Reconcile(Periodic):
     within: Annotated[Span, _at_least("1m")] = DAY_MS
 
 
-def _known_venue(name: str) -> str:
-    if name not in VENUES:
-        raise ValueError(f'unknown venue "{name}"; venues are {", ".join(VENUES)}')
-    return name
-
-
-def _usable_account(name: str) -> str:
-    try:
-        Lane.parse(f"{VENUES[0]}:{name}")
-    except LaneError as error:
-        raise ValueError(f'"{name}" cannot name an account') from error
-    return name
-
-
 def _fit_to_ask(sweep: Sweep) -> Sweep:
     """What a worker would reject is told where it is written."""
     flat = [text.encode() for pair in sweep.fields(DAY_MS * 20_000).items() for text in pair]
@@ -107,7 +93,7 @@ def _fit_to_ask(sweep: Sweep) -> Sweep:
 
 PeriodicT = TypeVar("PeriodicT", bound=Periodic)
 ByLane = dict[
-    Annotated[str, AfterValidator(_known_venue)], dict[Annotated[str, AfterValidator(_usable_account)], PeriodicT]
+    Annotated[str, AfterValidator(known_venue)], dict[Annotated[str, AfterValidator(usable_account)], PeriodicT]
 ]
 
 

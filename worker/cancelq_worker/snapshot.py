@@ -7,8 +7,6 @@ trip: what a snapshot costs the server is bounded. `cancelq status` takes one, `
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import importlib.resources
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -21,7 +19,7 @@ from redis.exceptions import NoScriptError
 from cancelq.contract import Lane
 from cancelq.errors import LaneError
 from cancelq_worker.engine import FRESH_MS, ROSTER, rank
-from cancelq_worker.ledger import SCRIPTS, command
+from cancelq_worker.ledger import SCRIPTS
 
 LANES_A_TRIP = 32
 #: The shortest of so many counts: the others have waited for this process' own work.
@@ -33,8 +31,6 @@ REFUSED_LATELY_MS = 3_600_000
 #: A lane with work is touched every two seconds, and by the next worker if one dies.
 UNATTENDED_MS = 10_000
 
-_LOOK = (importlib.resources.files("cancelq_worker") / "lua" / "look.lua").read_text()
-_LOOK_SHA = hashlib.sha1(_LOOK.encode(), usedforsecurity=False).hexdigest()
 ItemT = TypeVar("ItemT")
 
 
@@ -145,7 +141,7 @@ class Snapshots:
         """Those of the lanes that have an inbox. `alive`: the workers there are. Raises RedisError."""
         due = self._due(lanes)
         for some in batched(due, LANES_A_TRIP):
-            commands = [("EVALSHA", _LOOK_SHA, 1, lane.key("clock"), self._mark(lane)) for lane in some]
+            commands = [("EVALSHA", SCRIPTS.sha["look"], 1, lane.key("clock"), self._mark(lane)) for lane in some]
             for lane, reply in zip(some, await pipelined(self._redis, commands), strict=True):
                 before = self._seen.pop(lane, None)
                 if reply:
@@ -398,11 +394,11 @@ async def address_status(
 
 
 async def pipelined(redis: aioredis.Redis, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-    """The replies to commands sent in one write; `look.lua` is loaded if the server does not have it.
+    """The replies to commands sent in one write; the scripts are loaded if the server does not have them.
     Raises the first error among them."""
     replies = await _sent(redis, commands)
     if any(isinstance(reply, NoScriptError) for reply in replies):
-        await command(redis, "SCRIPT LOAD", _LOOK)
+        await SCRIPTS.load(redis)
         replies = await _sent(redis, commands)
     for reply in replies:
         if isinstance(reply, Exception):

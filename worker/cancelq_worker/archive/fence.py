@@ -15,17 +15,17 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import redis
 
 from cancelq.contract import Lane
+from cancelq_worker.ledger import script_source
 
 LOCK = ".lock"
 LEASE_MS = 60_000
-_ACTS = (files("cancelq_worker") / "lua" / "archived.lua").read_text()
+_ACTS = script_source("archived")
 # A token of the same folder whose process is gone (the file lock is ours) is replaced, if it still stands there.
 _TAKE_OVER = """#!lua flags=allow-oom
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
