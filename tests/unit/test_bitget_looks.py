@@ -348,6 +348,17 @@ def test_an_answer_without_a_list_is_no_empty_list(data: Any) -> None:
         assert reply.word is Word.UNCLEAR, route
 
 
+@pytest.mark.parametrize("client_id", [[[]], {}, True, 1.5])
+def test_a_row_whose_client_id_cannot_be_read_may_be_the_one_looked_for(client_id: Any) -> None:
+    rows = [row(OTHER_ID, clientOid="other"), row(clientOid=client_id)]
+    for place in ("walk-open", "walk-history"):
+        (reply,) = decode(place, answer(rows), MINE)
+        assert reply.word is not Word.ABSENT
+    # By order id it is found all the same.
+    (reply,) = decode("history-page", answer(rows), target(ORDER_ID))
+    assert reply.word is Word.OPEN
+
+
 @pytest.mark.parametrize("odd", [None, "x", 1, [], [row()], {}, {"orderId": ""}, {"orderId": None, "status": "live"}])
 def test_a_page_with_a_row_that_cannot_be_read_proves_no_absence(odd: Any) -> None:
     """That row may be the order."""

@@ -234,7 +234,13 @@ def read_page(data: Any) -> Page | None:
         return None  # an empty page that says there is more is none either
     rows = [row for row in data if isinstance(row, dict) and is_order_id(row.get("orderId"))]
     ended = not more if isinstance(more, bool) else len(data) < PAGE
-    return Page(rows, [int(row["orderId"]) for row in rows], ended, len(rows) == len(data))
+    readable = all(_may_be_client_id(row.get("clientOid")) for row in rows)
+    return Page(rows, [int(row["orderId"]) for row in rows], ended, readable and len(rows) == len(data))
+
+
+def _may_be_client_id(value: Any) -> bool:
+    """Whether this tells a client id, or that there is none. Anything else may stand for the one looked for."""
+    return value is None or (isinstance(value, str | int) and not isinstance(value, bool))
 
 
 def is_order_id(value: Any) -> bool:
