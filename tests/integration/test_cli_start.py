@@ -84,7 +84,7 @@ def test_hup_starts_the_same_process_again_for_settings_of_all_of_it(
     started: list[Started], redis_url: str, tmp_path: Path
 ) -> None:
     config = tmp_path / "cancelq.toml"
-    config.write_text("")
+    config.touch(mode=0o600)
     worker = Started("--config", str(config), "worker", env={**KEYS, "CANCELQ_REDIS_URL": redis_url})
     started.append(worker)
     worker.expect('"watching lane"')

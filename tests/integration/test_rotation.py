@@ -126,6 +126,7 @@ async def test_a_secret_in_a_file_is_read_again(redis_url: str, tmp_path: Path) 
     async with desk(redis_url, workers=0) as rig:
         secrets = tmp_path / "secrets"
         secrets.mkdir()
+        (secrets / f"{MAIN}api_key".lower()).touch(mode=0o600)
         (secrets / f"{MAIN}api_key".lower()).write_text("revoked\n")
         env = {k: v for k, v in rig.environment().items() if k != f"{MAIN}API_KEY"}
         env["CANCELQ_SECRETS_DIR"] = str(secrets)

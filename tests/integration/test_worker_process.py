@@ -66,6 +66,7 @@ async def test_hup_under_load_serves_a_new_key_in_the_same_process(redis_url: st
     async with desk(redis_url, workers=0, latency_before_ms=(5, 30), latency_after_ms=(5, 30)) as rig:
         secret = tmp_path / "cancelq_accounts__bitget__main__api_key"
         env = {name: value for name, value in rig.environment().items() if not name.endswith("API_KEY")}
+        secret.touch(mode=0o600)
         secret.write_text("sim-key")
         async with running({**env, "CANCELQ_SECRETS_DIR": str(tmp_path)}, "worker") as worker:
             await worker.expect("watching lane")

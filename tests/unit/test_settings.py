@@ -32,14 +32,24 @@ def problems_of(env: Mapping[str, str], config: Path | None = None, *, need_keys
 
 @pytest.fixture
 def toml(tmp_path: Path) -> Path:
-    return tmp_path / "cancelq.toml"
+    """It may hold keys, so it is closed to others."""
+    file = tmp_path / "cancelq.toml"
+    file.touch(mode=0o600)
+    return file
 
 
 @pytest.fixture
 def secrets(tmp_path: Path) -> Path:
     folder = tmp_path / "secrets"
-    folder.mkdir()
+    folder.mkdir(mode=0o700)
     return folder
+
+
+def put(file: Path, text: str | bytes, mode: int = 0o600) -> Path:
+    """Writes a file that only its owner may read."""
+    file.write_bytes(text.encode() if isinstance(text, str) else text)
+    file.chmod(mode)
+    return file
 
 
 class TestSources:
@@ -64,8 +74,8 @@ class TestSources:
             f"secrets_dir = '{secrets}'\nmax_attempts = 1\n"
             "[accounts.bitget.main]\napi_key = 'a'\napi_secret = 'b'\npassphrase = 'c'\nlimits = { cancel-order = 3 }\n"
         )
-        (secrets / "cancelq_accounts__bitget__main__api_secret").write_text("from-file\n")
-        (secrets / "cancelq_accounts__bitget__main__passphrase").write_text("from-file\n")
+        put(secrets / "cancelq_accounts__bitget__main__api_secret", "from-file\n")
+        put(secrets / "cancelq_accounts__bitget__main__passphrase", "from-file\n")
         account = load({f"{MAIN}PASSPHRASE": "from-env"}, toml).account(BITGET)
         assert account.api_key.get_secret_value() == "a"
         assert account.api_secret.get_secret_value() == "from-file"
@@ -74,7 +84,7 @@ class TestSources:
 
     def test_the_secrets_directory_may_be_named_in_the_environment(self, secrets: Path) -> None:
         for name, value in KEYS.items():
-            (secrets / name.lower()).write_text(value)
+            put(secrets / name.lower(), value)
         settings = load({"CANCELQ_SECRETS_DIR": str(secrets)})
         assert settings.account(BITGET).api_key.get_secret_value() == "canary-key"
 
@@ -168,7 +178,7 @@ class TestMistakes:
         assert problems_of({**KEYS, name: "canary"}) == [told]
 
     def test_a_secret_file_named_after_nothing_is_told(self, secrets: Path) -> None:
-        (secrets / "cancelq_acounts__bitget__main__api_key").write_text("canary")
+        put(secrets / "cancelq_acounts__bitget__main__api_key", "canary")
         (told,) = problems_of({**KEYS, "CANCELQ_SECRETS_DIR": str(secrets)})
         assert told.startswith(f"{secrets}/cancelq_acounts__bitget__main__api_key is named after no setting, did")
 
@@ -249,15 +259,14 @@ class TestMistakes:
         assert told.startswith(f"{tmp_path}/nowhere")
 
     def test_a_secret_that_is_no_text_is_told_without_it(self, secrets: Path) -> None:
-        file = secrets / "cancelq_accounts__bitget__main__api_key"
-        file.write_bytes(b"canary\xff")
+        file = put(secrets / "cancelq_accounts__bitget__main__api_key", b"canary\xff")
         told = problems_of({**KEYS, "CANCELQ_SECRETS_DIR": str(secrets)})
         assert told == [f"{file} cannot be read: it is not UTF-8 text"]
 
     def test_what_is_in_the_secrets_directory_of_others_is_not_read(self, secrets: Path) -> None:
         (secrets / "somebody_elses").write_bytes(b"\xff")
         (secrets / "cancelq_accounts__bitget__main__api_key").symlink_to(secrets.parent / "linked")
-        (secrets.parent / "linked").write_text("from-a-link")
+        put(secrets.parent / "linked", "from-a-link")
         given = {name: value for name, value in KEYS.items() if not name.endswith("API_KEY")}
         settings = load({**given, "CANCELQ_SECRETS_DIR": str(secrets)})
         assert settings.account(BITGET).api_key.get_secret_value() == "from-a-link"

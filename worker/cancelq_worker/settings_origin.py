@@ -19,6 +19,15 @@ from pydantic_settings import (
 )
 from pydantic_settings import SettingsError as SourceError
 
+from cancelq_worker.settings_files import (
+    UnusableFile,
+    read_config,
+    read_secret,
+    refuse_exposed,
+    refuse_open_folder,
+    secret_settings,
+)
+
 PREFIX = "CANCELQ_"
 CONFIG_VARIABLE = PREFIX + "CONFIG"
 
@@ -43,22 +52,20 @@ class Origin:
         """Reads the file (`config`, else what `CANCELQ_CONFIG` names, else none), finds the secret files.
 
         Case does not matter in the names of variables and secret files. Raises `SettingsError` where a place
-        cannot be read.
+        cannot be read, and where it holds secrets that others could read.
         """
         self.env = env
         self._given = {name.lower(): value for name, value in env.items()}
         self._variables = {name.lower(): name for name in env if name.lower().startswith(PREFIX.lower())}
         named = self._given.get(CONFIG_VARIABLE.lower())
         self.config = config or (Path(named) if named else None)
-        text = "" if self.config is None else _file_text(self.config, by_flag=config is not None)
-        self._file = {} if self.config is None else _toml(self.config, text)
-        self._lines = _lines_of(text)
+        self._file, self._lines = _from_file(self.config, "--config" if config else CONFIG_VARIABLE)
         self.secrets_dir = self._secrets_dir()
         self._secret_files = _secret_files(self.secrets_dir)
 
     def values(self, described_by: type[BaseSettings]) -> dict[str, Any]:
         """Everything given, merged: the environment over secret files over the TOML file."""
-        secrets = {name: _secret_text(file) for name, file in self._secret_files.items()}
+        secrets = _secrets_of(self._secret_files)
         merged = _merged(self._file, _decoded(_Variables(described_by, secrets), str(self.secrets_dir)))
         return _merged(merged, _decoded(_Variables(described_by, self._given), "the environment"))
 
@@ -102,6 +109,10 @@ class Origin:
             return None
         if not Path(named).is_dir():
             raise SettingsError([f"{named} is no directory; secrets_dir must name the one that holds the keys"])
+        try:
+            refuse_open_folder(Path(named))
+        except UnusableFile as unusable:
+            raise SettingsError([str(unusable)]) from None
         return Path(named)
 
 
@@ -120,7 +131,7 @@ class _Variables(EnvSettingsSource):
 def _decoded(source: PydanticBaseSettingsSource, place: str) -> dict[str, Any]:
     try:
         return dict(source())
-    except (SourceError, ValueError) as error:
+    except (SourceError, ValueError, RecursionError) as error:
         # The cause may quote the value, which may be a key: only the field's name is passed on.
         field = re.search(r'field "(\w+)"', str(error))
         what = f'"{field[1]}" in {place}' if field else f"a value in {place}"
@@ -138,18 +149,25 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _file_text(path: Path, *, by_flag: bool) -> str:
+def _from_file(config: Path | None, source: str) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
+    """What a settings file gives, and on which line each of it stands."""
+    if config is None:
+        return {}, {}
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        source = "--config" if by_flag else CONFIG_VARIABLE
-        raise SettingsError([f"{path} (from {source}) cannot be read: {reason}"]) from None
+        text, facts = read_config(config, f"{config} (from {source})")
+        given = _toml(config, text)
+        if secrets := secret_settings(given):
+            refuse_exposed(facts, config, secrets[0])
+    except UnusableFile as unusable:
+        raise SettingsError([str(unusable)]) from None
+    return given, _lines_of(text)
 
 
 def _toml(path: Path, text: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
+    except RecursionError:
+        raise SettingsError([f"{path} is not valid TOML: it is nested too deep"]) from None
     except tomllib.TOMLDecodeError as error:
         at = re.search(r"\(at line (\d+), column \d+\)", str(error))
         place = f"{path}:{at[1]}" if at else str(path)
@@ -191,12 +209,24 @@ def _secret_files(folder: Path | None) -> dict[str, Path]:
     return {file.name.lower(): file for file in ours}
 
 
-def _secret_text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise SettingsError([f"{file} cannot be read: {reason}"]) from None
+def _secrets_of(files: Mapping[str, Path]) -> dict[str, str]:
+    """What the secret files hold; every one that cannot be used is told.
+
+    Kubernetes exchanges all files at once, by turning a link. Read through where it points now, none is of before and
+    another of after.
+    """
+    texts: dict[str, str] = {}
+    problems: list[str] = []
+    pointed = {folder: (folder / "..data").resolve() for folder in {file.parent for file in files.values()}}
+    for name, file in files.items():
+        at_once = pointed[file.parent] / file.name
+        try:
+            texts[name] = read_secret(at_once if at_once.exists() else file, file)
+        except UnusableFile as unusable:
+            problems.append(str(unusable))
+    if problems:
+        raise SettingsError(problems)
+    return texts
 
 
 def _stray(name: str, fields: Iterable[str], tables: Iterable[str], also: tuple[str, ...] = ()) -> str | None:

