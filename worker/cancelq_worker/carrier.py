@@ -7,12 +7,12 @@ are written.
 from __future__ import annotations
 
 import asyncio
-import time
 
 import structlog
 
 from cancelq.contract import Status
 from cancelq_worker import events
+from cancelq_worker.clocks import monotonic_ns
 from cancelq_worker.gate import Gate
 from cancelq_worker.http import Exchange, NoAnswer, NotSent
 from cancelq_worker.lane_parts import SEND_BY_MS, Call, LaneParts, Outcome
@@ -46,18 +46,18 @@ class Carrier:
         request = self._p.venue.encode(route, targets)
         if batch.fastest_us and self._samples.get(route.bucket, 0) < OWN_SAMPLES:
             await asyncio.sleep(batch.fastest_us / 1e6)
-        left_s = SEND_BY_MS / 1000 - (time.monotonic_ns() - call.asked_ns) / 1e9
+        left_s = SEND_BY_MS / 1000 - (monotonic_ns() - call.asked_ns) / 1e9
         if left_s <= 0 or self.draining:
             return self._given_back(call)
         signed = self._p.venue.sign(request, self._p.venue_clock.now_us() // 1000)
         door = self._p.cancel_door if batch.stage is Stage.CANCEL else self._p.look_door
-        sent_ns = time.monotonic_ns()
+        sent_ns = monotonic_ns()
         try:
             exchange = await door.call(signed, connect_s=left_s, total_s=self._p.total_s)
         except NotSent as error:
             return self._not_sent(call, str(error))
         except NoAnswer as error:
-            self._p.egress.ended(call.ticket, time.monotonic_ns(), answered=False)
+            self._p.egress.ended(call.ticket, monotonic_ns(), answered=False)
             self._p.metrics.unanswered(request.path, batch.stage, len(call.groups))
             return self._no_answer(call, sent_ns, str(error))
         return self._answered(call, targets, exchange, request.path)
@@ -111,7 +111,7 @@ class Carrier:
         )
 
     def _moment(self, call: Call, sent_ns: int, answered_ns: int | None) -> Moment:
-        steady_us = call.batch.steady_us + (time.monotonic_ns() - call.back_ns) // 1000
+        steady_us = call.batch.steady_us + (monotonic_ns() - call.back_ns) // 1000
         clock = self._p.redis_clock
         answered_us = None if answered_ns is None else clock.at_us(answered_ns)
         return Moment(steady_us, clock.at_us(sent_ns), answered_us, self.streamed)
@@ -122,7 +122,7 @@ class Carrier:
         self._p.metrics.given_back()
         moment = self._moment(call, call.back_ns, None)
         verdicts = [(w, self._silent(call, w, Silence.NOT_SENT, moment)) for w in call.batch.works]
-        return self._outcome(call, verdicts, "u", 0, time.monotonic_ns(), False)
+        return self._outcome(call, verdicts, "u", 0, monotonic_ns(), False)
 
     def _not_sent(self, call: Call, why: str) -> Outcome:
         outcome = self._given_back(call)
@@ -133,7 +133,7 @@ class Carrier:
         moment = self._moment(call, sent_ns, None)
         verdicts = [(w, self._silent(call, w, Silence.NO_ANSWER, moment)) for w in call.batch.works]
         self._log.warning("no readable answer", route=call.batch.route, orders=len(call.groups), why=why)
-        return self._outcome(call, verdicts, "n", 0, time.monotonic_ns(), True)
+        return self._outcome(call, verdicts, "n", 0, monotonic_ns(), True)
 
     def _silent(self, call: Call, work: Work, why: Silence, moment: Moment) -> Verdict:
         taken = self._taken_state(call, work)
@@ -166,7 +166,7 @@ class Carrier:
         works = [self._settle(work, verdict, ended) for work, verdict in verdicts]
         keys: tuple[str, ...] = ()
         if call.batch.stage is Stage.CANCEL:
-            keys = tuple({k for w in call.batch.works for k in w.before.orders})
+            keys = tuple(dict.fromkeys(k for w in call.batch.works for k in w.before.orders))
         gap_us = self._p.venue.timing.gap_us
         return Outcome(Settlement(permit, works, keys, executed, gap_us), at_ns, ended)
 

@@ -16,6 +16,32 @@ Monotonic = Callable[[], int]
 DRIFT_PER_S_US = 50  # how far two clocks may part in a second: ten times what a poor quartz does
 
 
+@dataclass(slots=True)
+class Machine:
+    """What this process reads its time from. One place for all, so that a whole fleet can be run on virtual time."""
+
+    monotonic_ns: Monotonic = time.monotonic_ns
+    wall_ns: Monotonic = time.time_ns
+
+
+MACHINE = Machine()
+
+
+def monotonic_ns() -> int:
+    """This process' monotonic clock."""
+    return MACHINE.monotonic_ns()
+
+
+def monotonic_s() -> float:
+    """The same in seconds."""
+    return MACHINE.monotonic_ns() / 1e9
+
+
+def wall_ns() -> int:
+    """This machine's wall clock, since the epoch. It may jump: nothing is measured by it."""
+    return MACHINE.wall_ns()
+
+
 @dataclass(frozen=True, slots=True)
 class _Bounds:
     """The offset in µs lay within these when it was read."""
@@ -34,7 +60,7 @@ class RemoteClock:
     KEEP_NS = 60_000_000_000
     KEEP = 32
 
-    def __init__(self, resolution_us: int, monotonic_ns: Monotonic = time.monotonic_ns) -> None:
+    def __init__(self, resolution_us: int, monotonic_ns: Monotonic = monotonic_ns) -> None:
         self._resolution_us = resolution_us
         self._monotonic_ns = monotonic_ns
         self._readings: deque[_Bounds] = deque(maxlen=self.KEEP)
@@ -92,7 +118,7 @@ class RemoteClock:
     def at_us(self, monotonic_ns: int) -> int:
         """The remote time at a moment of the monotonic clock; without a reading, this machine's wall clock."""
         if not self._readings:
-            return time.time_ns() // 1000 - (self._monotonic_ns() - monotonic_ns) // 1000
+            return wall_ns() // 1000 - (self._monotonic_ns() - monotonic_ns) // 1000
         return monotonic_ns // 1000 + self._offset_us
 
     def now_us(self) -> int:
@@ -114,7 +140,7 @@ class RemoteClock:
 class Pace:
     """At most `most` times in any second."""
 
-    def __init__(self, most: int, monotonic_ns: Monotonic = time.monotonic_ns) -> None:
+    def __init__(self, most: int, monotonic_ns: Monotonic = monotonic_ns) -> None:
         self._monotonic_ns = monotonic_ns
         self._times: deque[int] = deque(maxlen=most)
 

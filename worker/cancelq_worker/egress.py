@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from dataclasses import dataclass, field
 import redis.asyncio as aioredis
 from redis.exceptions import RedisError
 
+from cancelq_worker.clocks import monotonic_ns
 from cancelq_worker.ledger import SCRIPTS
 from cancelq_worker.venues.port import Bucket
 
@@ -197,7 +197,7 @@ class _Stock:
 
     def look_after(self) -> None:
         """Gives back what is old, and asks for more where little is left."""
-        now_ns = time.monotonic_ns()
+        now_ns = monotonic_ns()
         self._discard(now_ns - UNIT_LIVES_NS)
         reports = (self._ended or self._unused) and now_ns - self._asked_ns > REPORT_NS
         aging = not self._fresh or now_ns - self._fresh[-1][1] > UNIT_LIVES_NS // 2
@@ -235,7 +235,7 @@ class _Stock:
         new ones are here."""
         unused, self._unused = self._unused[:REPORT_MOST], self._unused[REPORT_MOST:]
         ended, self._ended = self._ended[:REPORT_MOST], self._ended[REPORT_MOST:]
-        asked_ns = time.monotonic_ns()
+        asked_ns = monotonic_ns()
         self._resize(asked_ns - self._asked_ns)
         self._asked_ns = asked_ns
         old_ns = asked_ns - UNIT_LIVES_NS // 2
@@ -271,7 +271,7 @@ class _Stock:
         hold_ms: int = 0,
         why: str = "",
     ) -> tuple[int, int, int]:
-        window_us, now_ns = self._bucket.window_us, time.monotonic_ns()
+        window_us, now_ns = self._bucket.window_us, monotonic_ns()
         live_us = UNIT_LIVES_NS // 1000 + LONGEST_CALL_US + window_us
         args: list[int | str] = [self._bucket.units, window_us, wanted, live_us, hold_ms, why, urgent, self._kept]
         args += [len(unused), *unused, len(ended)]
@@ -285,7 +285,7 @@ class _Stock:
 
     def close(self, for_ms: int) -> None:
         """Nothing that is held may be used any more."""
-        self._discard(time.monotonic_ns())
+        self._discard(monotonic_ns())
         self.held_ms = for_ms
 
     async def hold(self, for_ms: int, detail: str) -> None:

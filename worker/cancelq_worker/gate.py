@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Coroutine
 
 import structlog
 
+from cancelq_worker.clocks import monotonic_ns
 from cancelq_worker.http import Door, Exchange, NoAnswer, NotSent
 from cancelq_worker.lane_parts import Call, LaneParts
 from cancelq_worker.ledger import Hold
@@ -66,7 +66,7 @@ class Gate:
 
     def _count(self, what: str) -> int:
         """How often in a row something went wrong before, each time within ten seconds of the last."""
-        now_ns = time.monotonic_ns()
+        now_ns = monotonic_ns()
         count, last_ns = self._refusals.get(what, (0, 0))
         count = count + 1 if now_ns - last_ns < 10_000_000_000 else 0
         self._refusals[what] = (count, now_ns)
@@ -86,7 +86,7 @@ class Gate:
     def _clock_fault(self, said: str, taken_ns: int) -> list[Hold]:
         """Once: correct the clock and try again. Refused again within a minute, signed by the corrected clock: it is
         not the clock."""
-        now_ns, corrected_ns = time.monotonic_ns(), self._p.venue_clock.since_ns
+        now_ns, corrected_ns = monotonic_ns(), self._p.venue_clock.since_ns
         signed_before = corrected_ns is not None and taken_ns < corrected_ns
         lately = self._clock_fault_ns and now_ns - self._clock_fault_ns < 60_000_000_000
         if lately and corrected_ns is not None and not signed_before:
@@ -137,7 +137,7 @@ class Gate:
             self._log.info("the venue's time could not be read", why=str(error))
             return False
         except NoAnswer as error:
-            ended_ns = time.monotonic_ns()
+            ended_ns = monotonic_ns()
             self._log.info("the venue's time could not be read", why=str(error))
             return False
         finally:
@@ -170,7 +170,7 @@ class Gate:
             egress.unuse(ticket)
             raise
         except NoAnswer:
-            egress.ended(ticket, time.monotonic_ns(), answered=False)
+            egress.ended(ticket, monotonic_ns(), answered=False)
             self._p.metrics.aside(signed.request.path, 0, 0)
             raise
         egress.ended(ticket, exchange.answered_ns, answered=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
 from collections.abc import Callable
 from typing import cast
 
@@ -18,6 +17,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from cancelq.contract import Lane
+from cancelq_worker.clocks import monotonic_s
 from cancelq_worker.guard_ledger import Seen
 from cancelq_worker.http import NoAnswer, NotSent
 from cancelq_worker.lane import LaneServer
@@ -34,7 +34,7 @@ class GuardTimers:
     """The timers of the lanes for which `wanted` says so. `clock`: seconds, monotonic."""
 
     def __init__(
-        self, client: aioredis.Redis, wanted: Callable[[Lane], bool], clock: Callable[[], float] = time.monotonic
+        self, client: aioredis.Redis, wanted: Callable[[Lane], bool], clock: Callable[[], float] = monotonic_s
     ) -> None:
         self._client = client
         self._wanted = wanted

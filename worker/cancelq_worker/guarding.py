@@ -13,7 +13,6 @@ the inbox, which belongs to producers. The first watcher of the lane follows the
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -24,6 +23,7 @@ from redis.exceptions import RedisError
 
 from cancelq.contract import Lane, Status
 from cancelq_worker import events, guard_ledger
+from cancelq_worker.clocks import monotonic_s
 from cancelq_worker.guard_ledger import Fired, Seen
 from cancelq_worker.guard_timer import GuardTimers
 from cancelq_worker.intake import Intake
@@ -65,7 +65,7 @@ class Guards:
         worker: str,
         watched: Callable[[], Iterable[tuple[LaneServer, int]]],
         timers: GuardTimers,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = monotonic_s,
     ) -> None:
         self._client = client
         self._worker = worker

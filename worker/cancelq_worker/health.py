@@ -7,8 +7,9 @@ and not hidden. Nothing here asks Redis or a venue.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
+
+from cancelq_worker import clocks
 
 LOOP_STUCK_S = 5.0
 HEARTBEAT_OLD_S = 3.0  # heartbeats are half a second apart; after 1.6 s others take the lanes over
@@ -18,7 +19,7 @@ LANES_TOLD = 20
 class Health:
     """One worker's health. `stop`: set once it drains."""
 
-    def __init__(self, stop: asyncio.Event, monotonic_ns: Callable[[], int] = time.monotonic_ns) -> None:
+    def __init__(self, stop: asyncio.Event, monotonic_ns: Callable[[], int] = clocks.monotonic_ns) -> None:
         self._stop = stop
         self._monotonic_ns = monotonic_ns
         self._looped_ns = monotonic_ns()

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import httpx
 
+from cancelq_worker.clocks import monotonic_ns
 from cancelq_worker.venues.port import Answer, Request, Signed
 
 POOL = 8  # more connections cost more CPU each and gain nothing at a venue's rates
@@ -59,14 +60,20 @@ class Exchange:
     answered_ns: int
 
 
+MakeTransport = Callable[[ssl.SSLContext | bool], httpx.AsyncBaseTransport]
+
+
+def connections(verify: ssl.SSLContext | bool) -> httpx.AsyncBaseTransport:
+    """A pool of kept connections."""
+    limits = httpx.Limits(max_connections=POOL, max_keepalive_connections=POOL, keepalive_expiry=30.0)
+    return httpx.AsyncHTTPTransport(verify=verify, http1=True, http2=False, trust_env=False, limits=limits)
+
+
 class _Pool:
     """One transport and the calls on it; `overdue` ones are past their deadline."""
 
-    def __init__(self, verify: ssl.SSLContext | bool) -> None:
-        limits = httpx.Limits(max_connections=POOL, max_keepalive_connections=POOL, keepalive_expiry=30.0)
-        self.transport = httpx.AsyncHTTPTransport(
-            verify=verify, http1=True, http2=False, trust_env=False, limits=limits
-        )
+    def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
+        self.transport = transport
         self.calls: set[asyncio.Task[Exchange]] = set()
         self.overdue: set[asyncio.Task[Exchange]] = set()
 
@@ -85,11 +92,13 @@ class Door:
     that, the venue may still execute it.
     """
 
-    def __init__(self, base_url: str, *, verify: ssl.SSLContext | bool) -> None:
+    def __init__(self, base_url: str, *, verify: ssl.SSLContext | bool, transport: MakeTransport = connections) -> None:
+        """`transport`: makes what a pool's calls leave by."""
         self._base = httpx.URL(base_url)
         self._urls: dict[str, httpx.URL] = {}
         self._verify = verify
-        self._pool = _Pool(verify)
+        self._transport = transport
+        self._pool = _Pool(transport(verify))
         self._retired: set[_Pool] = set()
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -111,7 +120,7 @@ class Door:
         pool.overdue.add(task)
         self._retired.add(pool)
         if self._pool is pool:
-            self._pool = _Pool(self._verify)
+            self._pool = _Pool(self._transport(self._verify))
         self._reap(pool)
 
     def _reap(self, pool: _Pool) -> None:
@@ -123,14 +132,14 @@ class Door:
 
     async def _call(
         self,
-        transport: httpx.AsyncHTTPTransport,
+        transport: httpx.AsyncBaseTransport,
         signed: Signed,
         connect_s: float,
         total_s: float,
     ) -> Exchange:
         request, url = signed.request, self._url(signed.request)
         timeout = {"connect": connect_s, "pool": connect_s, "read": total_s, "write": total_s}
-        sent_ns = time.monotonic_ns()
+        sent_ns = monotonic_ns()
         try:
             wire = httpx.Request(
                 request.method, url, headers={**signed.headers, "Accept-Encoding": "identity", "User-Agent": "cancelq"},
@@ -140,7 +149,7 @@ class Door:
             body = await _read(response, sent_ns + int((total_s + connect_s) * 1e9))
         except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL) as error:
             raise (crossed(error) or NoAnswer)(type(error).__name__) from error
-        return Exchange(Answer(response.status_code, response.headers, body), sent_ns, time.monotonic_ns())
+        return Exchange(Answer(response.status_code, response.headers, body), sent_ns, monotonic_ns())
 
     def _url(self, request: Request) -> httpx.URL:
         """The address of a call. Building one takes the library longer than signing it: those without a query, the
@@ -167,7 +176,7 @@ async def _read(response: httpx.Response, deadline_ns: int) -> bytes:
             size += len(chunk)
             if size > BODY_MOST:
                 raise NoAnswer(f"an answer over {BODY_MOST} bytes")
-            if time.monotonic_ns() > deadline_ns:
+            if monotonic_ns() > deadline_ns:
                 raise NoAnswer("an answer that drips past its deadline")
             chunks.append(chunk)
     finally:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 
@@ -22,6 +21,7 @@ from redis.exceptions import RedisError
 
 from cancelq.contract import Lane, Status
 from cancelq_worker.carrier import Carrier
+from cancelq_worker.clocks import monotonic_ns, wall_ns
 from cancelq_worker.egress import Reservation
 from cancelq_worker.gate import Gate
 from cancelq_worker.http import Door
@@ -160,7 +160,7 @@ class LaneServer:
         return not self._entries and not self._intake_closed()
 
     def _intake_closed(self) -> bool:
-        return time.monotonic_ns() < self._closed_until_ns
+        return monotonic_ns() < self._closed_until_ns
 
     async def _round(self) -> None:
         intake = not self._draining and not self._intake_closed()
@@ -178,7 +178,7 @@ class LaneServer:
         if intake and (admission or not (self._entries or overtaking)):
             read_after = admission.last if admission else self.cursor
         outcomes, self._outcomes = (urgent, others) if self._hurried else (self._outcomes, [])
-        now_ns = time.monotonic_ns()
+        now_ns = monotonic_ns()
         settlements = [_aged(o, now_ns) for o in outcomes]
         requests = [take for take, _ in takes]
         wanted = RoundRequest(settlements, admission, overtaking, requests, read_after, scan_after)
@@ -189,7 +189,7 @@ class LaneServer:
             for _, reserved in takes:
                 self._p.egress.release(reserved)
             raise
-        back_ns = time.monotonic_ns()
+        back_ns = monotonic_ns()
         self._count(wanted, reply, back_ns, now_ns)
         self._settled(outcomes, reply.settled)
         self._ahead.scanned(reply.scanned)
@@ -285,7 +285,7 @@ class LaneServer:
     def _close_intake(self) -> None:
         """For a moment: the entries stay in the inbox and are read again."""
         self._entries = []
-        self._closed_until_ns = time.monotonic_ns() + INTAKE_PAUSE_NS
+        self._closed_until_ns = monotonic_ns() + INTAKE_PAUSE_NS
         asyncio.get_running_loop().call_later(INTAKE_PAUSE_NS / 1e9, self._wake.set)
 
     # -- take ---------------------------------------------------------------------------------------------------
@@ -395,7 +395,7 @@ class LaneServer:
 
     def _end_all(self, ended: dict[str, Finish]) -> None:
         """An order's end ends every open intent that names it, also one not yet sent. `ended`: by order key."""
-        until_ns = time.monotonic_ns() + END_KEPT_NS
+        until_ns = monotonic_ns() + END_KEPT_NS
         self._told.update({key: (finish, until_ns) for key, finish in ended.items()})
         if self._told and not self._telling:
             self._telling = True
@@ -412,7 +412,7 @@ class LaneServer:
                 except (RedisError, OSError):
                     left_alone, works = 1, []
                 self._end_works(works, {key: self._told[key][0] for key in keys})
-                now_ns = time.monotonic_ns()
+                now_ns = monotonic_ns()
                 for key in keys:
                     if not left_alone or self._told[key][1] < now_ns or self._draining:
                         del self._told[key]
@@ -435,7 +435,7 @@ class LaneServer:
                 ends.append(Move(work, work.before.at_rest(work.fence), None))
         if ends:
             self._wake.set()
-            self._outcomes.append(Outcome(Settlement(None, ends), time.monotonic_ns(), ended))
+            self._outcomes.append(Outcome(Settlement(None, ends), monotonic_ns(), ended))
 
     @property
     def venue(self) -> Venue:
@@ -457,7 +457,7 @@ class LaneServer:
 
     async def trim(self, keep_ms: int, dedup_hours: int) -> None:
         """Drops what is old from the lane's streams and memory."""
-        await self._p.ledger.trim(keep_ms, dedup_hours, time.time_ns() // 1_000_000)
+        await self._p.ledger.trim(keep_ms, dedup_hours, wall_ns() // 1_000_000)
 
 
 _LOCAL_ENDS = {

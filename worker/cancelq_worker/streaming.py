@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import random
 import ssl
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -20,7 +19,7 @@ from redis.exceptions import RedisError
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 
-from cancelq_worker.clocks import RemoteClock
+from cancelq_worker.clocks import RemoteClock, monotonic_s
 from cancelq_worker.http import NoAnswer, NotSent
 from cancelq_worker.ledger import STREAM_LEASE_MS, Ledger, StreamStep
 from cancelq_worker.venues.port import Answer, OrderStream, Push, Request
@@ -131,10 +130,10 @@ class LaneStream:
             await self._converse(socket, key)
 
     async def _converse(self, socket: ClientConnection, key: str) -> None:
-        duties = _Duties(self._p.stream, time.monotonic())
+        duties = _Duties(self._p.stream, monotonic_s())
         live = False
         while not self._stopping.is_set():
-            now_s = time.monotonic()
+            now_s = monotonic_s()
             if now_s >= duties.lease_s:
                 duties.lease_s = now_s + KEEP_S
                 if not await self._lease("live" if live else "hold"):
@@ -153,7 +152,7 @@ class LaneStream:
                     frame = await socket.recv()
             except TimeoutError:
                 continue
-            duties.heard_s = time.monotonic()
+            duties.heard_s = monotonic_s()
             live = await self._heard(socket, frame, live)
 
     async def _heard(self, socket: ClientConnection, frame: str | bytes, live: bool) -> bool:

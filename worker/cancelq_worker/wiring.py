@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import random
 import secrets
 import ssl
-import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 
 from cancelq.contract import Lane
 from cancelq_worker.archive.manifest import NOTHING_ARCHIVED
-from cancelq_worker.clocks import Pace, RemoteClock
+from cancelq_worker.clocks import Pace, RemoteClock, monotonic_s
 from cancelq_worker.dry_run import DRY_EGRESS, DRY_ROSTER, Rehearsal, begin, rehearsed
 from cancelq_worker.egress import Egress
 from cancelq_worker.engine import ROSTER, Engine
@@ -69,13 +69,17 @@ class Wiring:
         self.client: aioredis.Redis = connect(settings.redis_url, max_connections=64)
         self._blocking: list[aioredis.Redis] = []
         self._redis_clock = RemoteClock(1)
-        self._tls = httpx.create_ssl_context(trust_env=False)
         self._hosts: dict[tuple[str, str, tuple[Bucket, ...]], _Host] = {}
         self._doors: set[Door] = set()
         self._makers: dict[str, Callable[[], LaneServer]] = {}
         self._trimmed: dict[str, float] = {}
         self._timed: dict[str, float] = {}
         self._chores: set[asyncio.Future[None]] = set()
+
+    @functools.cached_property
+    def _tls(self) -> ssl.SSLContext:
+        """One for all: reading the certificates takes 30 ms."""
+        return httpx.create_ssl_context(trust_env=False)
 
     def engine(self, health: Health) -> Engine:
         self._makers = {str(lane): self._maker(lane, self.settings.account(lane)) for lane in self.settings.lanes}
@@ -184,7 +188,7 @@ class Wiring:
 
     def _housekeeping(self, lane: LaneServer) -> None:
         """Now and then: the venue's clock, and what is old in the streams."""
-        name, now = str(lane.lane), time.monotonic()
+        name, now = str(lane.lane), monotonic_s()
         if now - self._timed.get(name, -1e9) > CLOCK_EVERY_S:
             self._timed[name] = now
             self._chore(lane.read_venue_time())
