@@ -39,9 +39,10 @@ format: env ## puts the code into the form that `check` wants
 
 SECONDS ?= 120
 SEED    ?=
-VENUE   ?= bitget
+VENUE   ?= all
 chaos: env ## real processes, everything failing at once, then every promise judged (SECONDS=120 SEED=7 VENUE=bybit)
-	$(BIN)/python ops/chaos.py --seconds $(SECONDS) --venue $(VENUE) $(if $(SEED),--seed $(SEED)) $(ARGS)
+	$(BIN)/python -m ops.chaos --seconds $(SECONDS) --venue $(VENUE) $(if $(SEED),--seed $(SEED)) \
+		--result build/chaos.json $(ARGS)
 
 bench: env ## measures speed and counts broken rules (ARGS="--parts peers": beside RQ, Celery, ccxt and others)
 	$(BIN)/python ops/bench/bench.py $(ARGS)

@@ -1,0 +1,85 @@
+"""The kill switch in the middle of it (12): real `cancelq kill` commands, and what the venue has open when they end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from ops.chaos.workers import CANCELQ, outside_env
+from ops.chaos.world import Desk, World
+from ops.checks import Ask, Told
+
+_KINDS = {"order": "order", "tpsl": "tpsl", "stop": "plan"}
+#: Kills that are under way end on their own within this; the command's own limit is shorter.
+WITHIN_S = 60
+OK, UNHEALTHY, UNREACHABLE = 0, 1, 69
+
+
+async def use_kill_switch(world: World) -> None:
+    """Empties a pair of its own while everything fails. Exit 0 must mean that nothing is open; it may also fail
+    aloud."""
+    desk = world.rng.choice(world.desks)
+    symbol = _filled_pair(world, desk)
+    code, _ = await _kill(world, desk, symbol)
+    world.did(f"kill switch: exit {code}")
+    if code == OK:
+        _judge_empty(world, desk, symbol)
+    elif code not in (UNHEALTHY, UNREACHABLE):
+        world.tell("12", f"kill of {symbol} ended with {code}")
+
+
+async def kill_when_healthy(world: World, desk: Desk, orders: int, within_s: float) -> None:
+    """One kill without faults, behind whatever is waiting: it ends well, and in time."""
+    symbol = _filled_pair(world, desk, orders)
+    code, took_s = await _kill(world, desk, symbol)
+    world.measured("kill switch, healthy", took_s * 1000)
+    if code != OK:
+        world.tell("12", f"kill of {symbol} ended with {code} though nothing failed")
+    else:
+        _judge_empty(world, desk, symbol)
+    if took_s > within_s:
+        world.tell("12", f"kill of {orders} orders of {symbol} took {took_s:.1f} s, {within_s} s are allowed")
+
+
+def know_kills(desk: Desk, told: Told) -> None:
+    """Notes what the intents of kills meant: every order of their pair and kinds."""
+    rows = desk.simulator.truth(venue=desk.lane.venue).entries
+    for id_, entries in told.intents.items():
+        fields = entries[0].fields
+        if id_.startswith("kill-") and fields.get("reason") == "kill":
+            kinds = {_KINDS[kind] for kind in fields.get("kinds", "order").split(",")}
+            meant = [r["order_id"] for r in rows if r["symbol"] == fields.get("symbol") and r["kind"] in kinds]
+            desk.asks[id_] = Ask(tuple(meant))
+
+
+def _filled_pair(world: World, desk: Desk, orders: int | None = None) -> str:
+    symbol = desk.new_pair()
+    for _ in range(orders or world.rng.randrange(1, 30)):
+        desk.new_order(symbol=symbol)
+    for _ in range(2):
+        desk.new_order("plan", symbol=symbol)
+    return symbol
+
+
+async def _kill(world: World, desk: Desk, symbol: str) -> tuple[int, float]:
+    """The exit status and the seconds it took; one that hangs is a broken promise and is ended."""
+    began_s = time.monotonic()
+    with (world.folder / f"kill-{symbol}.log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            *CANCELQ, "kill", str(desk.lane), "--symbol", symbol, "--yes", "--timeout", "30",
+            env=outside_env() | {"CANCELQ_REDIS_URL": world.url},
+            stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log,
+        )  # fmt: skip
+        try:
+            code = await asyncio.wait_for(process.wait(), WITHIN_S)
+        except TimeoutError:
+            world.tell("12", f"kill of {symbol} did not end within {WITHIN_S} s")
+            process.kill()
+            code = await process.wait()
+    return code, time.monotonic() - began_s
+
+
+def _judge_empty(world: World, desk: Desk, symbol: str) -> None:
+    left = desk.left_open(symbol)
+    if left:
+        world.tell("12", f"kill of {symbol} ended with 0, and {left} are open")

@@ -1,0 +1,98 @@
+"""Where it happens: each venue's lane, endpoints, and the ways in which it may misbehave."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cancelq.contract import Lane
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where it happens: a venue's lane, its endpoints and words, and how many intents a second it can take."""
+
+    lane: Lane
+    cancels: tuple[str, ...]
+    looks: tuple[str, ...]
+    cancel_codes: tuple[str, ...]
+    look_codes: tuple[str, ...]
+    bulk: tuple[str, ...]
+    stream_path: str
+    per_s: float
+
+    def spelt(self, base: str) -> str:
+        """A pair against USDT, as the venue writes it."""
+        return f"{base}-USDT" if self.lane.venue == "bingx" else f"{base}USDT"
+
+
+PLACES = {
+    "bitget": Place(
+        Lane("bitget", "main"),
+        ("cancel-order", "batch-cancel-order", "cancel-plan-order"),
+        ("orderInfo", "history-orders", "unfilled-orders", "current-plan-order", "history-plan-order"),
+        ("code:45129", "code:40725", "code:40808"),
+        ("code:40725",),
+        ("cancel-symbol-order",),
+        "/v2/ws/private",
+        40.0,
+    ),
+    "bybit": Place(
+        Lane("bybit", "main"),
+        ("cancel", "cancel-batch"),
+        ("realtime", "history"),
+        ("code:170191", "code:10016", "code:170213"),
+        ("code:10016",),
+        ("cancel-all",),
+        "/v5/private",
+        12.0,
+    ),
+    "bingx": Place(
+        Lane("bingx", "main"),
+        ("cancel", "cancelOrders"),
+        ("query", "openOrders", "historyOrders"),
+        ("code:100500", "code:80019", "code:100410:The current system is busy"),
+        ("code:100500",),
+        ("cancelOpenOrders",),
+        "/market",
+        6.0,
+    ),
+}
+
+#: Lies that no client could find out (a row under a neighbour's id, a list that leaves one out) would make a false
+#: outcome the venue's own; so lists are only repeated, dropped, delayed and broken.
+FAULTS_OF_CANCELS = [
+    "execute_and_drop",
+    "drop",
+    "reset",
+    "half_body",
+    "http_500",
+    "http_500_executed",
+    "http_429",
+    "html_200",
+    "html_502",
+    "empty_200",
+    "garbage_200",
+    "slow_ms",
+    "late_ms",
+    "hang",
+    "wrong_ids",
+    "missing_items",
+    "repeat_items",
+    "unknown_code",
+]
+FAULTS_OF_LOOKS = [
+    "drop",
+    "reset",
+    "half_body",
+    "http_500",
+    "http_429",
+    "html_200",
+    "html_502",
+    "empty_200",
+    "garbage_200",
+    "slow_ms",
+    "slow_drip",
+    "hang",
+    "repeat_items",
+    "unknown_code",
+]

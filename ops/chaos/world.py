@@ -1,0 +1,119 @@
+"""One run: the parts it is made of, what was asked on each lane, what was done to it, and what went wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import redis.asyncio as aioredis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from cancelq.contract import Lane
+from cancelq_worker.embedded import EmbeddedServer
+from cancelq_worker.simulator.core import Entry
+from cancelq_worker.simulator.orders import Kind
+from cancelq_worker.simulator.simulator import Simulator
+from ops.chaos.links import Link
+from ops.chaos.places import Place
+from ops.chaos.workers import Slot
+from ops.checks import Ask, Broken, Told
+
+
+@dataclass
+class Desk:
+    """One lane, seen from its producers: what was asked there and what the server said to it."""
+
+    place: Place
+    simulator: Simulator
+    asks: dict[str, Ask] = field(default_factory=dict)
+    acknowledged: list[str] = field(default_factory=list)
+    refused_adds: int = 0
+    pair: int = 0
+    sent: int = 0
+
+    @property
+    def lane(self) -> Lane:
+        return self.place.lane
+
+    def new_order(self, kind: str = "order", symbol: str = "", client_id: str = "", age_ms: int = 3000) -> str:
+        """Places an order that is that old; returns its id."""
+        entry = Entry(
+            symbol or self.place.spelt("BTC"),
+            Kind(kind),
+            client_id=client_id,
+            trigger_price="" if kind == "order" else "90",
+            created_ms=time.time_ns() // 1_000_000 - age_ms,
+        )
+        return str(self.simulator.add_order(entry, venue=self.lane.venue).order_id)
+
+    def new_pair(self) -> str:
+        """A pair that nothing else uses."""
+        self.pair += 1
+        return self.place.spelt(f"S{self.pair}")
+
+    def left_open(self, symbol: str) -> list[str]:
+        """Orders of a pair that the venue has open now."""
+        rows = self.simulator.truth(venue=self.lane.venue).entries
+        return [row["order_id"] for row in rows if row["symbol"] == symbol and row["open"]]
+
+
+@dataclass
+class World:
+    """`faults` counts what was done, by kind; `measured_ms` keeps times by what was measured; `tolds` are the
+    streams as they were at the end."""
+
+    rng: random.Random
+    folder: Path
+    server: EmbeddedServer
+    simulator: Simulator
+    url: str
+    desks: list[Desk]
+    producers_link: Link
+    slots: list[Slot] = field(default_factory=list)
+    faults: Counter[str] = field(default_factory=Counter)
+    measured_ms: dict[str, list[float]] = field(default_factory=dict)
+    broken: list[Broken] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    tolds: dict[Lane, Told] = field(default_factory=dict)
+    began_s: float = field(default_factory=time.monotonic)
+
+    def tell(self, promise: str, what: str) -> None:
+        self.broken.append(Broken(promise, what))
+
+    def at(self) -> float:
+        """Seconds since the run began."""
+        return time.monotonic() - self.began_s
+
+    def did(self, fault: str) -> None:
+        self.faults[fault] += 1
+        self.notes.append(f"{self.at():7.2f} {fault}")
+
+    def measured(self, what: str, ms: float) -> None:
+        self.measured_ms.setdefault(what, []).append(ms)
+
+
+def client(url: str) -> aioredis.Redis:
+    """Asks once; raw replies to stream commands."""
+    made = aioredis.Redis.from_url(url, protocol=2, retry=Retry(NoBackoff(), 0), socket_timeout=3)
+    for parsed in ("XREAD", "XRANGE"):
+        made.response_callbacks.pop(parsed, None)
+    return made
+
+
+async def until(true: Callable[[], Awaitable[bool]], within_s: float) -> bool:
+    """Whether it came true in time; a server that cannot be asked just now is asked again."""
+    end_s = time.monotonic() + within_s
+    while time.monotonic() < end_s:
+        with contextlib.suppress(RedisError, OSError):
+            if await true():
+                return True
+        await asyncio.sleep(0.1)
+    return False
