@@ -132,6 +132,12 @@ class Example:
     def read_probe(self, answer: Answer) -> Reply:
         return _refusal(answer, payload(answer) or {}) or Reply(Word.OPEN, "ok", http_status=answer.status)
 
+    def rights_request(self) -> Request | None:
+        return None
+
+    def read_rights(self, answer: Answer) -> port.KeyRights | Reply:
+        return port.KeyRights(None, None)
+
 
 def _order_ref(target: Target) -> dict[str, str]:
     """The pair and exactly one id: of the intent, or of the next order a sweep found."""

@@ -15,7 +15,7 @@ from starlette.routing import Route
 from cancelq_worker.simulator.core import DuplicateOrderError, Entry, ImpossibleMoveError
 from cancelq_worker.simulator.faults import HUGE_BYTES, Fault, UnknownFaultError
 from cancelq_worker.simulator.limits import UnknownBucketError
-from cancelq_worker.simulator.orders import PLAIN, Account, Kind, Order, State
+from cancelq_worker.simulator.orders import PLAIN, Account, Kind, Order, Right, State
 from cancelq_worker.simulator.simulator import (
     DEMO_UID,
     Page,
@@ -61,6 +61,9 @@ class AccountBody(_Body):
     uid: Annotated[str, Field(min_length=1, max_length=32, pattern=PLAIN)]
     demo: bool = False
     uta: bool = False
+    rights: frozenset[Right] = frozenset({Right.trade})
+    addresses: tuple[Id, ...] = ()
+    expires_ms: Annotated[int, Field(ge=0, le=LATEST_MS)] | None = None
 
 
 class OrderBody(_Body):

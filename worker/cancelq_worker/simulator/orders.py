@@ -62,9 +62,21 @@ class Naming(NamedTuple):
     verdict: str
 
 
+class Right(StrEnum):
+    """What a key may do besides reading."""
+
+    trade = "trade"
+    transfer = "transfer"
+    withdraw = "withdraw"
+
+
 @dataclass(frozen=True, slots=True)
 class Account:
-    """One API key. Several keys may share a UID, and with it the orders and the limits."""
+    """One API key. Several keys may share a UID, and with it the orders and the limits.
+
+    `addresses`: those it is bound to, as the venue tells them; calls from others are let through all the same.
+    `expires_ms`: when the venue says it ends (epoch ms), None: in a time far off. It works on.
+    """
 
     venue: str
     key: str
@@ -73,6 +85,9 @@ class Account:
     uid: str
     demo: bool = False
     uta: bool = False
+    rights: frozenset[Right] = frozenset({Right.trade})
+    addresses: tuple[str, ...] = ()
+    expires_ms: int | None = None
 
 
 class SortedNumbers:

@@ -122,6 +122,8 @@ class Settings(BaseModel):
 
     bingx_read_only_keys: frozenset[str] = frozenset()
     """Keys that BingX refuses (100004) wherever something is placed or cancelled."""
+    bingx_rights_bare: bool = False
+    """Whether BingX tells a key's rights without the envelope of its other answers, as in captures."""
     bingx_batch_most: Annotated[int, Field(ge=1, le=10_000)] = 10
     """How many ids BingX's cancelOrders takes; no source states it."""
     bingx_all_failed: Literal["list", "top"] = "list"

@@ -148,11 +148,13 @@ class Signed:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back, whole: an HTTP status, headers (lower-case names) and the body."""
+    """What came back, whole: an HTTP status, headers (lower-case names) and the body. `quotes`: it repeats what the call
+    was signed with, so none of its words may be told."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
+    quotes: bool = False
 
 
 class Word(Enum):
@@ -334,6 +336,19 @@ class VenueTimer(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class KeyRights:
+    """What a venue says a key may do; None where it does not say. `trade`: spot orders, to cancel them among it;
+    `addresses`: those it works from, () for any; `expires_ms`: epoch ms of its end; `names`: its rights in the venue's
+    words."""
+
+    trade: bool | None
+    withdraw: bool | None
+    addresses: tuple[str, ...] | None = None
+    expires_ms: int | None = None
+    names: tuple[str, ...] = ()
+
+
 class Venue(Protocol):
     """One venue with one account's credentials. Every method is pure apart from `sign`, which reads the secret."""
 
@@ -403,4 +418,13 @@ class Venue(Protocol):
 
     def read_probe(self, answer: Answer) -> Reply:
         """`OPEN` if the key works; else what stands against it."""
+        ...
+
+    def rights_request(self) -> Request | None:
+        """A harmless signed read that tells what the key may do. It counts in no bucket of a route. None: the venue has
+        no such call."""
+        ...
+
+    def read_rights(self, answer: Answer) -> KeyRights | Reply:
+        """What that answer tells, or what stands against the call."""
         ...

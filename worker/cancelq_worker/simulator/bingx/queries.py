@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from heapq import merge
 from itertools import islice, takewhile
 
+import orjson
 from orjson import Fragment
 
 from cancelq_worker.simulator.bingx import codes
@@ -13,8 +14,11 @@ from cancelq_worker.simulator.bingx.placing import TYPES
 from cancelq_worker.simulator.bingx.rows import Rows, traded_at, type_word, worth
 from cancelq_worker.simulator.bingx.trading import named
 from cancelq_worker.simulator.core import DAY_US, Core
-from cancelq_worker.simulator.orders import Kind, Order, State
+from cancelq_worker.simulator.faults import Reply
+from cancelq_worker.simulator.orders import Kind, Order, Right, State
 
+# "Query user API Key permissions": 2 is reading, which every key may.
+RIGHTS = {Right.trade: 1, Right.transfer: 4, Right.withdraw: 5}
 PAGE_MOST = 100
 REACH_MOST = 10_000
 FILLS_PAGE, FILLS_MOST = 500, 1_000
@@ -143,6 +147,18 @@ class Queries:
     def coins(self, ask: Ask) -> list[Params]:
         names = dict.fromkeys(coin for pair in self._core.settings.pairs for coin in pair.split("-"))
         return [{"coin": name, "name": name, "networkList": []} for name in names]
+
+    def key_rights(self, ask: Ask) -> Params | Reply:
+        account = ask.account
+        read_only = account.key in self._core.settings.bingx_read_only_keys
+        may = {number for right, number in RIGHTS.items() if right in account.rights} - ({1} if read_only else set())
+        told = {
+            "apiKey": account.key,
+            "permissions": sorted({2, *may}),
+            "ipAddresses": list(account.addresses),
+            "note": "simulated",
+        }
+        return Reply(200, orjson.dumps(told)) if self._core.settings.bingx_rights_bare else told
 
     def balance(self, ask: Ask) -> Params:
         names = dict.fromkeys(coin for pair in self._core.settings.pairs for coin in pair.split("-"))

@@ -23,7 +23,7 @@ from cancelq_worker.simulator.bingx.trading import Trading
 from cancelq_worker.simulator.core import Call, Core, Request
 from cancelq_worker.simulator.faults import Reply, Target
 from cancelq_worker.simulator.limits import Rule, Window
-from cancelq_worker.simulator.orders import Account, Book
+from cancelq_worker.simulator.orders import Account, Book, Right
 from cancelq_worker.simulator.venue import SECOND_US, Endpoint, Route, Words, misbehave, routes_of
 
 NAME = "bingx"
@@ -80,6 +80,7 @@ class Bingx:
             Endpoint("GET", f"{SPOT}/trade/myTrades", 5, queries.my_trades),
             Endpoint("GET", f"{SPOT}/account/balance", 5, queries.balance),
             Endpoint("GET", "/openApi/wallets/v1/capital/config/getall", 5, queries.coins),
+            Endpoint("GET", "/openApi/v1/account/apiPermissions", 2, queries.key_rights),
             Endpoint("POST", LISTEN_KEY, 2, keys.create),
             Endpoint("PUT", LISTEN_KEY, 2, keys.extend),
             Endpoint("DELETE", LISTEN_KEY, 2, keys.delete),
@@ -195,7 +196,8 @@ class Bingx:
             raise Refusal(codes.SIGN_MISSING)
         if not is_signed(sent, account.secret):
             raise Refusal(codes.SIGN_WRONG)
-        if route.name in TRADES and key in self._core.settings.bingx_read_only_keys:
+        may_trade = Right.trade in account.rights and key not in self._core.settings.bingx_read_only_keys
+        if route.name in TRADES and not may_trade:
             raise Refusal(codes.NO_PERMISSION)
         return account, sent.params
 

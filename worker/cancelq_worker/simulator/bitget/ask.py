@@ -8,7 +8,7 @@ from typing import Any
 from cancelq_worker.simulator.bitget import codes
 from cancelq_worker.simulator.bitget.codes import Refusal
 from cancelq_worker.simulator.core import Call
-from cancelq_worker.simulator.orders import Book
+from cancelq_worker.simulator.orders import Account, Book
 
 LARGEST_LONG = 2**63 - 1
 AMOUNT = re.compile(r"[0-9]{1,24}(\.[0-9]{1,18})?")
@@ -20,9 +20,10 @@ Params = dict[str, Any]
 
 @dataclass(slots=True)
 class Ask:
-    """`book` is the caller's; at a public endpoint an empty one."""
+    """`book` and `account` are the caller's; at a public endpoint empty ones."""
 
     book: Book
+    account: Account
     params: Params
     call: Call
     english: bool

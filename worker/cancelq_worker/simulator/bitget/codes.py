@@ -17,6 +17,7 @@ TIMESTAMP_EXPIRED = "40008"
 SIGN_WRONG = "40009"
 PASSPHRASE_EMPTY = "40011"
 PASSPHRASE_WRONG = "40012"
+NO_PERMISSION = "40014"
 PARAMETER_FAILED = "40017"
 PARAMETER_EMPTY = "40019"
 PARAMETER_WRONG = "40020"
@@ -55,6 +56,7 @@ TEXTS = {
     SIGN_WRONG: ("sign signature error", "签名错误"),
     PASSPHRASE_EMPTY: ("ACCESS_PASSPHRASE cannot be empty", "ACCESS_PASSPHRASE不能为空"),
     PASSPHRASE_WRONG: ("apikey/password is incorrect", "apikey或密码不正确"),
+    NO_PERMISSION: ("Incorrect permissions", "权限不正确"),
     PARAMETER_FAILED: ("Parameter verification failed {0}", "参数校验失败 {0}"),
     PARAMETER_EMPTY: ("Parameter {0} cannot be empty", "参数{0}不能为空"),
     PARAMETER_WRONG: ("Parameter {0} error", "参数{0}错误"),

@@ -21,10 +21,12 @@ from cancelq_worker.simulator.bitget.ask import (
 from cancelq_worker.simulator.bitget.codes import Refusal
 from cancelq_worker.simulator.bitget.rows import Rows, traded_at, worth
 from cancelq_worker.simulator.core import Core
-from cancelq_worker.simulator.orders import Kind, Order
+from cancelq_worker.simulator.orders import Kind, Order, Right
 
 PAGE_MOST = 100
 PLAN_PAGE = 20
+# "Get Account Information": spot trade, wallet transfer and wallet withdrawal, to read and to write.
+WRITES = {Right.trade: "stow", Right.transfer: "wtow", Right.withdraw: "wwow"}
 
 
 class _Wanted(NamedTuple):
@@ -158,9 +160,8 @@ class Queries:
         return {
             "userId": ask.book.uid,
             "inviterId": "",
-            "ips": "",
-            # Spot trade, to read and to write.
-            "authorities": ["stor", "stow"],
+            "ips": ",".join(ask.account.addresses),
+            "authorities": ["stor", *(word for right, word in WRITES.items() if right in ask.account.rights)],
             "parentId": int(ask.book.uid) if ask.book.uid.isdecimal() else 0,
             "traderType": "not_trader",
             "channelCode": "",

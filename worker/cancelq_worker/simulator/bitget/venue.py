@@ -21,7 +21,7 @@ from cancelq_worker.simulator.bitget.trading import Trading
 from cancelq_worker.simulator.core import Call, Core, Request
 from cancelq_worker.simulator.faults import Reply, Target
 from cancelq_worker.simulator.limits import Rule, Window
-from cancelq_worker.simulator.orders import Account, Book
+from cancelq_worker.simulator.orders import Account, Book, Right
 from cancelq_worker.simulator.venue import SECOND_US, Endpoint, Route, Words, misbehave, routes_of
 
 NAME = "bitget"
@@ -104,17 +104,19 @@ class Bitget:
             return self._over_limit(call), None
         if route.endpoint.private:
             account = self._authentic(request)
+            if route.posts and Right.trade not in account.rights:
+                raise Refusal(codes.NO_PERMISSION)
             call.uid = account.uid
             book = core.book(NAME, account.uid)
             window = core.limiter.window(route.bucket, account.uid)
         else:
-            book = _NOBODY
+            account, book = _NOBODY, _NO_BOOK
             window = core.limiter.window(route.bucket, call.ip)
         if not window.admit(call.steady_us):
             return self._over_limit(call), window
         params = self._read(route, request)
         call.ids, call.symbol = _named(params)
-        ask = Ask(book, params, call, english)
+        ask = Ask(book, account, params, call, english)
         if core.faults:
             fault = core.faults.pick(Target(NAME, route.name, route.text_path, call.uid, call.ids))
             if fault is not None:
@@ -225,7 +227,8 @@ class Bitget:
 
 
 # Public endpoints know no account.
-_NOBODY = Book(NAME, "")
+_NOBODY = Account(NAME, "", "", "", "")
+_NO_BOOK = Book(NAME, "")
 
 
 def _covers(secret: bytes, message: bytes, signature: bytes) -> bool:

@@ -1,9 +1,15 @@
 """Bybit's endpoints that tell of the venue and of the caller: what clients read before they start."""
 
+from datetime import UTC, datetime
+
 from cancelq_worker.simulator.bybit import codes
 from cancelq_worker.simulator.bybit.ask import Answer, Ask, check_category, optional_symbol, symbols_of, text
 from cancelq_worker.simulator.bybit.codes import Refusal
 from cancelq_worker.simulator.core import Core
+from cancelq_worker.simulator.orders import Right
+
+# "Get API Key Information": permissions of wallet.
+WALLET = {Right.transfer: "AccountTransfer", Right.withdraw: "Withdraw"}
 
 
 class About:
@@ -52,21 +58,24 @@ class About:
 
     def key_info(self, ask: Ask) -> Answer:
         """Of the key that asks. A unified account (`uta`), as spot batches need; demo accounts have no such page."""
-        if ask.demo:
+        account = ask.account
+        if account.demo:
             raise Refusal(codes.NOT_ON_DEMO)
-        read_only = ask.key in self._core.settings.bybit_read_only_keys
+        read_only = account.key in self._core.settings.bybit_read_only_keys
+        spot = ["SpotTrade"] if Right.trade in account.rights else []
+        wallet = [word for right, word in WALLET.items() if right in account.rights]
         return Answer(
             {
                 "id": ask.book.uid,
                 "note": "simulated",
-                "apiKey": ask.key,
+                "apiKey": account.key,
                 "readOnly": int(read_only),
                 "secret": "",
-                "permissions": {"Spot": ["SpotTrade"], "Wallet": [], "ContractTrade": [], "Options": []},
-                "ips": ["*"],
+                "permissions": {"Spot": spot, "Wallet": wallet, "ContractTrade": [], "Options": []},
+                "ips": list(account.addresses) or ["*"],
                 "type": 1,
                 "deadlineDay": 90,
-                "expiredAt": "2099-01-01T00:00:00Z",
+                "expiredAt": _utc(account.expires_ms) if account.expires_ms is not None else "2099-01-01T00:00:00Z",
                 "createdAt": "2024-01-01T00:00:00Z",
                 "unified": 0,
                 "uta": 1,
@@ -95,3 +104,7 @@ class About:
                 "spotHedgingStatus": "OFF",
             }
         )
+
+
+def _utc(at_ms: int) -> str:
+    return datetime.fromtimestamp(at_ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from cancelq_worker.simulator.bybit import codes
 from cancelq_worker.simulator.bybit.codes import Refusal
 from cancelq_worker.simulator.core import Call
-from cancelq_worker.simulator.orders import Book, Kind
+from cancelq_worker.simulator.orders import Account, Book, Kind
 
 LARGEST_LONG = 2**63 - 1
 AMOUNT = re.compile(r"[0-9]{1,24}(\.[0-9]{1,18})?")
@@ -36,15 +36,14 @@ class Answer(NamedTuple):
 
 @dataclass(slots=True)
 class Ask:
-    """`book` and `key` are the caller's; at a public endpoint they are empty. `room` tells, at the endpoints that count
-    orders, for each item of the batch whether there was room for it.
+    """`book` and `account` are the caller's; at a public endpoint they are empty. `room` tells, at the endpoints that
+    count orders, for each item of the batch whether there was room for it.
     """
 
     book: Book
+    account: Account
     params: Params
     call: Call
-    key: str = ""
-    demo: bool = False
     room: list[bool] = field(default_factory=list)
 
 

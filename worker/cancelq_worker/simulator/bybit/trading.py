@@ -49,7 +49,7 @@ class Trading:
 
     def cancel_batch(self, ask: Ask) -> Answer:
         """Each item stands for itself, in the order they came. Only normal orders: it has no `orderFilter`."""
-        if ask.demo:
+        if ask.account.demo:
             raise Refusal(codes.NOT_ON_DEMO)
         check_category(ask.params)
         items = batch_of(ask.params, BATCH_MOST)
@@ -129,7 +129,7 @@ class Trading:
         return Answer(self._placed(ask, ask.params))
 
     def create_batch(self, ask: Ask) -> Answer:
-        if ask.demo:
+        if ask.account.demo:
             raise Refusal(codes.NOT_ON_DEMO)
         check_category(ask.params)
         items = batch_of(ask.params, BATCH_MOST)

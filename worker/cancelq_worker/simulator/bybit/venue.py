@@ -20,7 +20,7 @@ from cancelq_worker.simulator.bybit.trading import BATCH_MOST, Trading
 from cancelq_worker.simulator.core import Call, Core, Request
 from cancelq_worker.simulator.faults import HTML, JSON, Reply, Target
 from cancelq_worker.simulator.limits import Rule, Window
-from cancelq_worker.simulator.orders import Account, Book
+from cancelq_worker.simulator.orders import Account, Book, Right
 from cancelq_worker.simulator.venue import SECOND_US, Endpoint, Route, Words, misbehave, routes_of
 
 NAME = "bybit"
@@ -114,9 +114,8 @@ class Bybit:
         """Counted and read."""
         if route.name not in COUNTS_ORDERS:
             _admit(window, call)
-        ask = Ask(_NOBODY, _read(route, request), call)
-        if account is not None:
-            ask.book, ask.key, ask.demo = self._core.book(NAME, account.uid), account.key, account.demo
+        book = self._core.book(NAME, account.uid) if account else _NO_BOOK
+        ask = Ask(book, account or _NOBODY, _read(route, request), call)
         call.ids, call.symbol = _named(ask.params)
         if route.name in COUNTS_ORDERS:
             self._admit_orders(ask, window)
@@ -148,7 +147,8 @@ class Bybit:
         right = hmac.digest(account.secret.encode(), signed, "sha256").hex().encode()
         if not hmac.compare_digest(right, signature):
             raise Refusal(codes.SIGN_WRONG, signed.decode("utf-8", "replace"))
-        if route.posts and account.key in settings.bybit_read_only_keys:
+        may_trade = Right.trade in account.rights and account.key not in settings.bybit_read_only_keys
+        if route.posts and not may_trade:
             raise Refusal(codes.PERMISSION)
         return account
 
@@ -234,7 +234,8 @@ class _Turned(Exception):
 
 
 # Public endpoints know no account.
-_NOBODY = Book(NAME, "")
+_NOBODY = Account(NAME, "", "", "", "")
+_NO_BOOK = Book(NAME, "")
 
 
 def _admit(window: Window, call: Call) -> None:

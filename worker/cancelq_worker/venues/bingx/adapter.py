@@ -12,13 +12,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-from cancelq_worker.venues.bingx import answers, looks, signing, sweeps
+from cancelq_worker.venues.bingx import answers, looks, rights, signing, sweeps
 from cancelq_worker.venues.bingx.codes import OK, SECOND_US
 from cancelq_worker.venues.bingx.rows import is_order_id, is_pair, order_keys
 from cancelq_worker.venues.bingx.stream import BingxStream
 from cancelq_worker.venues.port import (
     Answer,
     Bucket,
+    KeyRights,
     NextLook,
     OrderStream,
     Plan,
@@ -216,6 +217,16 @@ class Bingx:
 
     def read_probe(self, answer: Answer) -> Reply:
         return answers.read_failure(answer) or Reply(Word.OPEN, OK, http_status=answer.status)
+
+    def rights_request(self) -> Request | None:
+        return rights.REQUEST
+
+    def read_rights(self, answer: Answer) -> KeyRights | Reply:
+        body = payload(answer)
+        if answer.status == 200 and body is not None and rights.is_bare(body):
+            return rights.read(body)
+        data = (body or {}).get("data")
+        return answers.failure_of(answer, body) or rights.read(data if isinstance(data, dict) else {})
 
     # -- answers --------------------------------------------------------------------------------------------
 

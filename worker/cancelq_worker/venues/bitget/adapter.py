@@ -14,12 +14,13 @@ from urllib.parse import quote, urlencode
 
 import orjson
 
-from cancelq_worker.venues.bitget import looks, signing, sweeps
+from cancelq_worker.venues.bitget import looks, rights, signing, sweeps
 from cancelq_worker.venues.bitget.codes import CODES, OK, REMEDIES, word_of
 from cancelq_worker.venues.bitget.stream import BitgetStream
 from cancelq_worker.venues.port import (
     Answer,
     Bucket,
+    KeyRights,
     NextLook,
     OrderStream,
     Plan,
@@ -175,6 +176,14 @@ class Bitget:
     def read_probe(self, answer: Answer) -> Reply:
         failure = read_failure(answer)
         return failure or Reply(Word.OPEN, OK, http_status=answer.status)
+
+    def rights_request(self) -> Request | None:
+        return rights.REQUEST
+
+    def read_rights(self, answer: Answer) -> KeyRights | Reply:
+        body = payload(answer)
+        data = (body or {}).get("data")
+        return _failure_of(answer, body) or rights.read(data if isinstance(data, dict) else {})
 
     # -- answers --------------------------------------------------------------------------------------------
 

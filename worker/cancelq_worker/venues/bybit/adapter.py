@@ -14,12 +14,13 @@ from typing import Any, Final
 
 import orjson
 
-from cancelq_worker.venues.bybit import answers, looks, signing, sweeps
+from cancelq_worker.venues.bybit import answers, looks, rights, signing, sweeps
 from cancelq_worker.venues.bybit.codes import OK
 from cancelq_worker.venues.bybit.stream import BybitStream
 from cancelq_worker.venues.port import (
     Answer,
     Bucket,
+    KeyRights,
     NextLook,
     OrderStream,
     Plan,
@@ -85,6 +86,7 @@ class Bybit:
         singly: bool = False,
     ) -> None:
         self._credentials = credentials
+        self._singly = singly
         self.stream: OrderStream | None = BybitStream(credentials)
         self.buckets = sized(BUCKETS, limits)
         self.address_buckets = sized((ADDRESS,), limits)
@@ -185,6 +187,14 @@ class Bybit:
 
     def read_probe(self, answer: Answer) -> Reply:
         return answers.failure_of(answer, payload(answer)) or Reply(Word.OPEN, OK, http_status=answer.status)
+
+    def rights_request(self) -> Request | None:
+        return None if self._singly else rights.REQUEST
+
+    def read_rights(self, answer: Answer) -> KeyRights | Reply:
+        body = payload(answer)
+        result = (body or {}).get("result")
+        return answers.failure_of(answer, body) or rights.read(result if isinstance(result, dict) else {})
 
     # -- answers --------------------------------------------------------------------------------------------
 
