@@ -18,20 +18,18 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Self
 
 import redis
 import redis.asyncio
-from redis.asyncio.retry import Retry as AsyncRetry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
-from redis.retry import Retry
 
+from cancelq import broker, broker_async
 from cancelq.contract import VERSION, Lane, Status
 from cancelq.errors import BrokerDown, BrokerRefused, CancelqError, NotAccepted
-from cancelq.link import Answers, AsyncLink, Command, Link
+from cancelq.link import Answers, AsyncLink, Command, Link, options
 
 # A shorter one would fire in any pause of a garbage collector; a longer one guards nothing.
 TTL_LEAST_S, TTL_MOST_S = 1.0, 86_400.0
@@ -53,7 +51,7 @@ class Guard:
     ) -> None:
         self._own = isinstance(source, str)
         if isinstance(source, str):
-            source = redis.Redis.from_url(source, retry=Retry(NoBackoff(), 0), **_options(ttl_s))
+            source = broker.client(source, **_options(ttl_s))
         self._redis = source
         self._link = Link(source.connection_pool)
         self._words = Words(lane, ttl_s, actor)
@@ -79,11 +77,11 @@ class Guard:
             self.close()
 
     def arm(self, *, told: bool = False) -> None:
-        """Arms the guard; `told`: and tells so in the lane's results. `NotAccepted` if no worker has ever served the
-        lane: nobody would flatten it."""
+        """Arms the guard; `told`: and tells so in the lane's results, if this user may write there. `NotAccepted` if no
+        worker has ever served the lane: nobody would flatten it."""
         words = self._words
         now_ms = words.read_served(self._exchange(words.served()))
-        self._exchange(words.arm(now_ms, told=told))
+        self._tell(lambda telling: words.arm(now_ms, told=told and telling))
 
     def beat(self) -> bool:
         """Keeps the guard for another `ttl_s`; false if it was gone by then, so that the lane is being flattened. It is
@@ -93,8 +91,9 @@ class Guard:
         return kept
 
     def disarm(self) -> None:
-        """Ends the guard without flattening anything, and tells so in the lane's results."""
-        self._exchange(self._words.disarm())
+        """Ends the guard without flattening anything, and tells so in the lane's results, if this user may write there:
+        a producer that is held to its role (`ops/redis`) may not, as it could write outcomes as well."""
+        self._tell(lambda telling: self._words.disarm(told=telling))
 
     def leave(self) -> None:
         """Ends the thread, not the guard: the lane is flattened when its time is over."""
@@ -122,6 +121,14 @@ class Guard:
             except CancelqError as trouble:
                 self.trouble = trouble
 
+    def _tell(self, commands: Callable[[bool], list[Command]]) -> None:
+        try:
+            self._exchange(commands(True))
+        except BrokerRefused as refused:
+            if refused.code != "NOPERM":
+                raise
+            self._exchange(commands(False))
+
     def _exchange(self, commands: Sequence[Command]) -> list[Any]:
         return replies(self._link.exchange(self._words.lane, commands))
 
@@ -143,7 +150,7 @@ class AsyncGuard:
     ) -> None:
         self._own = isinstance(source, str)
         if isinstance(source, str):
-            source = redis.asyncio.Redis.from_url(source, retry=AsyncRetry(NoBackoff(), 0), **_options(ttl_s))
+            source = broker_async.client(source, **_options(ttl_s))
         self._redis = source
         self._link = AsyncLink(source.connection_pool)
         self._words = Words(lane, ttl_s, actor)
@@ -170,7 +177,7 @@ class AsyncGuard:
         """As `Guard.arm`."""
         words = self._words
         now_ms = words.read_served(await self._exchange(words.served()))
-        await self._exchange(words.arm(now_ms, told=told))
+        await self._tell(lambda telling: words.arm(now_ms, told=told and telling))
 
     async def beat(self) -> bool:
         """As `Guard.beat`."""
@@ -180,7 +187,7 @@ class AsyncGuard:
 
     async def disarm(self) -> None:
         """As `Guard.disarm`."""
-        await self._exchange(self._words.disarm())
+        await self._tell(lambda telling: self._words.disarm(told=telling))
 
     async def leave(self) -> None:
         """As `Guard.leave`."""
@@ -205,6 +212,14 @@ class AsyncGuard:
                 self.trouble = None
             except CancelqError as trouble:
                 self.trouble = trouble
+
+    async def _tell(self, commands: Callable[[bool], list[Command]]) -> None:
+        try:
+            await self._exchange(commands(True))
+        except BrokerRefused as refused:
+            if refused.code != "NOPERM":
+                raise
+            await self._exchange(commands(False))
 
     async def _exchange(self, commands: Sequence[Command]) -> list[Any]:
         return replies(await self._link.exchange(self._words.lane, commands))
@@ -248,10 +263,11 @@ class Words:
         """Whether the guard was still there."""
         return answers[0] is not None
 
-    def disarm(self) -> list[Command]:
-        """Guard, mark and what a firing left to be followed, in one step."""
+    def disarm(self, *, told: bool = True) -> list[Command]:
+        """Guard, mark and what a firing left to be followed, in one step; `told`: with an operator's event."""
         keys = (self.lane.guard, self.lane.key("armed"), self.lane.key("fired"))
-        return [("MULTI",), ("DEL", *keys), self._event("disarmed"), ("EXEC",)]
+        event = [self._event("disarmed")] if told else []
+        return [("MULTI",), ("DEL", *keys), *event, ("EXEC",)]
 
     def _event(self, detail: str) -> Command:
         fields = {
@@ -283,5 +299,4 @@ def replies(answers: Answers) -> list[Any]:
 
 def _options(ttl_s: float) -> dict[str, Any]:
     """A beat that hangs must fail early enough for another one."""
-    timeout_s = max(0.2, min(5.0, ttl_s / BEATS))
-    return {"protocol": 2, "socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
+    return options(max(0.2, min(5.0, ttl_s / BEATS)))

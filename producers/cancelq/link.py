@@ -189,8 +189,8 @@ class AsyncLink:
 def options(timeout_s: float) -> dict[str, Any]:
     """What the clients made from a url are made with."""
     # Protocol 2 begins without a greeting: a round trip and a permission less. Protocol 3 is understood as
-    # well.
-    return {"protocol": 2, "socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
+    # well. Nor is the library told (CLIENT SETINFO), which old servers do not know and users need a right for.
+    return {"protocol": 2, "driver_info": None, "socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
 
 
 def block_ms(pool: Any) -> float:

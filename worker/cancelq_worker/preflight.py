@@ -26,18 +26,19 @@ async def check_server(client: aioredis.Redis) -> None:
             "use Redis 7.0 or newer, or Valkey 7.2 or newer",
             Exit.CONFIGURATION,
         )
-    policy = await _setting(client, "maxmemory-policy")
-    if policy not in (None, "noeviction"):
+    policy = str((await client.info("memory")).get("maxmemory_policy", "noeviction"))
+    if policy != "noeviction":
         raise CommandFailed(
             f"maxmemory-policy is {policy}: the server would drop accepted intents when its memory is full",
             "set it: redis-cli CONFIG SET maxmemory-policy noeviction, and in the server's configuration file",
             Exit.CONFIGURATION,
         )
-    appendonly, fsync = await _setting(client, "appendonly"), await _setting(client, "appendfsync")
-    if appendonly == "no" or fsync not in (None, "always"):
+    appendonly = bool((await client.info("persistence")).get("aof_enabled", 1))
+    fsync = await _setting(client, "appendfsync") if appendonly else None
+    if not appendonly or fsync not in (None, "always"):
         log.warning(
             "the server may lose accepted intents in a power cut",
-            appendonly=appendonly,
+            appendonly="yes" if appendonly else "no",
             appendfsync=fsync,
             remedy="appendonly yes and appendfsync always, as in ops/redis/redis.conf",
         )

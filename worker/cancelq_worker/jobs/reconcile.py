@@ -84,5 +84,5 @@ def _look_back(redis: Redis, lane: Lane, venue: Venue, one: Unresolved) -> list[
 
 
 def _run(redis: Redis, lane: Lane, args: list[Any]) -> tuple[int, int]:
-    reply = cast("Any", redis.eval(script_source("reconcile"), 1, lane.key("clock"), *args))
+    reply = cast("Any", redis.register_script(script_source("reconcile"))(keys=[lane.key("clock")], args=args))
     return int(reply[0]), int(reply[1])
