@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 
 import redis.asyncio as aioredis
 from redis.exceptions import RedisError, ResponseError
@@ -20,13 +19,18 @@ async def produce(desk: Desk, rng: random.Random, url: str, stop: asyncio.Event,
     redis, recent = client(url), list[Fields]()
     try:
         while not stop.is_set():
-            fields = _repeat(desk, rng, recent) or _intent(desk, rng)
+            fields = next_intent(desk, rng, recent)
             await _add(desk, redis, fields)
             if "id" in fields:
                 recent.append(fields)
             await asyncio.sleep(rng.expovariate(per_s))
     finally:
         await redis.aclose()
+
+
+def next_intent(desk: Desk, rng: random.Random, recent: list[Fields]) -> Fields:
+    """The next entry to be queued; what it means is noted in the desk's `asks`."""
+    return _repeat(desk, rng, recent) or _intent(desk, rng)
 
 
 def _repeat(desk: Desk, rng: random.Random, recent: list[Fields]) -> Fields | None:
@@ -82,7 +86,7 @@ def _of_kind(desk: Desk, rng: random.Random, draw: float) -> tuple[Fields, Ask]:
 
 def _timed(desk: Desk, rng: random.Random, draw: float) -> tuple[Fields, Ask] | None:
     """What expires, what waits, and the withdrawal of what waits."""
-    now_ms, base = time.time_ns() // 1_000_000, {"symbol": desk.place.spelt("BTC")}
+    now_ms, base = desk.now_ms(), {"symbol": desk.place.spelt("BTC")}
     if draw < 0.28:
         order = desk.new_order()
         return {**base, "order_id": order, "expires_at_ms": str(now_ms + rng.randrange(3000))}, Ask((order,))
@@ -110,7 +114,7 @@ def _sweep(desk: Desk, rng: random.Random) -> tuple[Fields, Ask]:
             others = [desk.new_order(symbol=symbol, client_id=f"out{desk.pair}x{k}") for k in range(3)]
             return {**fields, "client_prefix": "in"}, Ask(tuple(orders), tuple(others))
         case 3:
-            before = str(time.time_ns() // 1_000_000 - 1000)
+            before = str(desk.now_ms() - 1000)
             newer = [desk.new_order(symbol=symbol, age_ms=0) for _ in range(3)]
             return {**fields, "older_than_ms": before}, Ask(tuple(orders), tuple(newer))
         case _:

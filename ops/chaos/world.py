@@ -43,6 +43,10 @@ class Desk:
     def lane(self) -> Lane:
         return self.place.lane
 
+    def now_ms(self) -> int:
+        """The wall clock."""
+        return time.time_ns() // 1_000_000
+
     def new_order(self, kind: str = "order", symbol: str = "", client_id: str = "", age_ms: int = 3000) -> str:
         """Places an order that is that old; returns its id."""
         entry = Entry(
@@ -50,7 +54,7 @@ class Desk:
             Kind(kind),
             client_id=client_id,
             trigger_price="" if kind == "order" else "90",
-            created_ms=time.time_ns() // 1_000_000 - age_ms,
+            created_ms=self.now_ms() - age_ms,
         )
         return str(self.simulator.add_order(entry, venue=self.lane.venue).order_id)
 
