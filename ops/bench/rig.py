@@ -25,7 +25,7 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from cancelq_worker.embedded import DURABLE, EmbeddedServer, free_port
-from cancelq_worker.engine import ROSTER
+from cancelq_worker.roster import ROSTER
 from cancelq_worker.settings_origin import PREFIX
 
 START_S = 30.0

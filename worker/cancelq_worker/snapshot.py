@@ -18,8 +18,8 @@ from redis.exceptions import NoScriptError
 
 from cancelq.contract import Lane
 from cancelq.errors import LaneError
-from cancelq_worker.engine import FRESH_MS, ROSTER, rank
-from cancelq_worker.ledger import SCRIPTS
+from cancelq_worker.ledger import SCRIPTS, by_home
+from cancelq_worker.roster import FRESH_MS, ROSTER, rank
 
 LANES_A_TRIP = 32
 #: The shortest of so many counts: the others have waited for this process' own work.
@@ -141,7 +141,7 @@ class Snapshots:
         """Those of the lanes that have an inbox. `alive`: the workers there are. Raises RedisError."""
         due = self._due(lanes)
         for some in batched(due, LANES_A_TRIP):
-            commands = [("EVALSHA", SCRIPTS.sha["look"], 1, lane.key("clock"), self._mark(lane)) for lane in some]
+            commands = [("EVALSHA_RO", SCRIPTS.sha["look"], 1, lane.key("clock"), self._mark(lane)) for lane in some]
             for lane, reply in zip(some, await pipelined(self._redis, commands), strict=True):
                 before = self._seen.pop(lane, None)
                 if reply:
@@ -329,7 +329,7 @@ def _holds(kept: dict[bytes, bytes], steady_us: int) -> list[tuple[str, str, str
 
 async def workers_alive(redis: aioredis.Redis) -> list[str]:
     """The workers of this installation with a fresh heartbeat, sorted."""
-    return [name.decode() for name in await SCRIPTS.run(redis, "roster", [ROSTER], ["", FRESH_MS])]
+    return [name.decode() for name in await SCRIPTS.run(redis, "alive", [ROSTER], [FRESH_MS])]
 
 
 async def server_status(redis: aioredis.Redis) -> ServerStatus:
@@ -407,10 +407,14 @@ async def pipelined(redis: aioredis.Redis, commands: Sequence[tuple[Any, ...]]) 
 
 
 async def _sent(redis: aioredis.Redis, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-    async with redis.pipeline(transaction=False) as pipe:
-        for words in commands:
-            pipe.execute_command(*words)
-        return await pipe.execute(raise_on_error=False)
+    replies: list[Any] = [None] * len(commands)
+    for server, places in by_home(redis, commands):
+        async with server.pipeline(transaction=False) as pipe:
+            for place in places:
+                pipe.execute_command(*commands[place])
+            for place, reply in zip(places, await pipe.execute(raise_on_error=False), strict=True):
+                replies[place] = reply
+    return replies
 
 
 def batched(items: Sequence[ItemT], size: int) -> Iterator[Sequence[ItemT]]:

@@ -16,12 +16,14 @@ import redis.asyncio as aioredis
 import structlog
 from redis.exceptions import RedisError
 
+from cancelq.broker import Broker
+from cancelq.broker_async import AsyncGuide
 from cancelq.contract import Lane
 from cancelq_worker.archive.manifest import NOTHING_ARCHIVED
 from cancelq_worker.clocks import Pace, RemoteClock, monotonic_s
 from cancelq_worker.dry_run import DRY_EGRESS, DRY_ROSTER, Rehearsal, begin, rehearsed
 from cancelq_worker.egress import Egress
-from cancelq_worker.engine import ROSTER, Engine
+from cancelq_worker.engine import Engine
 from cancelq_worker.guard_timer import GuardTimers
 from cancelq_worker.guarding import Guards
 from cancelq_worker.health import Health
@@ -32,6 +34,7 @@ from cancelq_worker.ledger import LanePlan, RedisLedger, connect
 from cancelq_worker.metrics import Metrics
 from cancelq_worker.observing import observed
 from cancelq_worker.preflight import check_server
+from cancelq_worker.roster import ROSTER
 from cancelq_worker.rotation import compared, same_for_lanes, same_key
 from cancelq_worker.settings import Account, Settings
 from cancelq_worker.venues.port import Bucket, Venue
@@ -66,7 +69,8 @@ class Wiring:
         self.metrics = Metrics()
         self._suspended = suspended
         self._rehearsal = rehearsal
-        self.client: aioredis.Redis = connect(settings.redis_url, max_connections=64)
+        self._guide = AsyncGuide(Broker.read(settings.redis_url))
+        self.client: aioredis.Redis = connect(self._guide, max_connections=64)
         self._blocking: list[aioredis.Redis] = []
         self._redis_clock = RemoteClock(1)
         self._hosts: dict[tuple[str, str, tuple[Bucket, ...]], _Host] = {}
@@ -123,7 +127,7 @@ class Wiring:
 
     def _blocking_client(self) -> aioredis.Redis:
         """A connection for one blocking read; its time-out is well above the longest block."""
-        client = connect(self.settings.redis_url, max_connections=1, timeout_s=6.0)
+        client = connect(self._guide, max_connections=1, timeout_s=6.0)
         self._blocking.append(client)
         return client
 
@@ -214,6 +218,11 @@ class Wiring:
         if error:
             log.warning("housekeeping failed", error=repr(error)[:200])
 
+    async def follow(self) -> None:
+        """Leaves a master that the sentinels have replaced, also one that still answers; until cancelled."""
+        if self._guide.broker.kind == "sentinel":
+            await self._guide.follow()
+
     async def close(self) -> None:
         for door in list(self._doors):
             await door.close()
@@ -265,7 +274,7 @@ async def serve(
     try:
         async with observed(settings.http, wiring.metrics, health, wiring.client, engine.first_watched):
             await check_server(wiring.client)
-            async with beside(_heed(wiring, engine, fresh)):
+            async with beside(_heed(wiring, engine, fresh)), beside(wiring.follow()):
                 if dry_run:
                     await begin(wiring.client, settings.lanes)
                     await engine.serve(stop)

@@ -17,7 +17,7 @@ import rig
 from redis import Redis
 from rig import Server, Venue
 
-from cancelq_worker.engine import ROSTER
+from cancelq_worker.roster import ROSTER
 from cancelq_worker.settings_origin import PREFIX
 from peers.desk.plan import PLAN
 from peers.environments import python_of

@@ -23,7 +23,7 @@ from redis import Redis
 from rig import BenchFailed, Server, cpu_s, wait_for
 
 from cancelq.contract import Lane
-from cancelq_worker.engine import FRESH_MS, ROSTER
+from cancelq_worker.roster import FRESH_MS, ROSTER
 from cancelq_worker.settings_origin import PREFIX
 from rate.book import SYMBOLS
 from rate.rules import Arrival

@@ -21,8 +21,7 @@ from cancelq.errors import (
     OutcomeTimeout,
     Uncertain,
 )
-from cancelq_worker.embedded import EmbeddedServerError
-from cancelq_worker.exits import CommandFailed, Exit
+from cancelq_worker.exits import CommandFailed, EmbeddedServerError, Exit
 from cancelq_worker.logs import redacted_text
 from cancelq_worker.settings import SettingsError
 

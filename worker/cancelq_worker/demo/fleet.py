@@ -22,7 +22,7 @@ from cancelq_worker.demo.failure import DemoFailed
 from cancelq_worker.demo.markets import Market
 from cancelq_worker.demo.venue import Venues
 from cancelq_worker.embedded import free_port
-from cancelq_worker.engine import ROSTER
+from cancelq_worker.roster import ROSTER
 from cancelq_worker.settings_origin import PREFIX
 
 WORKERS = 3

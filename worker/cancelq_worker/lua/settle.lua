@@ -209,6 +209,7 @@ if #works > 0 then
     for i, key in ipairs(keys) do lists[key] = kept[i] or '' end
   end
   local changed, ended, unleased, set, settled, sorted = {}, {}, {}, {}, {}, {}
+  local any_sweep = false
 
   local function leave_order(key, id, known)
     changed[key] = true
@@ -236,6 +237,7 @@ if #works > 0 then
       tell(w)
       if w.ends then
         ended[#ended + 1] = id
+        any_sweep = any_sweep or w.first > w.last
         if ARGV[at + 3] ~= '' then
           settled[#settled + 1] = ARGV[at + 3]
           settled[#settled + 1] = ARGV[at + 4]
@@ -274,6 +276,9 @@ if #works > 0 then
     redis.call('HDEL', ROOT .. 'state', unpack(ended))
     redis.call('HDEL', ROOT .. 'intents', unpack(ended))
     redis.call('ZREM', ROOT .. 'expiry', unpack(ended))
+    -- What steps aside for an urgent sweep goes on; if another one is under way, its next call says so.
+    local began = any_sweep and string.match(redis.call('GET', ROOT .. 'sweeping') or '', ' %d+$')
+    if began then redis.call('SET', ROOT .. 'sweeping', '0' .. began) end
   end
   local put, drop = {}, {}
   for key in pairs(changed) do

@@ -43,6 +43,7 @@ local function choose()
     -- Where equal errors may close routes, a look may serve the cancel queue.
     local allowed = string.find(ARGV[2], stage, 1, true) or (plan.errors_us > 0 and ARGV[2] ~= '')
     if paused and stage == 'c' and priority == 'n' then allowed = false end
+    if aside and priority == 'n' then allowed = false end
     yielding = urgent_sweep and stage == 'c' and priority == 'n'
     local heads = redis.call('ZRANGE', ROOT .. 'classes:' .. where, 0, 127, 'WITHSCORES')
     if heads[1] then resting = false end

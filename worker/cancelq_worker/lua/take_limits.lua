@@ -46,10 +46,18 @@ local function bucket_state(name)
   end
   return b
 end
--- While an urgent sweep is under way normal cancels leave it nine tenths of each bucket: between two of its calls they
--- would take every permit that becomes free.
-local YIELDED = 0.9
-local urgent_sweep, yielding = tonumber(redis.call('GET', ROOT .. 'sweeping') or 0) > steady, false
+-- While an urgent sweep is under way (`sweeping`: until when it surely is, and when that began), what is normal steps
+-- aside: between two of its calls it would take every permit that becomes free, and the rounds' time. At first
+-- altogether, as the seconds of a kill count; where sweeps go on and on, normal cancels leave them nine tenths of each
+-- bucket, so that nothing waits for ever.
+local YIELDED, ASIDE_US = 0.9, 5000000
+local yielding, urgent_sweep, aside = false, false, false
+do
+  local till, began = string.match(redis.call('GET', ROOT .. 'sweeping') or '', '^(%d+) (%d+)$')
+  urgent_sweep = till and tonumber(till) > steady
+  aside = urgent_sweep and steady < tonumber(began) + ASIDE_US
+  if aside then no_later(math.min(tonumber(till), tonumber(began) + ASIDE_US)) end
+end
 local function kept(b, urgent)
   if urgent then return 0 end
   if yielding then return math.max(b.reserve, math.floor(b.units * YIELDED)) end

@@ -4,6 +4,7 @@
 -- `seen_at`: when the orders they were to cancel are worth a look. The entry outlives the sweep's last call by a lease.
 local SEEN_AFTER_BULK_US, SEEN_AFTER_LIST_US = 500000, 2000000
 local SWEEP_PAUSE_US = 1500000 -- the longest pause between two calls of a sweep that gets on
+local SWEEP_ANEW_US = 2 * ASIDE_US -- how long after the last beginning there may be another
 local under_way
 local function sweeps_under_way()
   if under_way == nil then
@@ -22,11 +23,17 @@ local function sweeps_under_way()
   return under_way
 end
 
+local function note_urgent_sweep()
+  local began = tonumber(string.match(redis.call('GET', ROOT .. 'sweeping') or '', ' (%d+)$'))
+  if not began or began + SWEEP_ANEW_US < steady then began = steady end
+  redis.call('SET', ROOT .. 'sweeping', text(steady + SWEEP_PAUSE_US) .. ' ' .. text(began))
+end
+
 -- A sweep of everything of its kind goes out, or looks what it left: it is under way for a lease more.
 local function note_sweep(stage, w, record)
   local asked = record and cjson.decode(record)
   local priority, place = string.match(w[6], '^(%a) (%d+)$')
-  if priority == 'u' then redis.call('SET', ROOT .. 'sweeping', text(steady + SWEEP_PAUSE_US)) end
+  if priority == 'u' then note_urgent_sweep() end
   if not asked or asked.older_than_ms or asked.client_prefix then return end
   for kind in string.gmatch(asked.kinds or 'order', '[^,]+') do
     local field = kind .. ' ' .. (asked.symbol or '*')
