@@ -17,8 +17,9 @@ from cancelq_worker import logs
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
     root = logging.getLogger()
-    handlers, level, hook = root.handlers[:], root.level, threading.excepthook
+    handlers, level, hook, known = root.handlers[:], root.level, threading.excepthook, logs._known
     yield
+    logs._known = known
     root.handlers[:], root.level, threading.excepthook = handlers, level, hook
     structlog.reset_defaults()
 
@@ -107,6 +108,24 @@ def test_what_looks_like_a_secret_is_blanked(fields: dict[str, object], pretty: 
     structlog.get_logger("ours").info("request", **fields)
     assert "canary" not in stream.getvalue()
     assert logs.BLANK in stream.getvalue()
+
+
+@pytest.mark.parametrize("pretty", [True, False])
+def test_what_was_concealed_is_blanked_wherever_it_stands(pretty: bool) -> None:
+    """Also where nothing around it tells that it is a secret: in a library's words, in a traceback."""
+    stream = io.StringIO()
+    logs.configure(stream, pretty=pretty)
+    logs.conceal(["canary-7f", "canary-7f-and-more"])
+    logs.conceal(["another-canary"])
+    try:
+        raise RuntimeError("the server said canary-7f-and-more to another-canary")
+    except RuntimeError:
+        logging.getLogger("theirs").exception("odd words: %s", "xcanary-7fx")
+    structlog.get_logger("ours").info("said", what=["canary-7f"])
+    told = stream.getvalue()
+    assert "canary" not in told
+    assert "and-more" not in told
+    assert f"x{logs.BLANK}x" in told
 
 
 NAMES = st.sampled_from(["size", "lane", "order_id", "sent_us", "kind", "design"])

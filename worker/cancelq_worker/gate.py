@@ -10,6 +10,7 @@ from cancelq_worker.clocks import monotonic_ns
 from cancelq_worker.http import Door, Exchange, NoAnswer, NotSent
 from cancelq_worker.lane_parts import Call, LaneParts
 from cancelq_worker.ledger import Hold
+from cancelq_worker.repeating import LEFT_OUT
 from cancelq_worker.venues.port import Answer, Reply, Request, Signed, Word
 
 log = structlog.get_logger("cancelq.lane")
@@ -196,4 +197,5 @@ class Gate:
             await self._p.ledger.lift("auth")
             self._log.info("the key works: the lane is open")
         else:
-            self._log.error("the lane stays held: the key was refused again", code=reply.code, said=reply.text)
+            said = LEFT_OUT if exchange.answer.quotes else reply.text
+            self._log.error("the lane stays held: the key was refused again", code=reply.code, said=said)

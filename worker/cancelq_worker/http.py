@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import httpx
 
 from cancelq_worker.clocks import monotonic_ns
+from cancelq_worker.repeating import repeats, secrets_of_call
 from cancelq_worker.venues.port import Answer, Request, Signed
 
 POOL = 8  # more connections cost more CPU each and gain nothing at a venue's rates
@@ -149,7 +150,9 @@ class Door:
             body = await _read(response, sent_ns + int((total_s + connect_s) * 1e9))
         except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL) as error:
             raise (crossed(error) or NoAnswer)(type(error).__name__) from error
-        return Exchange(Answer(response.status_code, response.headers, body), sent_ns, monotonic_ns())
+        answered_ns = monotonic_ns()
+        quotes = repeats(body, secrets_of_call(signed))
+        return Exchange(Answer(response.status_code, response.headers, body, quotes), sent_ns, answered_ns)
 
     def _url(self, request: Request) -> httpx.URL:
         """The address of a call. Building one takes the library longer than signing it: those without a query, the

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Any, TextIO
 
 import structlog
@@ -35,6 +35,8 @@ _SECRET_IN_TEXT = (
 )
 # Neither may show what it reports at INFO: httpx prints URLs, and venues sign in the URL.
 _QUIET = ("httpx", "httpcore", "websockets")
+# Values that are secrets by themselves, the longest first: one may be the beginning of another.
+_known: tuple[str, ...] = ()
 # Deep enough for any line of ours; what lies deeper is blanked rather than walked.
 _DEPTH = 6
 
@@ -84,6 +86,12 @@ def configure(stream: TextIO, *, pretty: bool | None = None, level: int = loggin
     )
 
 
+def conceal(secrets: Iterable[str]) -> None:
+    """From now on every line of this process is without these values, and without those concealed before."""
+    global _known
+    _known = tuple(sorted({*_known, *secrets}, key=len, reverse=True))
+
+
 def _log_thread_end(ended: threading.ExceptHookArgs) -> None:
     name = ended.thread.name if ended.thread else "unknown"
     error = ended.exc_value
@@ -99,7 +107,9 @@ def redact(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMappin
 
 
 def redacted_text(text: str) -> str:
-    """`text` without user parts of URLs and without the values of key and signature parameters."""
+    """`text` without user parts of URLs, values of key and signature parameters, and what `conceal` was told."""
+    for secret in _known:
+        text = text.replace(secret, BLANK)
     for pattern, replacement in _SECRET_IN_TEXT:
         text = pattern.sub(replacement, text)
     return text

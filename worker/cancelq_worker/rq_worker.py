@@ -46,6 +46,7 @@ from cancelq.contract import Lane
 from cancelq.errors import LaneError
 from cancelq_worker import logs, wiring
 from cancelq_worker.exits import Exit
+from cancelq_worker.private_memory import keep_memory_private
 from cancelq_worker.rotation import restart_for
 from cancelq_worker.settings import Settings, SettingsError
 
@@ -141,6 +142,7 @@ def rq_connection(settings: Settings) -> Redis:
     return Redis.from_url(
         url,
         retry=Retry(NoBackoff(), 0),
+        driver_info=None,
         socket_timeout=RQ_SOCKET_TIMEOUT_S,
         socket_connect_timeout=RQ_SOCKET_TIMEOUT_S,
     )
@@ -387,6 +389,8 @@ class _Session:
 
     def run(self) -> bool:
         """Returns when the engine has drained: true if a restart is wanted. In the main thread only."""
+        logs.conceal(self._settings.secrets())
+        keep_memory_private()
         with _rare_collections(), asyncio.Runner(loop_factory=new_loop) as runner:
             loop = runner.get_loop()
             # Handlers of the interpreter, not of the loop: a second INT must end a loop that is stuck.
@@ -433,6 +437,7 @@ class _Session:
         except SettingsError as error:
             log.error("HUP: the new settings cannot be used, the old ones stay", problems=error.problems)
             return
+        logs.conceal(fresh.secrets())
         if wanting := restart_for(self._settings, fresh):
             log.info("HUP: starting again, as settings of the whole process have changed", settings=wanting)
             self._restart = True

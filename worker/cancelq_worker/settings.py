@@ -31,6 +31,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from cancelq.contract import Lane
 from cancelq.errors import LaneError
+from cancelq_worker.settings_files import passwords_in
 from cancelq_worker.settings_jobs import Jobs
 from cancelq_worker.settings_jobs import fields_at as job_fields_at
 from cancelq_worker.settings_names import known_venue, meant, usable_account
@@ -40,6 +41,8 @@ from cancelq_worker.venues.registry import KINDS
 
 __all__ = ["Account", "Settings", "SettingsError", "listen_place", "without_credentials"]
 
+#: Characters; no venue gives out shorter secrets.
+SHORTEST_SECRET = 6
 REDIS_SCHEMES = (
     "redis",
     "rediss",
@@ -250,6 +253,16 @@ class Settings(BaseSettings):
     def account(self, lane: Lane) -> Account:
         """The account of a configured lane. Raises `KeyError` for any other."""
         return self.accounts[lane.venue][lane.account]
+
+    def secrets(self) -> Iterator[str]:
+        """Every value that nobody may see, as it is and as a URL spells it; short ones, which innocent words may hold,
+        are left out."""
+        held = [password for url in (self.redis_url, self.rq_redis_url or "") for password in passwords_in(url)]
+        for lane in self.lanes:
+            account = self.account(lane)
+            given = (account.api_key, account.api_secret, account.passphrase or SecretStr(""))
+            held += [secret.get_secret_value() for secret in given]
+        yield from (secret for secret in held if len(secret) >= SHORTEST_SECRET)
 
     @property
     def redis_place(self) -> str:

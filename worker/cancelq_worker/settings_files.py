@@ -12,7 +12,7 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import SplitResult, parse_qsl, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 #: Bytes of a secret; more is a file that was put there by mistake.
 SECRET_MOST: Final = 65_536
@@ -75,12 +75,25 @@ def refuse_open_folder(folder: Path) -> None:
 
 def secret_settings(given: Mapping[str, Any]) -> list[str]:
     """The names of the settings in a settings file that are secrets, or hold one."""
-    named = [name for name in _URLS if _has_password(given.get(name))]
+    named = [name for name in _URLS if passwords_in(str(given.get(name, "")))]
     accounts = given.get("accounts")
     for venue, by_name in _tables(accounts):
         for name, account in _tables(by_name):
             named += [f"accounts.{venue}.{name}.{field}" for field in _SECRETS_OF_ACCOUNTS if account.get(field)]
     return named
+
+
+def passwords_in(url: str) -> list[str]:
+    """The passwords a URL holds, as it spells them and as they are: behind a user's name, and in its query."""
+    parts = _split(url)
+    if parts is None:
+        return []
+    login, at, _ = parts.netloc.rpartition("@")
+    spelt = [login.partition(":")[2]] if at else []
+    for pair in parts.query.split("&"):
+        name, _, value = pair.partition("=")
+        spelt += [value] * ("password" in name.lower())
+    return [password for one in spelt if one for password in dict.fromkeys((one, unquote(one)))]
 
 
 def _read(file: Path, shown: Path | str, most: int, flags: int = 0) -> tuple[bytes, os.stat_result]:
@@ -115,16 +128,6 @@ def _tables(given: Any) -> list[tuple[str, Mapping[str, Any]]]:
     if not isinstance(given, Mapping):
         return []
     return [(str(name), table) for name, table in given.items() if isinstance(table, Mapping)]
-
-
-def _has_password(url: Any) -> bool:
-    parts = _split(url) if isinstance(url, str) else None
-    if parts is None:
-        return False
-    # A name without a password is no secret; a query may hold one.
-    in_query = any("password" in name.lower() for name, _ in parse_qsl(parts.query, keep_blank_values=True))
-    user_part, at, _ = parts.netloc.rpartition("@")
-    return in_query or (bool(at) and ":" in user_part)
 
 
 def _split(url: str) -> SplitResult | None:

@@ -22,6 +22,7 @@ from websockets.exceptions import WebSocketException
 from cancelq_worker.clocks import RemoteClock, monotonic_s
 from cancelq_worker.http import NoAnswer, NotSent
 from cancelq_worker.ledger import STREAM_LEASE_MS, Ledger, StreamStep
+from cancelq_worker.repeating import LEFT_OUT, repeats, secrets_of_login
 from cancelq_worker.venues.port import Answer, OrderStream, Push, Request
 
 log = structlog.get_logger("cancelq.stream")
@@ -65,6 +66,7 @@ class LaneStream:
         self._p = parts
         self._stopping = asyncio.Event()
         self._held = False
+        self._secrets: list[str] = []
         self._log = log.bind(lane=parts.lane)
 
     def stop(self) -> None:
@@ -109,10 +111,11 @@ class LaneStream:
         stream, key = self._p.stream, ""
         request = stream.key_request()
         if request is not None:
+            answer = await self._p.call(request)
             try:
-                key = stream.read_key(await self._p.call(request))
+                key = stream.read_key(answer)
             except ValueError as error:
-                raise StreamRefused(str(error)[:200]) from None
+                raise StreamRefused(LEFT_OUT if answer.quotes else str(error)[:200]) from None
         address = stream.address(self._p.ws_url, key)
         async with connect(
             address,
@@ -125,7 +128,9 @@ class LaneStream:
             max_size=FRAME_MOST,
             user_agent_header="cancelq",
         ) as socket:
-            for text in stream.hello(self._p.venue_clock.now_us() // 1000):
+            hello = stream.hello(self._p.venue_clock.now_us() // 1000)
+            self._secrets = [*secrets_of_login(hello), *([key] if key else [])]
+            for text in hello:
                 await socket.send(text)
             await self._converse(socket, key)
 
@@ -159,7 +164,8 @@ class LaneStream:
         """Obeys one frame; whether the subscription stands now."""
         said = self._p.stream.read(frame)
         if said.refused:
-            raise StreamRefused(said.refused[:200])
+            frame = frame.encode() if isinstance(frame, str) else frame
+            raise StreamRefused(LEFT_OUT if repeats(frame, self._secrets) else said.refused[:200])
         for text in said.send:
             await socket.send(text)
         if (said.live or said.pushes) and not live:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cancelq_worker.cli.invocation import invocation_of, plain_url
+from cancelq_worker.cli.invocation import invocation_of
 
 
 def jobs(ctx: typer.Context) -> None:
@@ -17,8 +17,8 @@ def jobs(ctx: typer.Context) -> None:
     from cancelq_worker.jobs.worker import run
 
     settings = invocation_of(ctx).settings()
-    plain_url(settings)
     logs.configure(sys.stderr)
+    logs.conceal(settings.secrets())
     if run(settings):
         # HUP. The same process under the same command line, so that whoever watches over it sees no end.
         sys.stderr.flush()
