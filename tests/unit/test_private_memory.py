@@ -8,11 +8,15 @@ from pathlib import Path
 
 import pytest
 
-READY = "{}; import signal; print('ready', flush=True); signal.pause()"
-KEEP = "from cancelq_worker.private_memory import keep_memory_private; keep_memory_private()"
+# All is imported before the user changes, who may not be able to read it.
+READY = (
+    "import ctypes, os, signal; from cancelq_worker.private_memory import keep_memory_private; "
+    "{}; print('ready', flush=True); signal.pause()"
+)
+KEEP = "keep_memory_private()"
 NOBODY = 65_534
 # The kernel closes a process that changes its user; this one is as open as one that began as that user.
-AS_NOBODY = f"import ctypes, os; os.setuid({NOBODY}); ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)"
+AS_NOBODY = f"os.setuid({NOBODY}); ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)"
 LOOK = f"import os, sys; os.setuid({NOBODY}); print(open(f'/proc/{{sys.argv[1]}}/environ').read())"
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
