@@ -16,10 +16,8 @@ from typing import Any, Self, TypeVar
 
 import redis
 import redis.asyncio
-from redis.asyncio.retry import Retry as AsyncRetry
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
+from cancelq import broker, broker_async
 from cancelq.batch import Batch, IntentLike, prepare_many, prepare_one
 from cancelq.contract import Event, Lane, Scope
 from cancelq.errors import (
@@ -53,7 +51,7 @@ class Client:
     def __init__(self, source: "str | redis.Redis", *, timeout_s: float = 5.0) -> None:
         self._own = isinstance(source, str)
         if isinstance(source, str):
-            source = redis.Redis.from_url(source, retry=Retry(NoBackoff(), 0), **options(timeout_s))
+            source = broker.client(source, **options(timeout_s))
         self._redis = source
         self._link = Link(source.connection_pool)
         self._block_ms = block_ms(source.connection_pool)
@@ -214,7 +212,7 @@ class AsyncClient:
     def __init__(self, source: "str | redis.asyncio.Redis", *, timeout_s: float = 5.0) -> None:
         self._own = isinstance(source, str)
         if isinstance(source, str):
-            source = redis.asyncio.Redis.from_url(source, retry=AsyncRetry(NoBackoff(), 0), **options(timeout_s))
+            source = broker_async.client(source, **options(timeout_s))
         self._redis = source
         self._link = AsyncLink(source.connection_pool)
         self._block_ms = block_ms(source.connection_pool)

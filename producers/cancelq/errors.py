@@ -22,6 +22,10 @@ class LaneError(CancelqError, ValueError):
     """This is no lane; a lane is written venue:account, like bitget:main."""
 
 
+class UrlError(CancelqError, ValueError):
+    """This URL names no server that can be used; the message says how it should be written, and holds no secret."""
+
+
 class IntentError(CancelqError):
     """The intent can never work as written; `field` names what to change and `detail` says how.
 

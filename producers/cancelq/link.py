@@ -10,7 +10,7 @@ import math
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import redis
 import redis.asyncio
@@ -19,10 +19,12 @@ from redis.exceptions import (
     AuthorizationError,
     BusyLoadingError,
     MovedError,
+    ReadOnlyError,
     RedisError,
     ResponseError,
 )
 
+from cancelq.broker import Place, node_options
 from cancelq.contract import Lane
 from cancelq.errors import BrokerDown, BrokerRefused
 
@@ -62,8 +64,8 @@ class Link:
 
     def __init__(self, pool: "redis.ConnectionPool") -> None:
         self._pool = pool
-        self._nodes: dict[_Node, redis.ConnectionPool] = {}
-        self._homes: dict[Lane, _Node] = {}
+        self._nodes: dict[Place, redis.ConnectionPool] = {}
+        self._homes: dict[Lane, Place] = {}
 
     def close(self) -> None:
         for pool in self._nodes.values():
@@ -79,12 +81,17 @@ class Link:
                 # The next call asks the first node again, which may know better by then.
                 self._homes.pop(lane, None)
                 raise
+            if _demoted(answers):
+                # What sentinels name now is asked for by the next connection.
+                self._pool.disconnect(inuse_connections=False)
+                if _led(self._pool):
+                    continue
             moved = _moved(answers)
             if moved is None:
                 break
             self._homes[lane] = home = _node(self._pool.connection_kwargs, moved)
             if home not in self._nodes:
-                self._nodes[home] = redis.ConnectionPool(**_elsewhere(self._pool, home))
+                self._nodes[home] = redis.ConnectionPool(**node_options(self._pool, home))
         return answers
 
     def _round_trip(self, pool: "redis.ConnectionPool", commands: Sequence[Command]) -> Answers:
@@ -124,8 +131,8 @@ class AsyncLink:
 
     def __init__(self, pool: "redis.asyncio.ConnectionPool") -> None:
         self._pool = pool
-        self._nodes: dict[_Node, redis.asyncio.ConnectionPool] = {}
-        self._homes: dict[Lane, _Node] = {}
+        self._nodes: dict[Place, redis.asyncio.ConnectionPool] = {}
+        self._homes: dict[Lane, Place] = {}
 
     async def aclose(self) -> None:
         for pool in self._nodes.values():
@@ -140,12 +147,16 @@ class AsyncLink:
             except BrokerDown:
                 self._homes.pop(lane, None)
                 raise
+            if _demoted(answers):
+                await self._pool.disconnect(inuse_connections=False)
+                if _led(self._pool):
+                    continue
             moved = _moved(answers)
             if moved is None:
                 break
             self._homes[lane] = home = _node(self._pool.connection_kwargs, moved)
             if home not in self._nodes:
-                self._nodes[home] = redis.asyncio.ConnectionPool(**_elsewhere(self._pool, home))
+                self._nodes[home] = redis.asyncio.ConnectionPool(**node_options(self._pool, home))
         return answers
 
     async def _round_trip(self, pool: "redis.asyncio.ConnectionPool", commands: Sequence[Command]) -> Answers:
@@ -215,11 +226,6 @@ def _heed(cancels: int) -> None:
         raise asyncio.CancelledError
 
 
-class _Node(NamedTuple):
-    host: str
-    port: int
-
-
 def _packed(commands: Sequence[Command]) -> bytes:
     """All commands as one write, in a third of the time that redis-py's packer takes for them."""
     return "".join(
@@ -243,16 +249,17 @@ def _moved(answers: Answers) -> MovedError | None:
     return None
 
 
-def _node(connection_kwargs: Mapping[str, Any], moved: MovedError) -> _Node:
+def _demoted(answers: Answers) -> bool:
+    """Whether the server is a replica by now, so that nothing was executed here."""
+    replies = answers.replies
+    return answers.lost is None and bool(replies) and all(isinstance(reply, ReadOnlyError) for reply in replies)
+
+
+def _led(pool: Any) -> bool:
+    """Whether its connections find out by themselves where the master is."""
+    return "guide" in pool.connection_kwargs
+
+
+def _node(connection_kwargs: Mapping[str, Any], moved: MovedError) -> Place:
     # A node that does not know its own name leaves the host empty: the host it was reached by.
-    return _Node(moved.host or connection_kwargs["host"], moved.port)
-
-
-def _elsewhere(pool: Any, node: _Node) -> dict[str, Any]:
-    """What makes a pool like this one for another node, TLS and all."""
-    return {
-        **pool.connection_kwargs,
-        "host": node.host,
-        "port": node.port,
-        "connection_class": pool.connection_class,
-    }
+    return Place(moved.host or connection_kwargs["host"], moved.port)

@@ -23,10 +23,8 @@ from typing import Any, Self
 
 import redis
 import redis.asyncio
-from redis.asyncio.retry import Retry as AsyncRetry
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
+from cancelq import broker, broker_async
 from cancelq.contract import Event, Lane
 from cancelq.errors import BrokerDown, BrokerRefused, CancelqError, EventError, GroupMissing, NoResults
 from cancelq.link import AsyncLink, Command, Link, block_ms, options
@@ -99,7 +97,7 @@ class ResultsReader:
         self._group = _Group(_lanes(lanes), group, consumer, start, claim_after_s, page, on_unreadable)
         self._own = isinstance(source, str)
         if isinstance(source, str):
-            source = redis.Redis.from_url(source, retry=Retry(NoBackoff(), 0), **options(timeout_s))
+            source = broker.client(source, **options(timeout_s))
         self._redis = source
         self._link = Link(source.connection_pool)
         self._block_ms = block_ms(source.connection_pool)
@@ -191,7 +189,7 @@ class AsyncResultsReader:
         self._group = _Group(_lanes(lanes), group, consumer, start, claim_after_s, page, on_unreadable)
         self._own = isinstance(source, str)
         if isinstance(source, str):
-            source = redis.asyncio.Redis.from_url(source, retry=AsyncRetry(NoBackoff(), 0), **options(timeout_s))
+            source = broker_async.client(source, **options(timeout_s))
         self._redis = source
         self._link = AsyncLink(source.connection_pool)
         self._block_ms = block_ms(source.connection_pool)

@@ -12,7 +12,7 @@ from redis.exceptions import NoScriptError, RedisError
 
 from cancelq.contract import Event, Lane
 from cancelq.errors import EventError
-from cancelq_worker.ledger import SCRIPTS, NewIntent, command, memory_key, round_trip
+from cancelq_worker.ledger import SCRIPTS, NewIntent, command, memory_key, round_trip, script_keys
 
 LANES_A_TRIP = 500
 PAGE = 500
@@ -94,7 +94,7 @@ async def kept_of(client: aioredis.Redis, lanes: Sequence[Lane]) -> list[Kept]:
 async def see(client: aioredis.Redis, lanes: Sequence[Lane]) -> list[Seen | RedisError]:
     """Looks at the guards of these lanes, and notes the deadlines of those that are armed. Raises RedisError if nothing
     is known of any."""
-    commands = [("EVALSHA", SCRIPTS.sha["guard"], 1, lane.key("clock"), "see") for lane in lanes]
+    commands = [("EVALSHA", SCRIPTS.sha["guard"], *script_keys(client, lane.key("clock")), "see") for lane in lanes]
     replies = await round_trip(client, commands)
     if any(isinstance(reply, NoScriptError) for reply in replies):
         await SCRIPTS.load(client)

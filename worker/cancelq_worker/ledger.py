@@ -26,6 +26,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError, ResponseError
 
+from cancelq.broker import Broker, key_of
+from cancelq.broker_async import AsyncClusterRedis, AsyncGuide, HomeRedis, MakePool, led_pool
 from cancelq.contract import Lane
 from cancelq_worker.state import LOCAL, State, Work
 from cancelq_worker.venues.port import Bucket, Route, Stage
@@ -300,6 +302,8 @@ async def round_trip(client: aioredis.Redis, commands: Sequence[tuple[Any, ...]]
     """
     if not commands:
         return []
+    if isinstance(client, AsyncClusterRedis):
+        return await _trips(client, commands)
     pool = client.connection_pool
     connection = await pool.get_connection()  # type: ignore[no-untyped-call]
     replies: list[Any] = []
@@ -323,8 +327,43 @@ async def round_trip(client: aioredis.Redis, commands: Sequence[tuple[Any, ...]]
     return replies
 
 
+async def _trips(client: AsyncClusterRedis, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """The same in a cluster: one trip for each of the nodes' slots, side by side."""
+    parts = by_home(client, commands)
+    told = await asyncio.gather(*(round_trip(home, [commands[n] for n in places]) for home, places in parts))
+    replies: list[Any] = [None] * len(commands)
+    for (_, places), part in zip(parts, told, strict=True):
+        for place, reply in zip(places, part, strict=True):
+            replies[place] = reply
+    return replies
+
+
+def home(client: aioredis.Redis, key: str | bytes) -> aioredis.Redis:
+    """The client to be used for everything under this key's hash tag: of a cluster, that of the key's node."""
+    return client.home(key) if isinstance(client, AsyncClusterRedis) else client
+
+
+def by_home(client: aioredis.Redis, commands: Sequence[tuple[Any, ...]]) -> list[tuple[aioredis.Redis, list[int]]]:
+    """Which of the commands go together, and the client for them; all, unless they are for a cluster."""
+    if not isinstance(client, AsyncClusterRedis):
+        return [(client, list(range(len(commands))))]
+    parts: dict[aioredis.Redis, list[int]] = {}
+    for n, words in enumerate(commands):
+        parts.setdefault(home(client, key_of(words) or ""), []).append(n)
+    return list(parts.items())
+
+
+def script_keys(client: aioredis.Redis, *keys: str) -> tuple[int | str, ...]:
+    """A script's keys, with their number before them. In a cluster a key is added that is never there: while a slot is
+    being moved the server then refuses the whole script, instead of stopping it half way at a key that has gone."""
+    tag, brace, _ = keys[0].partition("}")
+    if brace and isinstance(client, AsyncClusterRedis | HomeRedis):
+        keys = (*keys, f"{tag}}}:never")
+    return len(keys), *keys
+
+
 SCRIPT_NAMES = (
-    "admit", "ahead", "take", "settle", "claim", "trim", "stream", "roster", "egress", "guard", "look", "pace",
+    "admit", "ahead", "take", "settle", "claim", "trim", "stream", "roster", "egress", "guard", "look", "pace", "alive",
 )  # fmt: skip
 
 
@@ -340,6 +379,10 @@ class Scripts:
     def __init__(self) -> None:
         self.source = {name: script_source(name) for name in SCRIPT_NAMES}
         self.sha = {n: hashlib.sha1(s.encode(), usedforsecurity=False).hexdigest() for n, s in self.source.items()}
+        # What cannot write is run as what cannot write: a user that may only read has no right to EVALSHA.
+        self.verb = {
+            n: "EVALSHA_RO" if "no-writes" in s.partition("\n")[0] else "EVALSHA" for n, s in self.source.items()
+        }
 
     async def load(self, client: aioredis.Redis) -> None:
         """Loads every script. Idempotent, so that it may be repeated after any error."""
@@ -349,10 +392,10 @@ class Scripts:
     async def run(self, client: aioredis.Redis, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         """One script, loaded again if the server lost it."""
         try:
-            return await command(client, "EVALSHA", self.sha[name], len(keys), *keys, *args)
+            return await command(client, self.verb[name], self.sha[name], *script_keys(client, *keys), *args)
         except NoScriptError:
             await self.load(client)
-            return await command(client, "EVALSHA", self.sha[name], len(keys), *keys, *args)
+            return await command(client, self.verb[name], self.sha[name], *script_keys(client, *keys), *args)
 
 
 SCRIPTS = Scripts()
@@ -394,23 +437,37 @@ class _Packed(AbstractConnection):
             await super().disconnect(*args, **kwargs)
 
 
-def connect(url: str, *, max_connections: int = 8, timeout_s: float = 2.5) -> aioredis.Redis:
-    """A client that never repeats a command by itself and answers raw bytes (RESP2)."""
-    pool = aioredis.BlockingConnectionPool.from_url(
-        url,
-        timeout=POOL_WAIT_S,
-        retry=Retry(NoBackoff(), 0),
-        protocol=2,
-        socket_timeout=timeout_s,
-        socket_connect_timeout=2.0,
-        max_connections=max_connections,
-        health_check_interval=0,
-    )
-    pool.connection_class = type("PackedConnection", (_Packed, pool.connection_class), {})
-    client = aioredis.Redis.from_pool(pool)
+def connect(source: str | AsyncGuide, *, max_connections: int = 8, timeout_s: float = 2.5) -> aioredis.Redis:
+    """A client that never repeats a command by itself and answers raw bytes (RESP2), of what a URL names; clients that
+    share a guide share what it knows of sentinels or a cluster. Raises UrlError."""
+    guide = AsyncGuide(Broker.read(source)) if isinstance(source, str) else source
+    options: dict[str, Any] = {
+        "timeout": POOL_WAIT_S,
+        "retry": Retry(NoBackoff(), 0),
+        "protocol": 2,
+        "driver_info": None,  # as in cancelq.link.options
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": 2.0,
+        "max_connections": max_connections,
+        "health_check_interval": 0,
+    }
+    client = _client(guide, options)
     # The stock callback makes dicts of entries and so hides repeated fields; we read them ourselves.
     client.response_callbacks.pop("XREAD", None)
     return client
+
+
+def _client(guide: AsyncGuide, options: dict[str, Any]) -> aioredis.Redis:
+    how: dict[str, Any] = {"pool": aioredis.BlockingConnectionPool, "over": (_Packed,), **options}
+    match guide.broker.kind:
+        case "cluster":
+            return AsyncClusterRedis(guide, MakePool(guide, how))
+        case "sentinel":
+            return aioredis.Redis.from_pool(led_pool(guide, heeding=True, **how))
+        case "server":
+            pool = aioredis.BlockingConnectionPool.from_url(guide.broker.plain, **options)
+            pool.connection_class = type("PackedConnection", (_Packed, pool.connection_class), {})
+            return aioredis.Redis.from_pool(pool)
 
 
 def read_entries(reply: Any) -> dict[str, list[RawEntry]]:
@@ -428,10 +485,11 @@ class RedisLedger:
     URGENT_MOST = 50
 
     def __init__(self, client: aioredis.Redis, plan: LanePlan) -> None:
-        self._client = client
+        self._client = home(client, plan.lane.inbox)
         self._plan = plan
         self._plan_text = plan.text()
         self._clock = plan.lane.key("clock")
+        self._keys = script_keys(self._client, self._clock)
         self._inbox = plan.lane.inbox
 
     async def open(self) -> str:
@@ -477,7 +535,8 @@ class RedisLedger:
             commands.append(("XREAD", "COUNT", self.READ_MOST, "STREAMS", self._inbox, wanted.read_after))
         if wanted.scan_after:
             sizes = (self.SCAN_MOST, self.URGENT_MOST)
-            commands.append(("EVALSHA", SCRIPTS.sha["ahead"], 1, self._inbox, wanted.scan_after, *sizes))
+            inbox = script_keys(self._client, self._inbox)
+            commands.append(("EVALSHA", SCRIPTS.sha["ahead"], *inbox, wanted.scan_after, *sizes))
         return self._read_round(await self._pipeline(commands), wanted)
 
     async def _pipeline(self, commands: list[tuple[Any, ...]]) -> list[Any]:
@@ -571,13 +630,13 @@ class RedisLedger:
                 args.append(len(item.event))
                 _flatten(args, item.event)
         args += (len(entries), *entries)
-        return ("EVALSHA", SCRIPTS.sha["admit"], 1, self._clock, *args)
+        return ("EVALSHA", SCRIPTS.sha["admit"], *self._keys, *args)
 
     def _take(self, take: TakeRequest) -> tuple[Any, ...]:
         suspended = "1" if take.suspended else "0"
         closed, kept = f" {' '.join(take.closed)} ", f" {' '.join(take.kept)} "
         return (
-            "EVALSHA", SCRIPTS.sha["take"], 1, self._clock,
+            "EVALSHA", SCRIPTS.sha["take"], *self._keys,
             self._plan_text, take.stages, take.batch_id, suspended, closed, kept,
         )  # fmt: skip
 
@@ -609,7 +668,7 @@ class RedisLedger:
                 args += shapes.of(w.event)
             else:
                 args.append(0)
-        return ("EVALSHA", SCRIPTS.sha["settle"], 1, self._clock, *args)
+        return ("EVALSHA", SCRIPTS.sha["settle"], *self._keys, *args)
 
 
 def _limits(buckets: Sequence[Bucket], told: Sequence[bytes | None]) -> list[str | int]:

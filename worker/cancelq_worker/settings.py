@@ -29,6 +29,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from cancelq.broker import Broker
 from cancelq.contract import Lane
 from cancelq.errors import LaneError
 from cancelq_worker.settings_files import passwords_in
@@ -43,15 +44,6 @@ __all__ = ["Account", "Settings", "SettingsError", "listen_place", "without_cred
 
 #: Characters; no venue gives out shorter secrets.
 SHORTEST_SECRET = 6
-REDIS_SCHEMES = (
-    "redis",
-    "rediss",
-    "unix",
-    "redis+sentinel",
-    "rediss+sentinel",
-    "redis+cluster",
-    "rediss+cluster",
-)
 
 
 def _written_lane(text: str) -> str:
@@ -78,7 +70,9 @@ def _socket_url(url: str | None) -> str | None:
 
 
 def _redis_url(url: str | None) -> str | None:
-    return None if url is None else _checked_url(url, REDIS_SCHEMES)
+    if url is not None:
+        Broker.read(url)
+    return url
 
 
 def _checked_url(url: str, schemes: tuple[str, ...]) -> str:
@@ -160,6 +154,8 @@ class Settings(BaseSettings):
     urgent_reserve: int = Field(1, ge=0, le=1000)
     lease_ms: int = Field(5000, ge=3000, le=60_000)
     dedup_hours: int = Field(24, ge=1, le=168)
+    # Replicas that must have what a call takes before it is sent; a permit that no replica has may be given out twice.
+    durable_replicas: int = Field(0, ge=0, le=10)
     max_attempts: int = Field(5, ge=1, le=100)
     lookup_budget_ms: int = Field(10_000, ge=1000, le=3_600_000)
     # Where a worker shows /livez, /readyz and /metrics; empty: nowhere.

@@ -13,7 +13,7 @@ from cancelq import Lane
 from cancelq_worker.archive.fence import LaneBusy, MarkerChanged, marker_key
 from cancelq_worker.archive.repair import OtherArchive
 from cancelq_worker.cli import showing
-from cancelq_worker.cli.invocation import Invocation, plain_url
+from cancelq_worker.cli.invocation import Invocation
 from cancelq_worker.cli.lanes_asked import age_ms, lanes_asked
 from cancelq_worker.exits import CommandFailed, Exit
 
@@ -69,7 +69,7 @@ class Archiving:
         return Exit.OK
 
     def _lanes(self) -> list[Lane]:
-        return lanes_asked(self._client, plain_url(self._settings), self._named)
+        return lanes_asked(self._client, self._settings.redis_url, self._named)
 
     def _archived(self, lane: Lane, options: Options) -> dict[str, Any] | None:
         from cancelq_worker.archive.archiver import Archiver

@@ -13,7 +13,7 @@ from cancelq import Guard, Lane
 from cancelq.errors import CancelqError
 from cancelq.guard import TTL_LEAST_S, TTL_MOST_S
 from cancelq_worker.cli import showing
-from cancelq_worker.cli.invocation import Invocation, plain_url
+from cancelq_worker.cli.invocation import Invocation
 from cancelq_worker.cli.spans import span_ms
 from cancelq_worker.exits import Exit
 from cancelq_worker.guard_status import GuardStatus, guard_statuses
@@ -25,7 +25,7 @@ def keep_guard(invocation: Invocation, lane: str, ttl: str, *, once: bool) -> Ex
     """Arms, and keeps until TERM or INT, which leave it armed: what this command stands for is gone then."""
     asked = Lane.parse(lane)
     ttl_ms = span_ms(ttl, "--ttl", least_ms=int(TTL_LEAST_S * 1000), most_ms=int(TTL_MOST_S * 1000))
-    guard = Guard(plain_url(invocation.settings()), asked, ttl_s=ttl_ms / 1000, keep=False, actor=default_actor())
+    guard = Guard(invocation.settings().redis_url, asked, ttl_s=ttl_ms / 1000, keep=False, actor=default_actor())
     try:
         guard.arm(told=True)
         if once:
@@ -41,7 +41,7 @@ def keep_guard(invocation: Invocation, lane: str, ttl: str, *, once: bool) -> Ex
 
 def disarm_guard(invocation: Invocation, lane: str) -> Exit:
     """Disarms, in the name of whoever runs the command."""
-    guard = Guard(plain_url(invocation.settings()), Lane.parse(lane), actor=default_actor())
+    guard = Guard(invocation.settings().redis_url, Lane.parse(lane), actor=default_actor())
     try:
         guard.disarm()
     finally:
@@ -52,7 +52,7 @@ def disarm_guard(invocation: Invocation, lane: str) -> Exit:
 
 def show_guard(invocation: Invocation, lane: str, *, as_json: bool) -> Exit:
     """How the guard is; unhealthy while a missed deadline has not emptied the lane."""
-    asked, url = Lane.parse(lane), plain_url(invocation.settings())
+    asked, url = Lane.parse(lane), invocation.settings().redis_url
 
     async def look() -> GuardStatus:
         redis = connect(url)

@@ -31,27 +31,10 @@ class Invocation:
 
     def redis(self, settings: Settings) -> redis.Redis:
         """A client of the lanes' server that answers bytes and never repeats a command by itself."""
-        from redis import Redis
-        from redis.backoff import NoBackoff
-        from redis.retry import Retry
+        from cancelq.broker import client
+        from cancelq.link import options
 
-        return Redis.from_url(
-            plain_url(settings),
-            retry=Retry(NoBackoff(), 0),
-            protocol=2,
-            socket_timeout=5.0,
-            socket_connect_timeout=5.0,
-        )
-
-
-def plain_url(settings: Settings) -> str:
-    """`redis_url`, if it names one server; `SettingsError` if it needs a client that is not built yet."""
-    from cancelq_worker.settings import SettingsError
-
-    scheme = settings.redis_url.partition("://")[0]
-    if "+" in scheme:
-        raise SettingsError([f"redis_url begins with {scheme}://, which this version does not serve yet"])
-    return settings.redis_url
+        return client(settings.redis_url, heeding=True, **options(5.0))
 
 
 def invocation_of(ctx: typer.Context) -> Invocation:

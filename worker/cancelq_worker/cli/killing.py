@@ -17,7 +17,7 @@ from rich.table import Table
 
 from cancelq import Lane
 from cancelq_worker.cli.border import failure_of, unknown_lane
-from cancelq_worker.cli.invocation import Invocation, plain_url
+from cancelq_worker.cli.invocation import Invocation
 from cancelq_worker.exits import CommandFailed, Exit
 from cancelq_worker.flatten import Flattening, NotServed, Report, Wish
 from cancelq_worker.ledger import connect
@@ -30,7 +30,7 @@ class Killing:
     """One run of the command."""
 
     def __init__(self, invocation: Invocation, wish: Wish, within_s: float, *, as_json: bool) -> None:
-        self._url = plain_url(invocation.settings())
+        self._url = invocation.settings().redis_url
         self._wish = wish
         self._within_s = within_s
         self._as_json = as_json

@@ -17,7 +17,7 @@ from cancelq import Lane
 from cancelq_worker import operate
 from cancelq_worker.cli import showing
 from cancelq_worker.cli.border import unknown_lane
-from cancelq_worker.cli.invocation import Invocation, plain_url
+from cancelq_worker.cli.invocation import Invocation
 from cancelq_worker.cli.top_json import healthy, lane_object, unserved_object
 from cancelq_worker.cli.top_rows import UNATTENDED, refused
 from cancelq_worker.cli.top_screen import WIDTH_OFF_TERMINAL, address_hold
@@ -110,7 +110,7 @@ def resume_lane(invocation: Invocation, lane: str) -> None:
 
 def _with_redis(settings: Settings, work: Callable[[aioredis.Redis], Awaitable[ResultT]]) -> ResultT:
     async def carried_out() -> ResultT:
-        redis = connect(plain_url(settings))
+        redis = connect(settings.redis_url)
         try:
             return await work(redis)
         except operate.UnknownLane as unknown:

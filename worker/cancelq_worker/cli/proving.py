@@ -22,7 +22,7 @@ from cancelq_worker.audit.numbers import PERCENTILES, Histogram
 from cancelq_worker.audit.sources import Reader
 from cancelq_worker.cli import showing
 from cancelq_worker.cli.archiving import without_pyarrow
-from cancelq_worker.cli.invocation import Invocation, plain_url
+from cancelq_worker.cli.invocation import Invocation
 from cancelq_worker.cli.lanes_asked import lanes_asked, moment_us
 from cancelq_worker.exits import CommandFailed, Exit
 
@@ -52,7 +52,7 @@ class Proving:
         if from_us >= to_us:
             raise CommandFailed("--from is not before --to", "leave one of them out, or turn them around", Exit.USAGE)
         with self._client, ExportFile(export) if export else nullcontext() as file:
-            lanes = lanes_asked(self._client, plain_url(self._settings), self._named)
+            lanes = lanes_asked(self._client, self._settings.redis_url, self._named)
             found = [self._audited(lane, from_us, to_us, file.write if file else None) for lane in lanes]
         if report:
             self._write_report(report, found, since, until)

@@ -12,7 +12,7 @@ from redis import Redis
 from cancelq import Lane
 from cancelq_worker.cli import showing
 from cancelq_worker.cli.border import unknown_lane
-from cancelq_worker.cli.invocation import Invocation, plain_url
+from cancelq_worker.cli.invocation import Invocation
 from cancelq_worker.cli.lanes_asked import age_ms, lanes_asked
 from cancelq_worker.exits import CommandFailed, Exit
 from cancelq_worker.jobs import redrive
@@ -25,7 +25,7 @@ def redrive_lanes(
     """Sends again what is unresolved in one lane, or in every lane there is; unhealthy if something is left."""
     settings, young_ms = invocation.settings(), age_ms(since, "--since")
     with invocation.redis(settings) as redis:
-        lanes = lanes_asked(redis, plain_url(settings), [lane] if lane else [])
+        lanes = lanes_asked(redis, settings.redis_url, [lane] if lane else [])
         seconds, _ = redis.time()
         since_ms = 0 if ids else seconds * 1000 - young_ms
         plans = [_plan(redis, one, since_ms, ids) for one in lanes]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cancelq_worker.cli.invocation import invocation_of, plain_url
+from cancelq_worker.cli.invocation import invocation_of
 from cancelq_worker.exits import CommandFailed, Exit
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ def worker(
         remedy = "a real worker goes on where the last one stood"
         raise CommandFailed("--from-start needs --dry-run", remedy, Exit.USAGE)
     settings = invocation_of(ctx).settings(need_keys=True)
-    plain_url(settings)
     if http is not None:
         settings = _shown_at(settings, http)
     logs.configure(sys.stderr)

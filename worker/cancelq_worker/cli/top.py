@@ -23,7 +23,7 @@ from rich.live import Live
 from cancelq import Lane
 from cancelq_worker.cli import top_json
 from cancelq_worker.cli.border import failure_of, unknown_lane
-from cancelq_worker.cli.invocation import Invocation, plain_url
+from cancelq_worker.cli.invocation import Invocation
 from cancelq_worker.cli.top_rows import View, compose
 from cancelq_worker.cli.top_screen import WIDTH_OFF_TERMINAL, draw
 from cancelq_worker.exits import CommandFailed, Exit
@@ -51,7 +51,7 @@ class Top:
 
     def __init__(self, invocation: Invocation, lanes: Sequence[str], every: str, *, once: bool, as_json: bool) -> None:
         self._settings = invocation.settings()
-        self._url = plain_url(self._settings)
+        self._url = self._settings.redis_url
         self._named = list(dict.fromkeys(Lane.parse(lane) for lane in lanes))
         self._every_s = every_s(every)
         self._once = once

@@ -17,7 +17,7 @@ from cancelq import Lane
 from cancelq_worker import operate
 from cancelq_worker.cli import showing, story
 from cancelq_worker.cli.border import unknown_lane
-from cancelq_worker.cli.invocation import Invocation, plain_url
+from cancelq_worker.cli.invocation import Invocation
 from cancelq_worker.exits import CommandFailed, Exit
 from cancelq_worker.trace import ENTRIES_MOST, NAMES_MOST, Reach, Trace, reader, trace
 
@@ -43,7 +43,7 @@ class Tracing:
         if not self._word:
             raise CommandFailed("an empty id", "give the id of an intent, of an order or of an entry", Exit.USAGE)
         younger_than_ms = None if self._since is None else _age_ms(self._since)
-        url = plain_url(self._invocation.settings())
+        url = self._invocation.settings().redis_url
         traces = asyncio.run(self._traces(url, younger_than_ms))
         if not any(found.steps for found in traces):
             raise self._nothing(traces)
