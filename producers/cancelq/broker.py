@@ -225,6 +225,7 @@ class Guide:
 
     def _ask(self, place: Place) -> Reply:
         with redis.Redis.from_pool(redis.ConnectionPool(**self.broker.asking(place))) as one:
+            one.response_callbacks.clear()  # as the server gave it
             reply: Reply = one.execute_command(*self.broker.question)
             return reply
 

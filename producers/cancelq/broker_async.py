@@ -126,6 +126,7 @@ class AsyncGuide:
 
     async def _ask(self, place: Place) -> Reply:
         one = aioredis.Redis.from_pool(aioredis.ConnectionPool(**_for_asyncio(self.broker.asking(place))))
+        one.response_callbacks.clear()  # as the server gave it
         try:
             reply: Reply = await one.execute_command(*self.broker.question)  # type: ignore[no-untyped-call]
             return reply

@@ -14,7 +14,7 @@ import redis.asyncio as aioredis
 
 from cancelq.contract import Event, Lane
 from cancelq_worker import operate, wiring
-from cancelq_worker.ledger import command
+from cancelq_worker.ledger import command, connect
 from cancelq_worker.settings import Settings
 from cancelq_worker.simulator import Account, Entry, Fault, Kind, Simulator, State
 from cancelq_worker.simulator import serve as serve_simulator
@@ -238,9 +238,8 @@ async def floor(
     simulator = Simulator(rng=random.Random(7))
     if sim:
         simulator.configure(sim)
-    client = aioredis.Redis.from_url(redis_url, protocol=2)
-    for parsed in ("XREAD", "XRANGE"):
-        client.response_callbacks.pop(parsed, None)
+    client = connect(redis_url, timeout_s=5.0)
+    client.response_callbacks.pop("XRANGE", None)
     async with serve_simulator(simulator) as served:
         made = Floor(redis_url, served.base_url, simulator, client)
         made.streams, made.env = streams, dict(env or {})
