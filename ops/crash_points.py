@@ -78,7 +78,7 @@ def matrix(verdicts: Sequence[Verdict]) -> str:
 
 def _entry(verdicts: Sequence[Verdict]) -> str:
     if not verdicts:
-        return "–"
+        return "-"
     broken, missed = sum(v.mark == "BROKEN" for v in verdicts), sum(not v.reached for v in verdicts)
     text = f"{len(verdicts) - broken - missed} ok"
     return text + (f", **{broken} broken**" if broken else "") + (f", {missed} not reached" if missed else "")

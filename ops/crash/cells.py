@@ -6,12 +6,11 @@ Both are alive from the start, so that whoever does not suffer the fault serves 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import random
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,13 +20,14 @@ import redis.asyncio as aioredis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from cancelq.contract import Event, Lane
-from cancelq_worker.engine import ROSTER
 from cancelq_worker.ledger import SCRIPTS
+from cancelq_worker.roster import ROSTER
 from cancelq_worker.simulator.app import serve as serve_simulator
 from cancelq_worker.simulator.core import Entry
 from cancelq_worker.simulator.orders import Kind
 from cancelq_worker.simulator.simulator import DEMO_KEY, DEMO_PASSPHRASE, DEMO_SECRET, Simulator
+from ops.chaos.places import PLACES
+from ops.checks import Ask, Bounds, Case, Told, VenueSaid, read_streams
 from ops.crash.hooks import REPLIES, Plan
 from ops.crash.links import LossyLink, granted
 from ops.crash.zygote import Zygote
@@ -40,8 +40,7 @@ NOISE_S = 3.0  # what a busy machine may add to a promised time
 PATIENCE_S = 20.0
 LOOK_S = 0.02
 
-VENUES = ("bitget", "bybit", "bingx")
-STREAMS = {"bitget": "/v2/ws/private", "bybit": "/v5/private", "bingx": "/market"}
+VENUES = tuple(PLACES)
 FAULTS = ("kill", "stop", "raise", "lost")
 _CALL_STEPS = (
     "take-sent", "take-answered", "connect", "send", "written", "answer", "judge", "settle", "settle-sent",
@@ -96,15 +95,27 @@ class Played:
 
     cell: Cell
     simulator: Simulator
-    orders: list[str] = field(default_factory=list)
-    ids: list[str] = field(default_factory=list)
-    events: list[Event] = field(default_factory=list)
-    sent_us: int = 0
+    asks: dict[str, Ask] = field(default_factory=dict)
+    acknowledged: list[str] = field(default_factory=list)
+    told: Told = field(default_factory=lambda: Told([], []))
     fault_us: int | None = None
     exits: dict[int, int | None] = field(default_factory=dict)
     drained_s: float = 0.0
     victim: int = 0
     logs: list[Path] = field(default_factory=list)
+
+    @property
+    def case(self) -> Case:
+        """For the judges that every run has."""
+        place, simulator = PLACES[self.cell.venue], self.simulator
+        said = VenueSaid(
+            simulator.truth(venue=place.lane.venue).entries,
+            simulator.calls().entries,
+            simulator.rates(),
+            frozenset(place.bulk),
+        )
+        bounds = Bounds(settle_s=SETTLE_S + NOISE_S)
+        return Case(place.lane, self.told, self.asks, self.acknowledged, said, bounds, self.fault_us)
 
 
 def client(url: str) -> aioredis.Redis:
@@ -115,12 +126,23 @@ def client(url: str) -> aioredis.Redis:
     return made
 
 
+async def until(true: Callable[[], Awaitable[bool]], within_s: float) -> bool:
+    """Asks again and again until the answer is yes; whether it was in time."""
+    until_s = time.monotonic() + within_s
+    while not await true():
+        if time.monotonic() > until_s:
+            return False
+        await asyncio.sleep(LOOK_S)
+    return True
+
+
 class Stage:
     """The parts of one cell: an empty database, a venue, links where a reply is to be lost, two workers."""
 
     def __init__(self, cell: Cell, redis_port: int, database: int, zygote: Zygote, folder: Path) -> None:
         self.cell = cell
-        self.lane = Lane(cell.venue, "main")
+        self.place = PLACES[cell.venue]
+        self.lane = self.place.lane
         self.plan = Plan(cell.point, cell.fault, str(folder))
         self.simulator = Simulator(rng=random.Random(f"{cell}"))
         self.played = Played(cell, self.simulator)
@@ -201,9 +223,8 @@ class Stage:
             log = self._folder / f"worker-{n}.log"
             self.pids.append(await self._zygote.start(env, log, crash=self.plan.text()))
             self.played.logs.append(log)
-        async with asyncio.timeout(PATIENCE_S):
-            while not await self._serving():
-                await asyncio.sleep(LOOK_S)  # noqa: ASYNC110 -- what is awaited is on another's page
+        if not await until(self._serving, PATIENCE_S):
+            raise TimeoutError("the workers did not come up in time")
 
     async def _serving(self) -> bool:
         if await self.redis.zcard(ROSTER) < len(self.pids):
@@ -212,7 +233,7 @@ class Stage:
 
     def _environment(self, redis_port: int, venue_port: int) -> dict[str, str]:
         account = f"CANCELQ_ACCOUNTS__{self.lane.venue}__{self.lane.account}__".upper()
-        stream = f"ws://127.0.0.1:{venue_port}{STREAMS[self.lane.venue]}" if self.cell.flow == "push" else ""
+        stream = f"ws://127.0.0.1:{venue_port}{self.place.stream_path}" if self.cell.flow == "push" else ""
         env = {
             "CANCELQ_REDIS_URL": f"redis://127.0.0.1:{redis_port}/{self._database}",
             "CANCELQ_LEASE_MS": str(LEASE_MS),
@@ -229,26 +250,22 @@ class Stage:
     async def _ask(self) -> None:
         """Every intent in one transaction, so that one take finds them all."""
         if self.cell.flow == "push":
-            async with asyncio.timeout(PATIENCE_S):
-                while not await self.redis.exists(self.lane.key("stream")):
-                    await asyncio.sleep(LOOK_S)
-        symbol = self.simulator.venues[self.lane.venue].spell("BTC", "USDT")
+            await until(self._streamed, PATIENCE_S)
+        symbol, now_ms = self.place.spelt("BTC"), time.time_ns() // 1_000_000
         # A bulk call is not worth its while for one order everywhere.
         count = max(2, self.cell.batch) if self.cell.flow == "bulk" else self.cell.batch
-        now_ms = time.time_ns() // 1_000_000
-        self.played.orders = [self._order(symbol, now_ms) for _ in range(count)]
+        orders = tuple(self._order(symbol, now_ms) for _ in range(count))
+        intents: list[dict[Any, Any]] = [{"symbol": symbol, "order_id": order} for order in orders]
         if self.cell.sweeps:
-            intent = {"scope": "symbol", "symbol": symbol}
-            if self.cell.flow != "bulk":
-                intent["older_than_ms"] = str(now_ms)  # narrowed: no bulk call is made
-            intents = [intent]
-        else:
-            intents = [{"symbol": symbol, "order_id": order} for order in self.played.orders]
+            # Narrowed, so that no bulk call is made, unless that one is what this is about.
+            narrowed = {} if self.cell.flow == "bulk" else {"older_than_ms": str(now_ms)}
+            intents = [{"scope": "symbol", "symbol": symbol, **narrowed}]
         async with self.redis.pipeline(transaction=True) as pipe:
-            for fields in intents:
-                pipe.xadd(self.lane.inbox, dict(fields))
-            self.played.ids = [i.decode() for i in await pipe.execute()]
-        self.played.sent_us = time.time_ns() // 1000
+            for n, fields in enumerate(intents):
+                own = {"id": f"i-{n}"} if n % 2 else {"x_n": str(n)}
+                pipe.xadd(self.lane.inbox, dict(fields | own))
+                self.played.asks[own.get("id", f"n:{n}")] = Ask(orders if self.cell.sweeps else (orders[n],))
+            self.played.acknowledged = [i.decode() for i in await pipe.execute()]
 
     def _order(self, symbol: str, now_ms: int) -> str:
         entry = Entry(symbol, Kind.order, created_ms=now_ms - 60_000)
@@ -256,10 +273,7 @@ class Stage:
 
     async def _suffer(self) -> None:
         """Until the fault has happened, or everything is told without it."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(PATIENCE_S):
-                while not self.plan.fired.exists() and not await self._all_told():
-                    await asyncio.sleep(LOOK_S)
+        await until(self._fired_or_told, PATIENCE_S)
         if self.plan.fired.exists():
             told = json.loads(self.plan.fired.read_text())
             self.played.fault_us, self.played.victim = told["at_us"], told["pid"]
@@ -282,13 +296,15 @@ class Stage:
                 return
             await asyncio.sleep(LOOK_S)
 
-    async def _all_told(self) -> bool:
-        finals = {event.id for event in await self._events() if event.final}
-        return finals >= set(self.played.ids)
+    async def _streamed(self) -> bool:
+        return bool(await self.redis.exists(self.lane.key("stream")))
 
-    async def _events(self) -> list[Event]:
-        page: list[Any] = await self.redis.execute_command("XRANGE", self.lane.results, "-", "+")  # type: ignore[no-untyped-call]
-        return [Event.read(i.decode(), dict(zip(flat[::2], flat[1::2], strict=True))) for i, flat in page]
+    async def _fired_or_told(self) -> bool:
+        return self.plan.fired.exists() or await self._all_told()
+
+    async def _all_told(self) -> bool:
+        told = await read_streams(self.redis, self.lane)
+        return len(told.finals) >= len(self.played.acknowledged)
 
     async def _end(self) -> None:
         """TERM for both."""
@@ -302,7 +318,7 @@ class Stage:
         self.played.drained_s = time.monotonic() - begun_s
 
     async def _read(self) -> None:
-        self.played.events = await self._events()
+        self.played.told = await read_streams(self.redis, self.lane)
 
 
 async def play(cell: Cell, redis_port: int, database: int, zygote: Zygote, folder: Path) -> Played:

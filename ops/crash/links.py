@@ -1,4 +1,4 @@
-"""A TCP proxy that loses one reply: what was asked is passed on and done, its answer is not, and the connection ends."""
+"""A TCP proxy that loses one reply: what was asked is passed on and done, its answer is lost with the connection."""
 
 from __future__ import annotations
 

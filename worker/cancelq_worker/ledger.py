@@ -415,10 +415,17 @@ class _Packed(AbstractConnection):
     # uvloop reports a connection that died under its feet as a RuntimeError: one border for it, here.
 
     async def send_packed_command(self, *args: Any, **kwargs: Any) -> None:
+        task = asyncio.current_task()
+        asked = task.cancelling() if task else 0
         try:
             await super().send_packed_command(*args, **kwargs)
         except RuntimeError as error:
             raise RedisConnectionError(f"connection lost: {error}") from error
+        if task and task.cancelling() > asked:
+            # The library waits by asyncio.wait_for, and that loses a cancellation which comes just as the bytes have
+            # left (Python 3.11): a worker told to end would wait for such a task for ever.
+            await self.disconnect(nowait=True)
+            raise asyncio.CancelledError
 
     async def read_response(self, *args: Any, **kwargs: Any) -> Any:
         try:
