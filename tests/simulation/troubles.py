@@ -1,0 +1,241 @@
+"""What goes wrong in a run, drawn from its seed: one function for each kind of fault."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from cancelq_worker.simulator.faults import Fault
+from ops.chaos.places import FAULTS_OF_CANCELS, FAULTS_OF_LOOKS
+from tests.simulation.fleet import Worker
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+Act = Callable[["World"], Awaitable[None]]
+
+
+async def torment(world: World, for_s: float, per_s: float) -> None:
+    """Faults until `for_s` are over, several at a time."""
+    under_way: list[asyncio.Task[None]] = []
+    acts, weights = [act for act, _ in ACTS], [weight for _, weight in ACTS]
+    end_s = world.loop.time() + for_s
+    while world.loop.time() < end_s:
+        act = world.rng.choices(acts, weights)[0]
+        under_way.append(world.loop.create_task(act(world)))
+        await asyncio.sleep(world.rng.expovariate(per_s))
+    if under_way:
+        await asyncio.wait(under_way)
+
+
+def heal(world: World) -> None:
+    """Ends every fault. Clocks stay as they are."""
+    world.simulator.core.faults.clear()
+    calm = {"history_lag_ms": 0, "open_lag_ms": 0, "info_lag_ms": 0, "cancel_delay_ms": 0}
+    world.simulator.configure(calm)
+    world.loop.release(world.server.process)
+    for worker in world.workers:
+        worker.heal()
+        worker.suspended = False
+    for wire in world.producer_wires:
+        wire.heal()
+
+
+def _any(world: World) -> Worker:
+    return world.rng.choice(world.workers)
+
+
+async def kill_worker(world: World) -> None:
+    worker = _any(world)
+    if worker.alive:
+        world.did("worker killed")
+        worker.kill()
+
+
+async def pause_worker(world: World) -> None:
+    """Stopped and continued, also past its lease."""
+    worker, for_s = _any(world), world.rng.choice([0.3, 1.0, 3.0, 5.0, 7.0]) * world.rng.uniform(0.5, 1.2)
+    process = worker.process
+    if worker.alive and not process.held and worker.draining_since_s is None:
+        world.did("worker paused past its lease" if for_s > 4 else "worker paused")
+        world.loop.hold(process)
+        await asyncio.sleep(for_s)
+        world.loop.release(process)
+
+
+async def drain_worker(world: World) -> None:
+    worker = _any(world)
+    if worker.alive and not worker.process.held and worker.draining_since_s is None:
+        world.did("worker told to drain")
+        worker.drain()
+
+
+async def restart_store(world: World) -> None:
+    """All that was acknowledged is kept, as with `appendfsync always`."""
+    await world.restart(keep_all=True)
+
+
+async def lose_tail(world: World) -> None:
+    """What was written within the last moments is lost, as with `appendfsync everysec`."""
+    if world.lossy:
+        await world.restart(keep_all=False)
+
+
+async def pause_store(world: World) -> None:
+    """A slow disk, a fork, a stopped server: nothing is answered for a while."""
+    process = world.server.process
+    if not process.held:
+        world.did("store paused")
+        world.loop.hold(process)
+        await asyncio.sleep(world.rng.choice([0.05, 0.3, 1.0, 3.0]) * world.rng.uniform(0.5, 1.2))
+        world.loop.release(process)
+
+
+async def forget_scripts(world: World) -> None:
+    world.did("scripts flushed")
+    world.server.store.loaded.clear()
+
+
+async def fill_memory(world: World) -> None:
+    world.did("memory full")
+    world.server.store.full = True
+    await asyncio.sleep(world.rng.uniform(0.3, 2.5))
+    world.server.store.full = False
+
+
+async def jump_clock(world: World) -> None:
+    """The store's wall clock is set."""
+    world.did("store's clock set")
+    step_us = int(world.rng.choice([-1, 1]) * 10 ** world.rng.uniform(3, 6.7))
+    world.server.process.wall_us += step_us
+    world.clocks_us += abs(step_us)
+
+
+async def jump_worker_clock(world: World) -> None:
+    """A worker's wall clock is set: nothing may rest on it."""
+    world.did("worker's clock set")
+    _any(world).process.wall_us += int(world.rng.choice([-1, 1]) * 10 ** world.rng.uniform(3, 8))
+
+
+async def jump_venue_clock(world: World) -> None:
+    """The venue's clock is set: signatures may be refused until it is read again."""
+    world.did("venue's clock set")
+    now_ms = world.simulator.core.settings.clock_offset_ms
+    step_ms = world.rng.choice([-1, 1]) * int(10 ** world.rng.uniform(0.5, 3.6))
+    world.simulator.configure({"clock_offset_ms": now_ms + step_ms})
+    world.clocks_us += abs(step_ms) * 1000
+
+
+async def hurt_wire(world: World) -> None:
+    """Between a worker or a producer and the store."""
+    rng = world.rng
+    wire = rng.choice([*(worker.wire for worker in world.workers), *world.producer_wires])
+    match rng.choice(["cut", "slow", "blackhole", "lost reply", "lost reply"]):
+        case "cut":
+            world.did("wire: cut")
+            wire.cut()
+        case "slow":
+            world.did("wire: slow")
+            wire.slow_s = rng.uniform(0.005, 0.3)
+            await asyncio.sleep(rng.uniform(0.2, 3.0))
+            wire.slow_s = 0.0
+        case "blackhole":
+            world.did("wire: silent")
+            wire.blackhole = True
+            await asyncio.sleep(rng.uniform(0.2, 4.0))
+            wire.blackhole = False
+        case _:
+            world.did("wire: reply lost")
+            wire.lose_replies += 1
+
+
+async def hurt_way(world: World) -> None:
+    """Between a worker and the venue."""
+    rng, link = world.rng, _any(world).link
+    match rng.choice(["lost", "lost", "lost", "blackhole", "refused", "slow"]):
+        case "lost":
+            link.lose = rng.choice(["early", "reset", "closed", "silent"])
+            world.did(f"way: answer lost ({link.lose})")
+        case "blackhole":
+            world.did("way: silent")
+            link.blackhole = True
+            await asyncio.sleep(rng.uniform(0.2, 3.0))
+            link.blackhole = False
+        case "refused":
+            world.did("way: no connection")
+            link.refused = True
+            await asyncio.sleep(rng.uniform(0.1, 2.0))
+            link.refused = False
+        case _:
+            world.did("way: slow")
+            link.slow_s = rng.uniform(0.05, 0.6)
+            await asyncio.sleep(rng.uniform(0.2, 3.0))
+            link.slow_s = 0.0
+
+
+async def hurt_venue(world: World) -> None:
+    """The venue lies, stumbles or is silent."""
+    rng, place = world.rng, world.rng.choice(world.desks).place
+    if rng.random() < 0.6:
+        endpoint, kind = rng.choice(place.cancels), rng.choice([*FAULTS_OF_CANCELS, *place.cancel_codes])
+    else:
+        endpoint, kind = rng.choice(place.looks), rng.choice([*FAULTS_OF_LOOKS, *place.look_codes])
+    world.did(f"venue: {kind}")
+    delay_ms = 600 if kind == "late_ms" else None  # no later than what a permit without answer allows for
+    where = f"{place.lane.venue}/{endpoint}"
+    world.simulator.add_fault(Fault(kind, endpoint=where, count=rng.choice([1, 1, 2, 4]), delay_ms=delay_ms))
+
+
+async def change_venue(world: World) -> None:
+    """Other ways, lags and races."""
+    world.did("venue: other delays and races")
+    world.simulator.configure(weather(world.rng))
+
+
+async def suspend_worker(world: World) -> None:
+    """An operator suspends a worker, and lets it go on."""
+    worker = _any(world)
+    world.did("worker suspended")
+    worker.suspended = True
+    await asyncio.sleep(world.rng.uniform(0.3, 3.0))
+    worker.suspended = False
+
+
+def weather(rng: random.Random) -> dict[str, object]:
+    """How the venue behaves for a while; nothing of it is a fault."""
+    return {
+        "latency_before_ms": rng.choice([(0, 0), (1, 5), (5, 25), (20, 80)]),
+        "latency_after_ms": rng.choice([(0, 0), (1, 5), (5, 25), (20, 80)]),
+        "cancel_delay_ms": rng.choice([0, 0, 50, 400]),
+        "race_fill": rng.choice([0.0, 0.05, 0.3]),
+        "race_partial": rng.choice([0.0, 0.2]),
+        "history_lag_ms": rng.choice([0, 0, 300, 1500]),
+        "info_lag_ms": rng.choice([0, 0, 300]),
+        "open_lag_ms": rng.choice([0, 0, 500]),
+        "symbol_cancel_miss": rng.choice([0.0, 0.3]),
+    }
+
+
+ACTS: tuple[tuple[Act, float], ...] = (
+    (hurt_venue, 34),
+    (hurt_way, 20),
+    (hurt_wire, 20),
+    (change_venue, 4),
+    (kill_worker, 7),
+    (pause_worker, 7),
+    (drain_worker, 4),
+    (suspend_worker, 1),
+    (restart_store, 2),
+    (lose_tail, 3),
+    (pause_store, 3),
+    (forget_scripts, 2),
+    (fill_memory, 1.5),
+    (jump_clock, 1.5),
+    (jump_worker_clock, 1),
+    (jump_venue_clock, 1),
+)
+
+Counts = Counter[str]
