@@ -126,7 +126,8 @@ def _online(client: Redis) -> int:
 def watched(folder: Path, *, replicas: int = 1, config: Mapping[str, str] | None = None) -> Iterator[Watched]:
     """A master that is replicated and watched, with `config` on every server."""
     with ExitStack() as stack:
-        servers = [_started(stack, folder / f"server{n}", {**REPLICATED, **(config or {})}) for n in range(replicas + 1)]
+        settings = {**REPLICATED, **(config or {})}
+        servers = [_started(stack, folder / f"server{n}", settings) for n in range(replicas + 1)]
         for server in servers[1:]:
             with server.client() as client:
                 client.execute_command("REPLICAOF", "127.0.0.1", servers[0].port)  # type: ignore[no-untyped-call]

@@ -120,13 +120,27 @@ def test_a_server_that_is_not_there_exits_69(capsys: pytest.CaptureFixture[str],
     assert "canary" not in err
 
 
-@pytest.mark.parametrize("args", [["results", "bitget:main"], ["status"], ["pause", "bitget:main"], ["worker"]])
-def test_a_scheme_that_is_not_served_is_told(capsys: pytest.CaptureFixture[str], args: list[str]) -> None:
+@pytest.mark.parametrize(
+    "args", [["results", "bitget:main"], ["status"], ["pause", "bitget:main"], ["kill", "bitget:main", "--yes"]]
+)
+@pytest.mark.parametrize(
+    "url", ["redis+sentinel://user:canary@127.0.0.1:1/desk", "redis+cluster://user:canary@127.0.0.1:1"]
+)
+def test_servers_that_nobody_can_find_exit_69(capsys: pytest.CaptureFixture[str], args: list[str], url: str) -> None:
+    code = cli.run(args, {"CANCELQ_REDIS_URL": url})
+    told = capsys.readouterr().err
+    assert code == 69, told
+    assert "nobody can say where to find" in told
+    assert "127.0.0.1:1" in told
+    assert "canary" not in told
+
+
+def test_a_worker_on_a_cluster_wants_a_server_for_rq(capsys: pytest.CaptureFixture[str]) -> None:
     main = "CANCELQ_ACCOUNTS__BITGET__MAIN__"
     env = {f"{main}API_KEY": "k", f"{main}API_SECRET": "s", f"{main}PASSPHRASE": "p"}
-    code = cli.run(args, {**env, "CANCELQ_REDIS_URL": "redis+sentinel://a:1/main"})
+    code = cli.run(["worker"], {**env, "CANCELQ_REDIS_URL": "redis+cluster://127.0.0.1:1"})
     assert code == 78
-    assert "redis_url begins with redis+sentinel://" in capsys.readouterr().err
+    assert "rq_redis_url is missing" in capsys.readouterr().err
 
 
 def test_a_traceback_is_shown_only_when_asked_for(capsys: pytest.CaptureFixture[str]) -> None:

@@ -42,6 +42,7 @@ from rq.serializers import JSONSerializer
 from rq.suspension import is_suspended
 from rq.worker import BaseWorker, DequeueStrategy, WorkerStatus
 
+from cancelq.broker import Broker, client
 from cancelq.contract import Lane
 from cancelq.errors import LaneError
 from cancelq_worker import logs, wiring
@@ -137,11 +138,12 @@ def queue_name(lane: Lane) -> str:
 def rq_connection(settings: Settings) -> Redis:
     """A client of RQ's server, not the engine's. Raises `SettingsError` for a server RQ cannot run on."""
     url = settings.rq_redis_url or settings.redis_url
-    if "+" in url.split("://", 1)[0]:
-        raise SettingsError(["rq_redis_url must name a plain Redis server (redis://, rediss:// or unix://)"])
-    return Redis.from_url(
+    if Broker.read(url).kind == "cluster":
+        what = "names a cluster" if settings.rq_redis_url else "is missing, and redis_url names a cluster"
+        raise SettingsError([f"rq_redis_url {what}, on which RQ cannot run; let it name a server of RQ's own"])
+    return client(
         url,
-        retry=Retry(NoBackoff(), 0),
+        heeding=True,
         driver_info=None,
         socket_timeout=RQ_SOCKET_TIMEOUT_S,
         socket_connect_timeout=RQ_SOCKET_TIMEOUT_S,

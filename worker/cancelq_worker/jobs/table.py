@@ -12,11 +12,11 @@ from dataclasses import asdict
 from typing import TypeVar
 
 from redis import Redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from cancelq import Client
+from cancelq.broker import client
 from cancelq.contract import Lane
+from cancelq.link import options
 from cancelq.rq import SUBMIT, Door
 from cancelq_worker.flatten import Flattening, Wish
 from cancelq_worker.jobs import redrive
@@ -46,7 +46,7 @@ class NotEmpty(Exception):
 
 
 def table_of(settings: Settings) -> Mapping[str, Duty]:
-    """The table of one process. Raises `SettingsError` where the lanes' server needs a client that is not built yet."""
+    """The table of one process."""
     duties = _Duties(settings)
     archive = {PREFIX + "archive": Duty(duties.archive, timeout_s=TIMEOUT_MOST_S)} if CAN_ARCHIVE else {}
     return {
@@ -62,18 +62,18 @@ def table_of(settings: Settings) -> Mapping[str, Duty]:
 class _Duties:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._url = _plain_url(settings)
+        self._url = settings.redis_url
 
     def submit(self, job_id: str, lane: str, fields: Mapping[str, object]) -> str:
-        with self._lanes_server() as redis, Client(redis) as client:
-            return Door(client, self._settings.lanes_open_to_rq).submit(job_id, lane, fields)
+        with self._lanes_server() as redis, Client(redis) as asking:
+            return Door(asking, self._settings.lanes_open_to_rq).submit(job_id, lane, fields)
 
     def sweep(self, job_id: str, lane: str, begun_ms: int) -> str:
         """One intent for what is older than the settings want, under an id that follows from the period."""
         asked = Lane.parse(lane)
         fields = _of_lane(self._settings.jobs.sweep, "sweep", asked).fields(begun_ms)
-        with self._lanes_server() as redis, Client(redis) as client:
-            return client.submit(asked, fields).id
+        with self._lanes_server() as redis, Client(redis) as asking:
+            return asking.submit(asked, fields).id
 
     def reconcile(self, job_id: str, lane: str, begun_ms: int) -> dict[str, int]:
         asked = Lane.parse(lane)
@@ -127,13 +127,7 @@ class _Duties:
     @contextmanager
     def _lanes_server(self) -> Iterator[Redis]:
         """A client of the lanes' server, for one job: never RQ's, whose time-outs RQ changes."""
-        redis = Redis.from_url(
-            self._url,
-            retry=Retry(NoBackoff(), 0),
-            protocol=2,
-            socket_timeout=TIMEOUT_S,
-            socket_connect_timeout=TIMEOUT_S,
-        )
+        redis = client(self._url, heeding=True, **options(TIMEOUT_S))
         try:
             yield redis
         finally:
@@ -155,10 +149,3 @@ def _require(redis: Redis, lane: Lane) -> None:
 def _now_ms(redis: Redis) -> int:
     seconds, us = redis.time()
     return seconds * 1000 + us // 1000
-
-
-def _plain_url(settings: Settings) -> str:
-    scheme = settings.redis_url.partition("://")[0]
-    if "+" in scheme:
-        raise SettingsError([f"redis_url begins with {scheme}://, which the jobs of this version do not serve yet"])
-    return settings.redis_url
