@@ -12,7 +12,7 @@ import pytest
 from cancelq_worker import cli
 from tests.integration.rig import desk
 
-VENUES = ("bitget", "bybit", "bingx")
+CANCEL = {"bitget": "cancel-order", "bybit": "cancel", "bingx": "cancel"}
 
 
 async def command_line(redis_url: str, *args: str, **env: str) -> int:
@@ -20,12 +20,12 @@ async def command_line(redis_url: str, *args: str, **env: str) -> int:
     return await asyncio.to_thread(cli.run, args, {"CANCELQ_REDIS_URL": redis_url, **env})
 
 
-@pytest.mark.parametrize("venue", VENUES)
+@pytest.mark.parametrize("venue", CANCEL)
 async def test_a_lane_that_ran_through_trouble_is_proven_before_and_after_it_was_archived(
     redis_url: str, venue: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Given cancels, repeats, a revoked one, malformed ones and answers that were lost, I expect the audit to prove
-    all of it, from the stream, and from the archive after the stream was trimmed."""
+    all of it, refused calls included, from the stream, and from the archive after the stream was trimmed."""
     archive = ("--to", str(tmp_path / "archive"))
     async with desk(redis_url, venue=venue) as rig:
         symbol = rig.spelt("BTC", "USDT")
@@ -36,13 +36,18 @@ async def test_a_lane_that_ran_through_trouble_is_proven_before_and_after_it_was
         await rig.finals([entry["id"] for entry in entries])
         await rig.send_all([entries[0], {"symbol": symbol, "nonsense": "1", "id": "bad"}])
         await rig.send_all([{"symbol": symbol, "order_id": rig.order(), "strategy": "grid"}])
+        rig.fault("http_429", count=1, endpoint=CANCEL[venue])
+        last = await rig.send(symbol=symbol, order_id=rig.order(), id="refused-once")
+        await rig.finals([last])
         swept = await rig.send(scope="symbol", symbol=symbol, id="sweep")
         await rig.finals(["bad", swept])
 
         assert await command_line(redis_url, "audit", "--json") == 0
         (lane,) = json.loads(capsys.readouterr().out.splitlines()[-1])["lanes"]
-        assert (lane["intents"], lane["intents_proven"], lane["findings"]) == (39, 39, [])
+        assert (lane["intents"], lane["intents_proven"], lane["findings"]) == (40, 40, [])
         assert lane["statuses"]["duplicate"] == 1
+        refused = [row for row in lane["refusals"] if "so it is no attempt" in row["detail"]]
+        assert sum(row["count"] for row in refused) == 1
 
         assert await command_line(redis_url, "archive", *archive, "--leave", "0s", "--keep", "0s") == 0
         assert await rig.client.xlen(rig.lane.results) == 0

@@ -56,7 +56,8 @@ def test_a_refused_call_costs_nothing(intent: Target, word: Word) -> None:
         verdict = journey.step(lambda route, one: Reply(word, "429", "not now", 429, retry_us=5))
         if before.cancel_class == "symbol" and before.stage is Stage.CANCEL:
             continue  # a bulk call: see below
-        check_returned(before, verdict)
+        told = Status.retrying if before.stage is Stage.CANCEL else None
+        check_returned(before, verdict, told)
 
 
 @pytest.mark.parametrize("word", [Word.REFUSED, Word.ACCOUNT, Word.CLOCK])
@@ -66,7 +67,7 @@ def test_a_refused_bulk_call_costs_nothing_and_is_not_made_again(word: Word) -> 
     before = journey.state
     verdict = journey.step(lambda route, one: Reply(word, "429", "not now", 429, retry_us=5))
     assert isinstance(verdict, Go)
-    assert (verdict.delay_us, verdict.tell) == (None, None)
+    assert (verdict.delay_us, verdict.tell) == (None, Status.retrying)
     assert (verdict.state.attempts, verdict.state.place) == (before.attempts, before.place)
     end = journey.run(by_words(Word.UNCLEAR, Word.UNCLEAR), most=FOR_EVER)
     assert end.status is Status.unresolved
@@ -93,10 +94,10 @@ def journeys_under_way(intent: Target) -> list[Journey]:
     return out
 
 
-def check_returned(before: State, verdict: Finish | Go) -> None:
+def check_returned(before: State, verdict: Finish | Go, told: Status | None = None) -> None:
     assert isinstance(verdict, Go)
     assert verdict.delay_us is None, "it keeps its old place in the queue"
-    assert verdict.tell is None
+    assert verdict.tell is told, "a refused cancel is told, a refused look is not"
     assert verdict.state == before.at_rest(before.fence + 1)
     assert verdict.state.pack().split(" ")[1:] == before.pack().split(" ")[1:]
 

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from cancelq.contract import FINAL, Lane, Status
 from cancelq_worker.state import NONE, State
-from cancelq_worker.venues.port import SWEEPS, Reply
+from cancelq_worker.venues.port import ABOUT_THE_CALL, SWEEPS, Reply
 
 VERSION = "1"
 _LABELS = frozenset(
@@ -80,6 +80,8 @@ def event(
             out["code"] = reply.code
         if reply.http_status:
             out["http_status"] = str(reply.http_status)
+        if reply.word in ABOUT_THE_CALL:
+            out.update(refused="1", code=reply.code)
     if open_orders is not None:
         out["open_orders"] = str(open_orders)
     if record["scope"] in SWEEPS:

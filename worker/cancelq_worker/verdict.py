@@ -102,7 +102,7 @@ class Judge:
         if reply.word in ABOUT_THE_CALL:
             if fields["scope"] in SWEEPS and _is_bulk(before):
                 return self._bulk_refused(before, taken, fields, reply)
-            return Go(_restored(before, taken), None, reply)
+            return _refused(_restored(before, taken), reply)
         state = _with_call(taken, reply, at)
         if fields["scope"] in SWEEPS:
             return self._sweep_cancelled(before, state, fields, reply, at)
@@ -326,7 +326,7 @@ class Judge:
         state.notes["sweep"], state.notes["nobulk"] = {}, 1
         state.stage = Stage.LOOK
         state.look_class = self.venue.next_look(_target(fields, state)).look_class
-        return Go(state, None, reply)
+        return _refused(state, reply)
 
     def _sweep_looked(self, state: State, fields: dict[str, str], reply: Reply, at: Moment) -> Verdict:
         state.notes.setdefault("w0", at.steady_us)
@@ -425,6 +425,12 @@ def ended_by_push(reply: Reply) -> Finish | None:
     if reply.word not in ENDED:
         return None
     return Finish(_ENDS[reply.word], "stream", _END_DETAIL[reply.word], State(), reply, known=True)
+
+
+def _refused(state: State, reply: Reply) -> Go:
+    """A cancel the venue refused before looking at its orders: told, and no attempt."""
+    why = reply.text or f"code {reply.code}"
+    return Go(state, None, reply, Status.retrying, f"refused by the venue, so it is no attempt: {why}")
 
 
 _ACKNOWLEDGED = "acknowledged by the venue; to be confirmed"

@@ -103,7 +103,7 @@ class Numbers:
         minute = told.numbers.get("settled_us", 0) // _MINUTE_US
         if told.final and minute:
             self.outcomes_by_minute[minute][told.status.value] += 1
-        if told.status is Status.rejected:
+        if told.status is Status.rejected or told.fields.get("refused"):
             self._refused(told, minute)
         elif told.status is Status.unresolved and len(self.unresolved) < LISTED_MOST:
             order = told.fields.get("order_id") or told.fields.get("client_order_id") or told.fields.get("symbol", "")
