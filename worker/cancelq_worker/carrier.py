@@ -43,6 +43,9 @@ class Carrier:
     async def carry(self, call: Call) -> Outcome:
         """One call, from its permit to what is to be settled of it."""
         batch, route = call.batch, call.route
+        if batch.unconfirmed:
+            self._log.warning("too few replicas have what was taken: it is given back", why=batch.unconfirmed)
+            return self._given_back(call)
         targets = [self._target(group[0], call) for group in call.groups]
         request = self._p.venue.encode(route, targets)
         if batch.fastest_us and self._samples.get(route.bucket, 0) < OWN_SAMPLES:

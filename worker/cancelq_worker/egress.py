@@ -16,7 +16,7 @@ import redis.asyncio as aioredis
 from redis.exceptions import RedisError
 
 from cancelq_worker.clocks import monotonic_ns
-from cancelq_worker.ledger import SCRIPTS
+from cancelq_worker.ledger import NOT_WAITED_FOR, SCRIPTS, Durability
 from cancelq_worker.venues.port import Bucket
 
 UNIT_LIVES_NS = 2_000_000_000
@@ -58,13 +58,22 @@ class Egress:
     """This process' stock of the limits one venue counts for our address."""
 
     def __init__(
-        self, client: aioredis.Redis, name: str, buckets: Sequence[Bucket], *, urgent_reserve: int = 0
+        self,
+        client: aioredis.Redis,
+        name: str,
+        buckets: Sequence[Bucket],
+        *,
+        urgent_reserve: int = 0,
+        durability: Durability = NOT_WAITED_FOR,
     ) -> None:
         def key(bucket: Bucket) -> str:
             return f"cancelq:{{egress:{name}}}:{bucket.name}"
 
-        self._stocks = {b.name: _Stock(client, key(b), b, _kept(b, urgent_reserve)) for b in buckets if not b.rare}
-        self._rare = {b.name: _Stock(client, key(b), b, 0) for b in buckets if b.rare}
+        def stock(bucket: Bucket, kept: int) -> _Stock:
+            return _Stock(client, key(bucket), bucket, kept, durability)
+
+        self._stocks = {b.name: stock(b, _kept(b, urgent_reserve)) for b in buckets if not b.rare}
+        self._rare = {b.name: stock(b, 0) for b in buckets if b.rare}
 
     def reserve(self) -> Reservation:
         """Sets a unit of every bucket aside that has one, for a call of which it is not known yet what it will be.
@@ -157,8 +166,11 @@ def _kept(bucket: Bucket, urgent_reserve: int) -> int:
 class _Stock:
     """Units of one bucket in this process' hands."""
 
-    def __init__(self, client: aioredis.Redis, key: str, bucket: Bucket, kept: int) -> None:
+    def __init__(
+        self, client: aioredis.Redis, key: str, bucket: Bucket, kept: int, durability: Durability = NOT_WAITED_FOR
+    ) -> None:
         self._client = client
+        self._durability = durability
         self._kept = kept
         self._urgent: deque[tuple[int, int]] = deque()  # as `_fresh`, for urgent calls
         self._keys = [key, f"{key}:note"]
@@ -277,10 +289,13 @@ class _Stock:
         args += [len(unused), *unused, len(ended)]
         for unit, at_ns, answered in ended:
             args += [unit, max(0, now_ns - at_ns) // 1000, 0 if answered else SILENT_EXTRA_US]
-        first, granted, self.held_ms, probing, granted_urgent = await SCRIPTS.run(
-            self._client, "egress", self._keys, args
-        )
+        durability = self._durability if wanted or urgent else NOT_WAITED_FOR
+        reply, unconfirmed = await SCRIPTS.run_durably(self._client, "egress", self._keys, args, durability)
+        first, granted, self.held_ms, probing, granted_urgent = reply
         self._probing = bool(probing)
+        if unconfirmed:  # a server that takes over may not know of them
+            self._unused += range(first, first + granted + granted_urgent)
+            return first, 0, 0
         return first, granted, granted_urgent
 
     def close(self, for_ms: int) -> None:

@@ -13,7 +13,7 @@ import hashlib
 import importlib.resources
 import math
 import re
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, cast
 
@@ -29,6 +29,7 @@ from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError, Respon
 from cancelq.broker import Broker, key_of
 from cancelq.broker_async import AsyncClusterRedis, AsyncGuide, HomeRedis, MakePool, led_pool
 from cancelq.contract import Lane
+from cancelq_worker.data_version import DATA_VERSION, NewerDataError, is_newer
 from cancelq_worker.state import LOCAL, State, Work
 from cancelq_worker.venues.port import Bucket, Route, Stage
 
@@ -41,8 +42,35 @@ STREAM_LEASE_MS = 4_000
 #: Equal errors at one endpoint that are never passed, calls under way included, where a venue locks it after some.
 ERRORS_MOST = 15
 
+#: How long replicas may take to confirm a take: what is left of the 500 ms by which a call must leave is for the call.
+CONFIRM_MS = 400
+
 #: How long a round may wait for a connection of this process' own: that many lanes share a few is no fault of Redis.
 POOL_WAIT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Durability:
+    """How many replicas must have what a call takes, before it is sent. 0: nobody asks."""
+
+    replicas: int = 0
+
+    @property
+    def command(self) -> tuple[Any, ...]:
+        return ("WAIT", self.replicas, CONFIRM_MS)
+
+    def missing(self, waited: Sequence[Any]) -> str:
+        """Why the replies of `command` do not confirm it; "" if they do."""
+        if not waited:
+            return "the server had forgotten the scripts"
+        if isinstance(waited[0], RedisError):
+            return str(waited[0])
+        if waited[0] < self.replicas:
+            return f"{waited[0]} of {self.replicas} replicas had it after {CONFIRM_MS} ms"
+        return ""
+
+
+NOT_WAITED_FOR = Durability()
 
 
 def memory_key(id_: str) -> bytes:
@@ -190,7 +218,7 @@ class LocalStep:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A permit and what its call shall carry."""
+    """A permit and what its call shall carry. `unconfirmed`: why it must not be sent, as too few replicas have it."""
 
     id: str
     route: str
@@ -199,6 +227,7 @@ class Batch:
     taken_us: int
     steady_us: int
     fastest_us: int
+    unconfirmed: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +306,7 @@ class LanePlan:
 class Ledger(Protocol):
     """A lane's state, as a lane uses it."""
 
+    async def version(self, raise_to: int = 0) -> int: ...
     async def open(self) -> str: ...
     async def round(self, wanted: RoundRequest) -> Round: ...
     async def claim(self, orders: Sequence[str]) -> tuple[list[Work], int]: ...
@@ -293,9 +323,14 @@ async def command(client: aioredis.Redis, *args: Any) -> Any:
     return await client.execute_command(*args)  # type: ignore[no-untyped-call]
 
 
-async def round_trip(client: aioredis.Redis, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+async def round_trip(
+    client: aioredis.Redis,
+    commands: Sequence[tuple[Any, ...]],
+    then: Callable[[list[Any]], tuple[Any, ...] | None] = lambda _: None,
+) -> list[Any]:
     """The replies to commands sent as one write, refusals among them as exceptions. Raises RedisError or OSError
-    if not every reply came: then nothing is known.
+    if not every reply came: then nothing is known. `then` may name one more command by the replies, which is sent on
+    the same connection; its reply is the last.
 
     redis-py's own pipeline spends as long on this as the server: it keeps a time-out for every reply, and
     callbacks that nobody wants here.
@@ -309,15 +344,9 @@ async def round_trip(client: aioredis.Redis, commands: Sequence[tuple[Any, ...]]
     replies: list[Any] = []
     try:
         async with asyncio.timeout(connection.socket_timeout):
-            await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
-            for _ in commands:
-                try:
-                    reply = await connection.read_response(
-                        disable_decoding=True, timeout=math.inf, disconnect_on_error=False
-                    )
-                except ResponseError as refused:
-                    reply = refused
-                replies.append(reply)
+            await _exchange(connection, commands, replies)
+            if last := then(replies):
+                await _exchange(connection, [last], replies)
     except BaseException:
         # The next user of this connection would read our replies.
         await connection.disconnect(nowait=True)
@@ -325,6 +354,16 @@ async def round_trip(client: aioredis.Redis, commands: Sequence[tuple[Any, ...]]
     finally:
         await pool.release(connection)
     return replies
+
+
+async def _exchange(connection: AbstractConnection, commands: Sequence[tuple[Any, ...]], replies: list[Any]) -> None:
+    await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+    for _ in commands:
+        try:
+            reply = await connection.read_response(disable_decoding=True, timeout=math.inf, disconnect_on_error=False)
+        except ResponseError as refused:
+            reply = refused
+        replies.append(reply)
 
 
 async def _trips(client: AsyncClusterRedis, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
@@ -364,12 +403,15 @@ def script_keys(client: aioredis.Redis, *keys: str) -> tuple[int | str, ...]:
 
 SCRIPT_NAMES = (
     "admit", "ahead", "take", "settle", "claim", "trim", "stream", "roster", "egress", "guard", "look", "pace", "alive",
+    "version",
 )  # fmt: skip
 
 
 def script_source(name: str) -> str:
-    """A file of `lua/`, with the files it names in lines `--include NAME` in their place."""
+    """A file of `lua/`, with the files it names in lines `--include NAME` in their place, and the version of the data
+    it is written for."""
     text = (importlib.resources.files("cancelq_worker") / "lua" / f"{name}.lua").read_text()
+    text = text.replace("--data-version\n", f"local DATA_VERSION = {DATA_VERSION}\n")
     return re.sub(r"^--include (\w+)$", lambda found: script_source(found[1]), text, flags=re.MULTILINE)
 
 
@@ -396,6 +438,22 @@ class Scripts:
         except NoScriptError:
             await self.load(client)
             return await command(client, self.verb[name], self.sha[name], *script_keys(client, *keys), *args)
+
+    async def run_durably(
+        self, client: aioredis.Redis, name: str, keys: Sequence[str], args: Sequence[Any], durability: Durability
+    ) -> tuple[Any, str]:
+        """The same; and why what it wrote is not on as many replicas as wanted, "" if it is."""
+        if not durability.replicas:
+            return await self.run(client, name, keys, args), ""
+        at = home(client, keys[0])
+        words = (self.verb[name], self.sha[name], *script_keys(client, *keys), *args)
+        reply, *waited = await round_trip(at, [words], lambda _: durability.command)
+        if isinstance(reply, NoScriptError):
+            await self.load(at)
+            reply, *waited = await round_trip(at, [words], lambda _: durability.command)
+        if isinstance(reply, RedisError):
+            raise reply
+        return reply, durability.missing(waited)
 
 
 SCRIPTS = Scripts()
@@ -491,7 +549,8 @@ class RedisLedger:
     SCAN_MOST = 2_500  # entries looked at for urgent ones in a round: some four milliseconds
     URGENT_MOST = 50
 
-    def __init__(self, client: aioredis.Redis, plan: LanePlan) -> None:
+    def __init__(self, client: aioredis.Redis, plan: LanePlan, durability: Durability = NOT_WAITED_FOR) -> None:
+        self._durability = durability
         self._client = home(client, plan.lane.inbox)
         self._plan = plan
         self._plan_text = plan.text()
@@ -522,6 +581,10 @@ class RedisLedger:
         await round_trip(self._client, [("HSET", lane.key("limits"), *_limits(buckets, there[2:-1]))])
         return there[-1].decode() if there[-1] else "0-0"
 
+    async def version(self, raise_to: int = 0) -> int:
+        """Of which version the lane's data are; raised to at least `raise_to`, if it is given."""
+        return int(await SCRIPTS.run(self._client, "version", [self._clock], [raise_to]))
+
     async def cursor(self) -> str:
         value = await cast("Awaitable[bytes | None]", self._client.get(self._plan.lane.key("cursor")))
         return value.decode() if value else "0-0"
@@ -530,13 +593,15 @@ class RedisLedger:
         """Settles, admits, takes and reads in one round trip.
 
         Raises RedisError if the trip failed: then nothing is known, and settlements may be sent again
-        (a fence makes that harmless). NOSCRIPT is healed here.
+        (a fence makes that harmless). NOSCRIPT is healed here. Raises NewerDataError where the lane's data are newer
+        than this program: what was not settled then is left to others.
         """
         commands: list[tuple[Any, ...]] = [self._settle(s) for s in wanted.settlements]
         if wanted.overtaking:
             commands.append(self._overtake(wanted.overtaking))
         if wanted.admission:
             commands.append(self._admit(wanted.admission))
+        takes = slice(len(commands), len(commands) + len(wanted.takes))
         commands += [self._take(t) for t in wanted.takes]
         if wanted.read_after:
             commands.append(("XREAD", "COUNT", self.READ_MOST, "STREAMS", self._inbox, wanted.read_after))
@@ -544,10 +609,20 @@ class RedisLedger:
             sizes = (self.SCAN_MOST, self.URGENT_MOST)
             inbox = script_keys(self._client, self._inbox)
             commands.append(("EVALSHA", SCRIPTS.sha["ahead"], *inbox, wanted.scan_after, *sizes))
-        return self._read_round(await self._pipeline(commands), wanted)
+        if not self._durability.replicas:
+            return self._read_round(await self._pipeline(commands), wanted)
+        replies = await self._pipeline(
+            commands, lambda told: self._durability.command if _granted(told[takes]) else None
+        )
+        waited = replies[len(commands) :]
+        return self._read_round(replies[: len(commands)], wanted, self._durability.missing(waited))
 
-    async def _pipeline(self, commands: list[tuple[Any, ...]]) -> list[Any]:
-        replies = await round_trip(self._client, commands)
+    async def _pipeline(
+        self,
+        commands: list[tuple[Any, ...]],
+        then: Callable[[list[Any]], tuple[Any, ...] | None] = lambda _: None,
+    ) -> list[Any]:
+        replies = await round_trip(self._client, commands, then)
         lost = [i for i, r in enumerate(replies) if isinstance(r, NoScriptError)]
         if lost:
             await SCRIPTS.load(self._client)
@@ -556,9 +631,12 @@ class RedisLedger:
                     replies[i] = await command(self._client, *commands[i])
                 except ResponseError as error:
                     replies[i] = error
+        for reply in replies:
+            if is_newer(reply):
+                raise NewerDataError(str(reply))
         return replies
 
-    def _read_round(self, replies: list[Any], wanted: RoundRequest) -> Round:
+    def _read_round(self, replies: list[Any], wanted: RoundRequest, unconfirmed: str = "") -> Round:
         out, rest = Round(), iter(replies)
         for _ in wanted.settlements:
             reply = next(rest)
@@ -570,7 +648,8 @@ class RedisLedger:
             out.admitted = _read_admitted(next(rest))
         for take in wanted.takes:
             reply = next(rest)
-            out.taken.append(reply if isinstance(reply, RedisError) else read_taken(reply, take.batch_id))
+            failed = isinstance(reply, RedisError)
+            out.taken.append(reply if failed else read_taken(reply, take.batch_id, unconfirmed))
         if wanted.read_after:
             reply = next(rest)
             if isinstance(reply, RedisError):
@@ -728,8 +807,13 @@ def _read_admitted(reply: Any) -> Admitted | RedisError:
     return Admitted(bool(how), cursor.decode(), *rest)
 
 
-def read_taken(reply: Any, batch_id: str) -> Taken:
-    """A take script's reply."""
+def _granted(replies: Sequence[Any]) -> bool:
+    """Whether one of these replies of takes holds a batch."""
+    return any(not isinstance(reply, RedisError) and reply[4] for reply in replies)
+
+
+def read_taken(reply: Any, batch_id: str, unconfirmed: str = "") -> Taken:
+    """A take script's reply; `unconfirmed` as in its batch."""
     steady, wall, wait, flat_steps, flat_batch, stopped, streamed = reply
     steps: list[LocalStep] = []
     rows = [flat_steps[i : i + 4] for i in range(0, len(flat_steps), 4)]
@@ -743,7 +827,7 @@ def read_taken(reply: Any, batch_id: str) -> Taken:
     if flat_batch:
         route, stage, fastest = (b.decode() for b in flat_batch[:3])
         works = [Work.read(*flat_batch[i : i + 3]) for i in range(3, len(flat_batch), 3)]
-        batch = Batch(batch_id, route, Stage(stage), works, int(wall), int(steady), int(fastest))
+        batch = Batch(batch_id, route, Stage(stage), works, int(wall), int(steady), int(fastest), unconfirmed)
     return Taken(int(steady), int(wall), int(wait), steps, batch, bool(stopped), bool(streamed))
 
 

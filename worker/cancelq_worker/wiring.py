@@ -30,11 +30,11 @@ from cancelq_worker.health import Health
 from cancelq_worker.http import Door
 from cancelq_worker.lane import LaneServer
 from cancelq_worker.lane_parts import LaneParts
-from cancelq_worker.ledger import LanePlan, RedisLedger, connect
+from cancelq_worker.ledger import Durability, LanePlan, RedisLedger, connect
 from cancelq_worker.metrics import Metrics
 from cancelq_worker.observing import observed
 from cancelq_worker.preflight import check_server
-from cancelq_worker.roster import ROSTER
+from cancelq_worker.roster import ROSTER, ROSTERS
 from cancelq_worker.rotation import compared, same_for_lanes, same_key
 from cancelq_worker.settings import Account, Settings
 from cancelq_worker.venues.port import Bucket, Venue
@@ -71,6 +71,7 @@ class Wiring:
         self._rehearsal = rehearsal
         self._guide = AsyncGuide(Broker.read(settings.redis_url))
         self.client: aioredis.Redis = connect(self._guide, max_connections=64)
+        self._durability = Durability(settings.durable_replicas)
         self._blocking: list[aioredis.Redis] = []
         self._redis_clock = RemoteClock(1)
         self._hosts: dict[tuple[str, str, tuple[Bucket, ...]], _Host] = {}
@@ -90,6 +91,7 @@ class Wiring:
         return Engine(
             self.worker, self._makers, self.client, self._blocking_client, self._housekeeping, health, self._retire,
             DRY_ROSTER if self._rehearsal else ROSTER,
+            () if self._rehearsal else ROSTERS[:-1],
         )  # fmt: skip
 
     def change(self, settings: Settings, engine: Engine) -> None:
@@ -158,7 +160,7 @@ class Wiring:
         cancel_door, look_door = self._door(account.base_url), self._door(account.base_url)
         return LaneParts(
             plan=plan,
-            ledger=RedisLedger(self.client, plan),
+            ledger=RedisLedger(self.client, plan, self._durability),
             venue=venue,
             judge=Judge(venue, policy, random.Random()),
             cancel_door=cancel_door,
@@ -180,7 +182,13 @@ class Wiring:
         place = (venue.name, base_url, venue.address_buckets)
         if place not in self._hosts:
             name = DRY_EGRESS * bool(self._rehearsal) + self.settings.egress
-            egress = Egress(self.client, name, venue.address_buckets, urgent_reserve=self.settings.urgent_reserve)
+            egress = Egress(
+                self.client,
+                name,
+                venue.address_buckets,
+                urgent_reserve=self.settings.urgent_reserve,
+                durability=self._durability,
+            )
             self._hosts[place] = _Host(RemoteClock(1_000), egress, Pace(TIME_CALLS_A_SECOND), asyncio.Lock())
         return self._hosts[place]
 
