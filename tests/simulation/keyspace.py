@@ -69,14 +69,14 @@ def number(word: bytes) -> float:
         value = float(word)
     except ValueError:
         value = math.nan
-    if math.isnan(value):
+    if value != value:
         raise ResponseError("value is not a valid float")
     return value
 
 
 def shown(score: float) -> bytes:
     """A score as a server writes it."""
-    return b"%d" % int(score) if score.is_integer() and abs(score) < 1e17 else b"%.17g" % score
+    return b"%d" % score if -1e17 < score < 1e17 and score.is_integer() else b"%.17g" % score
 
 
 class Stream:

@@ -58,7 +58,17 @@ class ScriptHost:
         return self._out(self._compiled[sha](self._redis, self._cjson, pack(*keys), packed))
 
     def _call(self, name: bytes, *args: Any) -> Any:
-        return self._in(self._run(name, [_word(arg) for arg in args]))
+        for arg in args:
+            if type(arg) is not bytes:
+                args = tuple([_word(arg) for arg in args])
+                break
+        reply = self._run(name, args)
+        kind = type(reply)
+        if kind is int or kind is bytes:
+            return reply
+        if reply is None:
+            return False
+        return self._in(reply)
 
     def _pcall(self, name: bytes, *args: Any) -> Any:
         try:
@@ -74,7 +84,7 @@ class ScriptHost:
         if kind is int or kind is bytes:
             return reply
         if kind is list:
-            return self._pack(*[self._in(part) for part in reply])
+            return self._pack(*[part if type(part) is bytes else self._in(part) for part in reply])
         return self._lua.table_from({b"ok": bytes(reply)})
 
     def _out(self, value: Any) -> Any:
@@ -119,7 +129,9 @@ def _word(arg: Any) -> bytes:
         return b"%d" % arg
     if type(arg) is float:
         return b"%d" % int(arg) if arg.is_integer() and abs(arg) < 1e17 else b"%.17g" % arg
-    raise ResponseError(f"Lua redis lib command arguments must be strings or integers, not {lua_type(arg) or type(arg)}")
+    raise ResponseError(
+        f"Lua redis lib command arguments must be strings or integers, not {lua_type(arg) or type(arg)}"
+    )
 
 
 def _sha1hex(text: Any) -> bytes:

@@ -45,7 +45,6 @@ class Store:
         self.full = False
         self.keys: dict[bytes, Any] = {}
         self.ends_ms: dict[bytes, int] = {}
-        self.commands = 0
         self.loaded: set[bytes] = set()
         self.grown: list[bytes] = []  # streams that grew since somebody looked
         self._frozen_us: int | None = None
@@ -63,7 +62,6 @@ class Store:
 
     def run(self, name: bytes, words: Words) -> Any:
         """The same, for scripts: nothing is refused for memory's sake."""
-        self.commands += 1
         command = _COMMANDS.get(name)
         if command is None:
             raise ResponseError(f"unknown command '{name.decode()}'")
@@ -85,9 +83,9 @@ class Store:
 
     def copy(self) -> tuple[dict[bytes, Any], dict[bytes, int]]:
         """What a disk would hold of it now."""
-        return {
-            key: value if isinstance(value, bytes) else value.copy() for key, value in self.keys.items()
-        }, dict(self.ends_ms)
+        return {key: value if isinstance(value, bytes) else value.copy() for key, value in self.keys.items()}, dict(
+            self.ends_ms
+        )
 
     def restart(self, run_id: str, kept: tuple[dict[bytes, Any], dict[bytes, int]] | None = None) -> None:
         """Another process with the same data, or with what was kept: no script is loaded."""
@@ -105,7 +103,7 @@ class Store:
         value = self.keys.get(key)
         if value is None:
             return None
-        if self.ends_ms and (end := self.ends_ms.get(key)) is not None and end <= self.time_us() // 1000:
+        if key in self.ends_ms and self.ends_ms[key] <= self.time_us() // 1000:
             self._drop(key)
             return None
         if type(value) is not kind:
@@ -319,7 +317,9 @@ class Store:
 
     def _by_place(self, a: Words, *, backwards: bool) -> list[bytes]:
         members = self.get(a[0], SortedSet)
-        order = members.order if members else []
+        if members is None:
+            return []
+        order = members.order
         start, stop = int(a[1]), int(a[2])
         start = max(0, start + len(order)) if start < 0 else start
         stop = stop + len(order) if stop < 0 else min(stop, len(order) - 1)
@@ -486,7 +486,10 @@ class OrderedSet(dict[bytes, None]):
 
 def _listed(rows: Sequence[tuple[float, bytes]], with_scores: bool) -> list[bytes]:
     if with_scores:
-        return [word for score, member in rows for word in (member, shown(score))]
+        found: list[bytes] = []
+        for score, member in rows:
+            found += (member, shown(score))
+        return found
     return [member for _, member in rows]
 
 

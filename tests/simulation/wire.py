@@ -347,7 +347,8 @@ def _words(command: Any) -> list[Words]:
     if isinstance(command, bytes):
         return _unpacked(command)
     name, *rest = command
-    return [[*_word(name).split(), *map(_word, rest)]]
+    words = [part.encode() if type(part) is str else part if type(part) is bytes else _word(part) for part in rest]
+    return [[*_word(name).split(), *words]]
 
 
 def _word(part: Any) -> bytes:

@@ -8,6 +8,7 @@ to the venues (`venue_link.py`) and the venues themselves, which are the product
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import random
 from collections import Counter
@@ -178,11 +179,14 @@ def run(plan: Plan) -> Outcome:
     said: list[dict[str, Any]] = []
     before, drawn = structlog.get_config(), random.getstate()
     structlog.configure(
-        processors=[_keep(said)], wrapper_class=structlog.make_filtering_bound_logger(40), cache_logger_on_first_use=False
+        processors=[_keep(said)],
+        wrapper_class=structlog.make_filtering_bound_logger(40),
+        cache_logger_on_first_use=False,
     )
     random.seed(plan.seed)
     rng = random.Random(plan.seed + 1)
     loop = VirtualLoop(random.Random(rng.random()))
+    gc.disable()  # a run lives for a moment: looking through it again and again takes a tenth of its time
     try:
         with virtual_time(loop):
             world = _world(plan, rng, loop)
@@ -196,6 +200,7 @@ def run(plan: Plan) -> Outcome:
         asyncio.set_event_loop(None)
         structlog.configure(**before)
         random.setstate(drawn)
+        gc.enable()
 
 
 def _world(plan: Plan, rng: random.Random, loop: VirtualLoop) -> World:
@@ -215,7 +220,12 @@ def _world(plan: Plan, rng: random.Random, loop: VirtualLoop) -> World:
 async def _play(world: World) -> None:
     plan, loop = world.plan, world.loop
     fleet = Fleet(
-        loop, world.server, Process("venue"), world.simulator, settings_for(plan.venues), random.Random(world.rng.random())
+        loop,
+        world.server,
+        Process("venue"),
+        world.simulator,
+        settings_for(plan.venues),
+        random.Random(world.rng.random()),
     )
     world.workers = [Worker(number, fleet) for number in range(plan.workers)]
     supervisor = loop.create_task(_supervise(world))
@@ -339,6 +349,7 @@ def _explained(row: dict[str, Any]) -> bool:
 
 
 def told_of(world: World, lane: Lane) -> Told:
+    """The lane's streams as they are now."""
     store = world.server.store
 
     def rows(stream: str) -> list[tuple[str, list[bytes]]]:

@@ -284,7 +284,7 @@ class Simulator:
     def _check_pair(self, venue: str, symbol: str) -> None:
         spell = self._venue(venue).spell
         split = (pair.split("-") for pair in self.core.settings.pairs)
-        if symbol not in {spell(base, quote) for base, quote in split}:
+        if not any(spell(base, quote) == symbol for base, quote in split):
             raise UnknownPairError(f"symbol: {venue} does not trade {symbol}; see the setting `pairs`")
 
 
