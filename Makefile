@@ -12,7 +12,7 @@ export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help env demo test redis7 prometheus chromium check format chaos bench pins docker-check clean python3-check
+.PHONY: help env demo test redis7 prometheus chromium check format chaos durability strace bench pins docker-check clean python3-check
 
 help: ## what there is to make
 	@echo "cancelq: make <target>"
@@ -25,7 +25,7 @@ demo: $(VENV)/.project ## embedded server, simulated venues, workers and produce
 	$(BIN)/cancelq demo $(ARGS)
 
 # One process more than there are processors: many tests wait for a venue's clock.
-test: env redis7 prometheus chromium ## all tests (ARGS="-k name" for some)
+test: env redis7 strace prometheus chromium ## all tests (ARGS="-k name" for some)
 	$(BIN)/python -m pytest -n $$($(BIN)/python -c 'import os; print(1 + (os.cpu_count() or 1))') --dist worksteal $(ARGS)
 
 check: env ## lint, formatting, types
@@ -43,6 +43,9 @@ VENUE   ?= all
 chaos: env ## real processes, everything failing at once, then every promise judged (SECONDS=120 SEED=7 VENUE=bybit)
 	$(BIN)/python -m ops.chaos --seconds $(SECONDS) --venue $(VENUE) $(if $(SEED),--seed $(SEED)) \
 		--result build/chaos.json $(ARGS)
+
+durability: env strace ## torn files, power cuts, full disk and memory, judged from keys alone (SEED=7 ARGS="--parts torn --cuts 1000")
+	$(BIN)/python -m ops.durability $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 bench: env ## measures speed and counts broken rules (ARGS="--parts peers": beside RQ, Celery, ccxt and others)
 	$(BIN)/python ops/bench/bench.py $(ARGS)
@@ -110,6 +113,19 @@ redis7:
 			|| echo "NOTE: redis-server could not be installed; tests against it will be skipped"; \
 		else \
 			echo "NOTE: there is no redis-server here; tests against it will be skipped"; \
+		fi; \
+	fi
+
+# A power cut is simulated from a trace of the server's writes and syncs.
+strace:
+	@if ! command -v strace >/dev/null; then \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			echo "installing Debian's strace for the tests"; \
+			{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+				apt-get install -y -qq --no-install-recommends strace; } </dev/null >/dev/null 2>&1 \
+			|| echo "NOTE: strace could not be installed; tests with it will be skipped"; \
+		else \
+			echo "NOTE: there is no strace here; tests with it will be skipped"; \
 		fi; \
 	fi
 

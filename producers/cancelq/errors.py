@@ -173,7 +173,9 @@ def _words(cause: BaseException | None) -> str:
 def _remedy(code: str | None) -> str:
     """What to do about the refusals that a producer meets in practice."""
     return {
-        "OOM": "; its memory is full, so the intake is closed until the workers have drained it",
+        "OOM": "; its memory is full, so the intake is closed while the workers go on with what was queued: raise its "
+        "maxmemory, or keep results for fewer days",
+        "MISCONF": "; it cannot write to its disk, so nothing is queued or sent: make room there",
         "NOPERM": "; this user of the server lacks a permission on the lane's keys",
         "NOAUTH": "; the url needs a user and a password",
         "READONLY": "; this is a replica, connect to the primary",

@@ -66,7 +66,7 @@ def _of_client(error: Exception) -> CommandFailed | None:
         case BrokerRefused() if error.code in _ABOUT_RIGHTS:
             return CommandFailed(str(error), RIGHTS, Exit.CONFIGURATION)
         case BrokerRefused():
-            code = Exit.UNHEALTHY if error.code == "OOM" else Exit.UNREACHABLE
+            code = Exit.UNHEALTHY if error.code in ("OOM", "MISCONF") else Exit.UNREACHABLE
             return CommandFailed(str(error), "try again once that is mended", code)
         case Uncertain():
             return CommandFailed(str(error), f"send it again with --id {error.id}", Exit.UNREACHABLE)
