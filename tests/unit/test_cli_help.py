@@ -14,7 +14,7 @@ COMMANDS = {
     "Try it": ["demo", "simulate"],
     "Run": ["worker"],
     "Ask": ["submit", "feed", "results", "trace"],
-    "Operate": ["status", "top", "pause", "resume", "guard"],
+    "Operate": ["status", "top", "doctor", "pause", "resume", "guard"],
     "Keep records": ["archive", "audit"],
 }
 # Of pydantic, typer itself makes use as soon as a command has options to read.

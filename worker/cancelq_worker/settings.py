@@ -122,6 +122,8 @@ class Account(BaseModel):
     testnet: bool = False
     # Whether the venue's own timer is set too while a guard is kept, so that a dead fleet is covered.
     venue_timer: bool = False
+    # Whether a key that may withdraw is used all the same; else workers refuse it, where the venue tells.
+    allow_withdraw_key: bool = False
     # The most orders a batch call may name; None: what the venue documents, or 10 where it does not.
     batch_size: Annotated[int, Field(ge=1, le=50)] | None = None
     # Units per window of a bucket, by the bucket's name, where the venue granted more or less than usual.

@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 from typer.main import get_command
 
-from cancelq_worker.cli import ask, auditing, control, guard, jobs, start
+from cancelq_worker.cli import ask, auditing, control, doctor, guard, jobs, start
 from cancelq_worker.cli.invocation import Invocation
 from cancelq_worker.exits import CommandFailed, Exit
 
@@ -30,7 +30,8 @@ for panel, commands in (
     ("Try it", (start.demo, start.simulate)),
     ("Run", (start.worker, jobs.jobs)),
     ("Ask", (ask.submit, ask.feed, ask.results, ask.trace)),
-    ("Operate", (control.status, control.top, control.pause, control.resume, control.kill, guard.guard, jobs.redrive)),
+    ("Operate", (control.status, control.top, doctor.doctor, control.pause, control.resume)),
+    ("Operate", (control.kill, guard.guard, jobs.redrive)),
     ("Keep records", (auditing.archive, auditing.audit)),
 ):
     for command in commands:
