@@ -17,6 +17,7 @@ class Link:
 
     def __init__(self, upstream: int) -> None:
         self.upstream = upstream
+        self.lost_bytes = 0
         self.port = 0
         self.heal()
         self._pairs: set[tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = set()
@@ -75,6 +76,7 @@ class Link:
                     self.swallow, lost = False, True
                 if lost or self.blackhole:
                     lost = True  # bytes of a stream cannot be missing in the middle
+                    self.lost_bytes += len(piece)
                     continue
                 if answers and self.cut_after is not None:
                     piece, left = piece[: self.cut_after], self.cut_after - len(piece)

@@ -57,6 +57,22 @@ async def test_an_order_that_fills_before_its_cancel_is_sent_is_told_by_the_push
         assert desk.calls(lane, "cancel") == []
 
 
+async def test_pushes_of_several_orders_at_once_end_each_its_own(redis_url: str) -> None:
+    """Some fill and some are cancelled by somebody else, all within one moment."""
+    async with floor(redis_url, "bitget:main", streams=True) as desk:
+        (lane,) = desk.lanes
+        await desk.streaming()
+        orders = [desk.order(lane) for _ in range(40)]
+        late = str(time.time_ns() // 1_000_000 + 3_600_000)
+        ids = await desk.send_all(lane, [{"symbol": "BTCUSDT", "order_id": o, "not_before_ms": late} for o in orders])
+        await desk.until(lambda: desk.admitted(lane, ids[-1]))
+        ends = [State.filled if n % 2 else State.cancelled for n in range(len(orders))]
+        for order, end in zip(orders, ends, strict=True):
+            desk.simulator.move_order(order, end, venue="bitget", uid=uid_of(lane))
+        finals = await desk.finals(lane, ids)
+        assert [finals[id_].status.value for id_ in ids] == [end.value for end in ends]
+
+
 @pytest.mark.parametrize("venue", VENUES)
 async def test_lost_late_repeated_foreign_and_garbled_pushes_change_no_outcome(redis_url: str, venue: str) -> None:
     async with floor(redis_url, f"{venue}:main", streams=True, cancel_delay_ms=100, race_fill=0.3) as desk:

@@ -1,0 +1,7 @@
+"""Deliberate breakages of the product, each of which the suite must notice (`make mutants`)."""
+
+from ops.mutants import in_lua, in_python, in_venues
+
+ALL = (*in_lua.MUTANTS, *in_python.MUTANTS, *in_venues.MUTANTS)
+
+__all__ = ["ALL"]

@@ -1,0 +1,130 @@
+"""Breakages of what is known of the venues."""
+
+from __future__ import annotations
+
+from ops.mutants.mutant import Mutant
+
+_VENUES = "worker/cancelq_worker/venues"
+
+MUTANTS = (
+    Mutant(
+        "unknown-code-is-success",
+        f"{_VENUES}/bitget/codes.py",
+        "return CODES.get(code, Word.UNCLEAR)",
+        "return CODES.get(code, Word.CANCELLED)",
+        "an error nobody has seen before is told as cancelled",
+        ("tests/unit/test_bitget_adapter.py::test_an_unknown_answer_is_never_definite",),
+    ),
+    Mutant(
+        "bitget-5xx-is-success",
+        f"{_VENUES}/bitget/adapter.py",
+        "if answer.status >= 500:",
+        "if answer.status >= 500 and code == OK:\n        return None\n    if answer.status >= 600:",
+        "a gateway's error page is taken for the venue's word",
+        ("tests/unit/test_bitget_adapter.py::test_a_server_error_is_unclear_whatever_it_says",),
+    ),
+    Mutant(
+        "bitget-another-orders-answer",
+        f"{_VENUES}/bitget/adapter.py",
+        'return str(row.get("orderId") or "") == target.order_id',
+        "return True",
+        "the answer about one order counts for another",
+        ("tests/unit/test_bitget_adapter.py::test_an_answer_about_another_order_is_unclear",),
+    ),
+    Mutant(
+        "bitget-empty-batch",
+        f"{_VENUES}/bitget/adapter.py",
+        '    if not refs:\n        raise ValueError("a batch must name at least one order")\n',
+        "",
+        "a batch without orders cancels the whole pair",
+        (
+            "tests/unit/test_bitget_adapter.py::test_no_call_is_made_for_no_order",
+            "tests/unit/test_bitget_adapter.py::test_a_sweep_that_found_nothing_cancels_nothing",
+        ),
+    ),
+    Mutant(
+        "bitget-filled-is-cancelled",
+        f"{_VENUES}/bitget/looks.py",
+        '    "filled": Word.FILLED,',
+        '    "filled": Word.CANCELLED,',
+        "a fill is told as a cancel, and the position is wrong",
+        ("tests/unit/test_bitget_looks.py::test_the_venues_word_for_a_state_is_read",),
+    ),
+    Mutant(
+        "bitget-full-page-proves-absence",
+        f"{_VENUES}/bitget/looks.py",
+        "return Reply(Word.ABSENT if read_past else Word.UNREAD, place=place)",
+        "return Reply(Word.ABSENT, place=place)",
+        "an order behind the end of a page is told as unknown",
+        ("tests/unit/test_bitget_looks.py::test_a_page_proves_absence_only_as_far_as_it_was_read",),
+    ),
+    Mutant(
+        "bitget-walk-cut-short",
+        f"{_VENUES}/bitget/looks.py",
+        'return Reply(Word.ABSENT if walk["end"] else Word.UNREAD, place=place, notes=notes)',
+        "return Reply(Word.ABSENT, place=place, notes=notes)",
+        "a history read half proves that an order never was",
+        ("tests/unit/test_bitget_looks.py::test_a_history_is_walked_page_by_page_to_its_end",),
+    ),
+    Mutant(
+        "bitget-mixed-ids",
+        f"{_VENUES}/bitget/adapter.py",
+        "if len({tuple(ref) for _, ref in refs}) > 1:",
+        "if False:",
+        "the venue ignores half of a batch",
+        ("tests/unit/test_bitget_adapter.py::test_id_kinds_are_not_mixed",),
+    ),
+    Mutant(
+        "bybit-parameter-error-is-an-end",
+        f"{_VENUES}/bybit/codes.py",
+        '(Word.ACCOUNT, "10003 33004 -2015", "BY-doc, ccxt: key invalid, expired, or of another environment")',
+        '(Word.GONE, "10003 33004 -2015", "BY-doc, ccxt: key invalid, expired, or of another environment")',
+        "a refused key is booked as an order that is gone",
+        ("tests/unit/test_bybit_codes.py",),
+    ),
+    Mutant(
+        "bybit-clock-error-is-an-end",
+        f"{_VENUES}/bybit/codes.py",
+        '(Word.CLOCK, "10002 -1", "BY-doc: time stamp outside the window; request expired")',
+        '(Word.GONE, "10002 -1", "BY-doc: time stamp outside the window; request expired")',
+        "a clock that drifts is booked as orders that are gone",
+        ("tests/unit/test_bybit_codes.py",),
+    ),
+    Mutant(
+        "bybit-batch-counts-as-one-call",
+        f"{_VENUES}/bybit/adapter.py",
+        "most=BATCH_MOST, least=2, per_call=0, per_order=1",
+        "most=BATCH_MOST, least=2, per_call=1, per_order=0",
+        "the limit is counted in calls where the venue counts orders",
+        ("tests/unit/test_bybit_adapter.py::test_a_batch_costs_a_unit_for_each_order",),
+    ),
+    Mutant(
+        "bulk-call-widens-to-the-account",
+        f"{_VENUES}/sweeping.py",
+        'if target.scope != "symbol" or not target.symbol:',
+        "if False:",
+        "a pair that got lost on the way empties the whole account",
+        (
+            "tests/unit/test_bybit_sweeps.py",
+            "tests/unit/test_bingx_sweeps.py",
+            "tests/unit/test_bybit_adapter.py",
+            "tests/unit/test_bingx_adapter.py",
+        ),
+    ),
+    Mutant(
+        "bingx-order-id-as-a-number",
+        f"{_VENUES}/bingx/rows.py",
+        "        value = str(value)\n    return value if isinstance(value, str) and is_order_id(value)",
+        "        value = str(int(float(value)))\n    return value if isinstance(value, str) and is_order_id(value)",
+        "BingX' ids are larger than a double holds: another order is meant",
+        ("tests/unit/test_bingx_looks.py", "tests/unit/test_bingx_answers.py"),
+    ),
+    Mutant(
+        "bingx-busy-is-a-refusal",
+        f"{_VENUES}/bingx/codes.py",
+        'Row(Word.AGAIN, "100410", _BUSY, "ccxt"),\n',
+        "",
+        "a busy venue closes the lane for five minutes",
+        ("tests/unit/test_bingx_codes.py",),
+    ),
+)

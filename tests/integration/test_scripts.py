@@ -1,0 +1,298 @@
+"""The scripts' own rules, one at a time: fences, leases, permits, holds, clocks. Nobody serves the lane here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from cancelq.contract import Status
+from cancelq_worker import guard_ledger
+from cancelq_worker.events import head
+from cancelq_worker.ledger import Settlement, command
+from tests.integration.lone_ledger import lone_desk
+from tests.integration.rig import LANE
+from tests.integration.script_bench import (
+    BATCH,
+    GUARD_US,
+    LEASE_US,
+    Bench,
+    ended,
+    looked_for,
+    works_of,
+)
+
+pytestmark = pytest.mark.one_server
+
+
+@pytest.fixture
+async def bench(redis_url: str) -> AsyncIterator[Bench]:
+    async with lone_desk(redis_url) as desk:
+        yield Bench(desk)
+
+
+# -- fences and leases ------------------------------------------------------------------------------------------
+
+
+async def test_a_settlement_with_another_fence_changes_nothing(bench: Bench) -> None:
+    await bench.orders("11")
+    (stalled,) = works_of(await bench.take())
+    await bench.forward(LEASE_US + 1)
+    (other,) = works_of(await bench.take("l"))
+    assert other.fence > stalled.fence
+    assert (await bench.settle(Settlement(None, [ended(stalled)]))).applied == 0
+    assert await bench.told() == []
+    assert (await bench.settle(Settlement(None, [ended(other)]))).applied == 1
+    assert [event["status"] for event in await bench.told()] == ["cancelled"]
+
+
+async def test_a_settlement_after_the_lease_ended_changes_nothing(bench: Bench) -> None:
+    await bench.orders("11")
+    (work,) = works_of(await bench.take())
+    await bench.forward(LEASE_US + 1)
+    await bench.take("")  # ends the lease, and takes nothing
+    assert (await bench.settle(Settlement(None, [ended(work)]))).applied == 0
+    assert await bench.told() == []
+
+
+async def test_a_settlement_twice_is_one_outcome(bench: Bench) -> None:
+    await bench.orders("11")
+    (work,) = works_of(await bench.take())
+    assert [(await bench.settle(Settlement(None, [ended(work)]))).applied for _ in range(2)] == [1, 0]
+    assert len(await bench.told()) == 1
+
+
+async def test_a_cancel_whose_lease_ended_is_looked_for_and_counts_its_attempt(bench: Bench) -> None:
+    await bench.orders("11")
+    works_of(await bench.take())
+    await bench.forward(LEASE_US + 1)
+    assert (await bench.take("c")).batch is None
+    (work,) = works_of(await bench.take("l"))
+    assert (work.before.attempts, work.before.strikes) == (1, 1)
+
+
+async def test_a_look_whose_lease_ended_is_made_again(bench: Bench) -> None:
+    await bench.orders("11")
+    (work,) = works_of(await bench.take())
+    await bench.settle(Settlement(None, [looked_for(work)]))
+    works_of(await bench.take("l"))
+    await bench.forward(LEASE_US + 1)
+    (again,) = works_of(await bench.take("l"))
+    assert (again.before.attempts, again.before.lookups) == (1, 1)
+
+
+async def test_three_ends_of_a_lease_park_an_intent_and_two_make_it_travel_alone(bench: Bench) -> None:
+    await bench.orders("11", "12")
+    sizes = [len(works_of(await bench.take("c")))]
+    for _ in range(2):
+        await bench.forward(LEASE_US + 1)
+        sizes.append(len(works_of(await bench.take("l"))))
+    # The second one waits its turn for as long as the first is out.
+    assert sizes == [2, 2, 1]
+    await bench.forward(LEASE_US + 1)
+    assert [(step.why, step.work.before.attempts) for step in (await bench.take("")).steps] == [("struck", 1)]
+
+
+async def test_an_order_that_is_in_flight_is_not_sent_a_second_time(bench: Bench) -> None:
+    await bench.orders("11")
+    works_of(await bench.take())
+    await bench.admit({"id": "again", "symbol": "BTCUSDT", "order_id": "11"})
+    assert (await bench.take()).batch is None
+
+
+async def test_a_push_leaves_what_is_in_a_call_to_its_call(bench: Bench) -> None:
+    await bench.orders("11", "12")
+    state = await bench.state("i-11")
+    assert state
+    (first, second) = works_of(await bench.take())
+    assert await bench.ledger.claim(state.orders) == ([], 1)
+    assert (await bench.settle(Settlement(None, [ended(first), ended(second)]))).applied == 2
+
+
+# -- permits ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_permit_is_in_use_for_as_long_as_its_call_could_live(bench: Bench) -> None:
+    await bench.orders("11", "12")
+    works_of(await bench.take())
+    assert await bench.permit_ends() == [LEASE_US + BATCH.window_us + 1_000_000]
+
+
+async def test_a_permit_is_counted_from_the_answer_and_not_from_the_sending(bench: Bench) -> None:
+    await bench.orders("11", "12")
+    taken = await bench.take()
+    assert taken.batch
+    await bench.permit(taken.batch.id, "a", rtt_us=300_000)
+    assert await bench.permit_ends() == [BATCH.window_us + GUARD_US]
+
+
+async def test_a_permit_without_an_answer_is_kept_for_the_window_and_a_second(bench: Bench) -> None:
+    await bench.orders("11", "12")
+    taken = await bench.take()
+    assert taken.batch
+    await bench.permit(taken.batch.id, "n")
+    assert await bench.permit_ends() == [BATCH.window_us + 1_000_000]
+
+
+async def test_a_permit_that_was_not_used_is_free_at_once(bench: Bench) -> None:
+    await bench.orders("11", "12")
+    taken = await bench.take()
+    assert taken.batch
+    await bench.permit(taken.batch.id, "u")
+    assert await bench.permit_ends() == []
+
+
+async def test_the_fastest_way_is_relied_on_only_after_enough_samples(bench: Bench) -> None:
+    await bench.orders("11")
+    await bench.take("")
+    trusted = []
+    for n in range(25):
+        await bench.permit(f"m-{n}", "a", rtt_us=100_000)
+        trusted.append(float(await command(bench.desk.client, "HGET", LANE.key(f"rtt:{BATCH.name}"), "fast")))
+    assert trusted[:19] == [0.0] * 19
+    assert 0 < trusted[-1] <= 100_000
+
+
+async def test_a_refusal_doubles_what_is_kept_beyond_the_window(bench: Bench) -> None:
+    await bench.orders("11")
+    await bench.take("")
+    await bench.permit("m-1", "r")
+    await bench.permit("m-2", "a")
+    assert max(await bench.permit_ends()) >= BATCH.window_us + 2 * GUARD_US
+
+
+async def test_a_unit_of_each_bucket_is_left_for_what_is_urgent(bench: Bench) -> None:
+    await bench.orders(*(str(10_000 + n) for n in range(700)))
+    granted = 0
+    while (taken := await bench.take(closed=("cancel-order",))).batch:
+        granted += 1
+        assert granted < BATCH.units, "the unit that was to be left was granted"
+    assert taken.wait_us > 0
+    assert granted == BATCH.units - 1
+    await bench.orders("1", "2", priority="urgent")
+    assert len(works_of(await bench.take(closed=("cancel-order",)))) == 2
+    await bench.orders("3", "4", priority="urgent")
+    assert (await bench.take(closed=("cancel-order",))).batch is None
+
+
+# -- holds and clocks -------------------------------------------------------------------------------------------
+
+
+async def test_a_hold_is_never_shortened_by_a_later_one(bench: Bench) -> None:
+    await bench.orders("11")
+    for for_us, least in ((10_000_000, 10_000_000), (1_000_000, 9_000_000), (20_000_000, 20_000_000)):
+        await bench.hold(for_us)
+        assert (await bench.holds())["rate"] >= least
+    await bench.hold(-1)
+    await bench.hold(1_000_000)
+    assert await bench.holds() == {"rate": -1}
+    await bench.forward(3_600_000_000)
+    assert (await bench.take()).batch is None
+
+
+async def test_another_server_closes_every_bucket_until_its_permits_are_surely_free(bench: Bench) -> None:
+    await bench.orders("11")
+    await bench.take("")
+    await bench.other_server()
+    assert (await bench.take()).batch is None
+    assert (await bench.holds())["restart"] == LEASE_US + BATCH.window_us
+    await bench.forward(LEASE_US + BATCH.window_us)
+    assert works_of(await bench.take())
+
+
+@pytest.mark.parametrize("jump_us", [-3_600_000_000, 3_600_000_000])
+async def test_a_jump_of_the_clock_while_a_permit_is_out_closes_every_bucket(bench: Bench, jump_us: int) -> None:
+    await bench.orders("11", "12")
+    taken = await bench.take()
+    assert taken.batch
+    before = await bench.steady()
+    await bench.orders("13")
+    await bench.jump(jump_us)
+    assert (await bench.take("cl")).batch is None
+    assert 0 <= await bench.steady() - before <= 5_000_000
+    assert (await bench.holds())["clock"] > BATCH.window_us
+    assert len(await bench.permit_ends()) == 1
+
+
+async def test_a_jump_while_nothing_is_out_costs_nothing(bench: Bench) -> None:
+    await bench.orders("11")
+    await bench.jump(3_600_000_000)
+    assert works_of(await bench.take())
+
+
+# -- admission, times, revocations ------------------------------------------------------------------------------
+
+
+async def test_an_id_twice_in_one_page_is_one_intent_and_one_duplicate(bench: Bench) -> None:
+    fields = {"id": "a", "symbol": "BTCUSDT", "order_id": "11"}
+    admitted = await bench.admit(fields, fields, {**fields, "order_id": "12"})
+    assert (admitted.admitted, admitted.duplicates) == (1, 2)
+    assert ["differs" in event["detail"] for event in await bench.told()] == [False, True]
+    assert [work.id for work in works_of(await bench.take())] == ["a"]
+
+
+async def test_entries_that_another_worker_admitted_are_not_admitted_again(bench: Bench) -> None:
+    await bench.desk.add(symbol="BTCUSDT", order_id="11")
+    mine = await bench.admission()
+    await bench.desk.add(symbol="BTCUSDT", order_id="12")
+    theirs = await bench.admission()
+    assert (await bench.apply(theirs)).admitted == 2
+    (first, second) = works_of(await bench.take())
+    await bench.settle(Settlement(None, [ended(first), ended(second)]))
+    late = await bench.apply(mine)
+    assert (late.applied, late.cursor) == (False, theirs.last)
+    assert await bench.desk.intents() == []
+    assert len(await bench.told()) == 2
+
+
+async def test_entries_that_lie_between_are_not_passed_by(bench: Bench) -> None:
+    """A worker that stands behind another entry than the lane does has not read what lies between."""
+    first = await bench.desk.add(symbol="BTCUSDT", order_id="11")
+    await bench.desk.add(symbol="BTCUSDT", order_id="12")
+    ahead = bench.desk.intake.prepare(first, await bench.desk.read(first))
+    assert not (await bench.apply(ahead)).applied
+    assert await bench.ledger.cursor() == "0-0"
+
+
+async def test_what_expired_is_told_while_its_bucket_is_closed(bench: Bench) -> None:
+    await bench.orders("11", expires_at_ms=str(time.time_ns() // 1_000_000 - 1))
+    await bench.hold(60_000_000)
+    (step,) = (await bench.take()).steps
+    assert (step.why, step.work.id) == ("expired", "i-11")
+
+
+async def test_what_was_sent_cannot_be_withdrawn(bench: Bench) -> None:
+    await bench.orders("11")
+    (work,) = works_of(await bench.take())
+    await bench.settle(Settlement(None, [looked_for(work)]))
+    await bench.admit({"scope": "revoke", "target": "i-11"})
+    assert [step.why for step in (await bench.take("")).steps] == ["revoke-sent"]
+
+
+async def test_the_inbox_is_never_trimmed_past_the_cursor(bench: Bench) -> None:
+    for n in range(500):
+        await command(bench.desk.client, "XADD", LANE.inbox, f"{1000 + n}-0", "symbol", "BTCUSDT", "order_id", "11")
+    await bench.ledger.trim(60_000, 24, time.time_ns() // 1_000_000)
+    assert await command(bench.desk.client, "XLEN", LANE.inbox) == 500
+    while (admission := await bench.desk.read(await bench.ledger.cursor()))[300:]:
+        await bench.desk.admit(admission[:300])
+    await bench.ledger.trim(60_000, 24, time.time_ns() // 1_000_000)
+    assert 200 <= await command(bench.desk.client, "XLEN", LANE.inbox) < 500
+
+
+# -- guards -----------------------------------------------------------------------------------------------------
+
+
+async def test_a_guard_that_was_renewed_meanwhile_does_not_fire(bench: Bench) -> None:
+    redis = bench.desk.client
+    await bench.orders("11")
+    await command(redis, "SET", LANE.guard, "1", "PX", 60_000)
+    (seen,) = await guard_ledger.see(redis, [LANE])
+    assert isinstance(seen, guard_ledger.Seen)
+    told = head(LANE, "op-test", Status.operator, "local", "fired")
+    assert not await guard_ledger.fire(redis, LANE, seen.armed, 1, seen.wall_ms, [], told)
+    await command(redis, "DEL", LANE.guard)
+    fired = [await guard_ledger.fire(redis, LANE, seen.armed, 1, seen.wall_ms, [], told) for _ in range(2)]
+    assert fired == [True, False]
+    assert [event["status"] for event in await bench.told()] == ["operator"]

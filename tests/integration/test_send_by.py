@@ -1,0 +1,154 @@
+"""What leaves a worker, and what does not: calls that come too late, a worker that drains, a link that breaks."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+
+import pytest
+
+from cancelq.contract import Status
+from cancelq_worker.carrier import OWN_SAMPLES, Carrier
+from cancelq_worker.clocks import monotonic_ns
+from cancelq_worker.gate import Gate
+from cancelq_worker.lane_parts import SEND_BY_MS, Call, LaneParts
+from cancelq_worker.ledger import Batch, Move, RoundRequest, Taken, TakeRequest, command
+from cancelq_worker.settings import Settings
+from cancelq_worker.venues.registry import open_venue
+from cancelq_worker.wiring import Wiring
+from ops.chaos.links import Link
+from ops.chaos.world import until
+from tests.integration.lone_ledger import Desk, lone_desk
+from tests.integration.rig import LANE, Rig, desk
+
+pytestmark = pytest.mark.one_server
+
+
+class Parts(Wiring):
+    """The parts of one lane as a worker puts them together, without the worker."""
+
+    def of_lane(self) -> LaneParts:
+        account = self.settings.account(LANE)
+        return self._parts(LANE, account, open_venue(LANE.venue, account), False)
+
+
+@dataclass
+class Hand:
+    """Takes and carries single calls."""
+
+    rig: Rig
+    inbox: Desk
+    parts: LaneParts
+    carrier: Carrier
+
+    async def call(self, *, asked_ms_ago: int = 0, fastest_us: int = 0) -> Call:
+        """A call for one order, granted now."""
+        entry_id = await self.inbox.add(symbol="BTCUSDT", order_id=self.rig.order())
+        await self.inbox.admit([e for e in await self.inbox.read() if e[0] == entry_id])
+        batch = await self._granted(f"b-{entry_id}")
+        route = next(r for r in self.parts.venue.routes if r.name == batch.route)
+        await self.parts.egress.fill()
+        ticket = self.parts.egress.use(self.parts.egress.reserve(), route.address)
+        now_ns = monotonic_ns()
+        batch = replace(batch, fastest_us=fastest_us)
+        return Call.of(batch, route, ticket, now_ns - asked_ms_ago * 1_000_000, now_ns)
+
+    async def _granted(self, batch_id: str) -> Batch:
+        (taken,) = (await self.parts.ledger.round(RoundRequest(takes=[TakeRequest("c", batch_id)]))).taken
+        assert isinstance(taken, Taken)
+        assert taken.batch
+        return taken.batch
+
+    @property
+    def cancels(self) -> int:
+        """Calls to cancel that reached the venue."""
+        return sum("cancel" in str(call["endpoint"]) for call in self.rig.simulator.calls().entries)
+
+
+@asynccontextmanager
+async def hand(redis_url: str) -> AsyncIterator[Hand]:
+    async with desk(redis_url, workers=0) as rig, lone_desk(redis_url) as inbox:
+        wiring = Parts(Settings.load(None, rig.environment()), "w1", lambda: False)
+        parts = wiring.of_lane()
+
+        def never(job: Coroutine[object, object, None]) -> None:
+            job.close()
+
+        try:
+            yield Hand(rig, inbox, parts, Carrier(parts, Gate(parts, never)))
+        finally:
+            await wiring.close()
+
+
+async def test_a_call_past_its_send_by_time_is_given_back_and_not_sent(redis_url: str) -> None:
+    async with hand(redis_url) as one:
+        outcome = await one.carrier.carry(await one.call(asked_ms_ago=SEND_BY_MS + 1))
+        (move,) = outcome.settlement.works
+        assert outcome.settlement.permit
+        assert outcome.settlement.permit.how == "u"
+        assert not outcome.settlement.sent
+        assert isinstance(move, Move)
+        assert (move.state.attempts, move.delay_us, move.event) == (0, None, None)
+        assert one.cancels == 0
+
+
+async def test_a_worker_that_drains_sends_nothing_of_what_it_took(redis_url: str) -> None:
+    async with hand(redis_url) as one:
+        one.carrier.draining = True
+        outcome = await one.carrier.carry(await one.call())
+        assert outcome.settlement.permit
+        assert outcome.settlement.permit.how == "u"
+        assert one.cancels == 0
+
+
+async def test_a_worker_without_round_trips_of_its_own_waits_the_fleets_fastest(redis_url: str) -> None:
+    async with hand(redis_url) as one:
+        permit = None
+        for n in range(OWN_SAMPLES + 1):
+            call = await one.call(fastest_us=150_000)
+            outcome = await one.carrier.carry(call)
+            took_ms = (outcome.answered_ns - call.back_ns) / 1e6
+            permit = outcome.settlement.permit
+            assert permit
+            assert permit.how == "a"
+            assert took_ms >= 150 or n == OWN_SAMPLES
+        assert permit
+        assert permit.rtt_us < 150_000, "the wait is no part of the round trip"
+
+
+async def test_a_drain_behind_a_long_queue_takes_nothing_new(redis_url: str) -> None:
+    async with desk(redis_url, latency_after_ms=[300, 300]) as rig:
+        orders = [rig.order() for _ in range(1500)]
+        await rig.send_all([{"symbol": "BTCUSDT", "order_id": order} for order in orders])
+        await rig.calls("cancel", 5)
+        await rig.stop()  # in time, or it raises
+        before = await rig.calls("cancel")
+        named = {order for call in before for order in call["ids"]}
+        assert 0 < len(named) < len(orders)
+        taken = [line.split(b" ")[1] for line in (await command(rig.client, "HGETALL", LANE.key("state"))).values()]
+        assert set(taken) == {b"0"}, "something is left in a worker's hands"
+
+
+async def test_a_settlement_whose_round_failed_is_made_again(redis_url: str) -> None:
+    """The link to Redis passes nothing while the venue's answer arrives, and then breaks: the answer is not lost."""
+    link = Link(int(redis_url.rsplit(":", 1)[1].partition("/")[0]))
+    await link.open()
+    async with desk(redis_url, workers=0, latency_after_ms=[300, 300]) as rig:
+        rig.start("w1", CANCELQ_REDIS_URL=f"redis://127.0.0.1:{link.port}/0")
+        id_ = await rig.send(symbol="BTCUSDT", order_id=rig.order())
+        await rig.calls("cancel")
+        link.blackhole = True
+        lost = link.lost_bytes
+
+        async def settlement_lost() -> bool:
+            return link.lost_bytes >= lost + 600  # nothing else of an idle desk is as large as that
+
+        assert await until(settlement_lost, 10)
+        link.heal()
+        link.reset()
+        event = await rig.final(id_)
+        assert event.status is Status.cancelled
+        assert event.answered_us, "the answer to the cancel is not on record"
+        assert [e.status for e in await rig.of(id_)] == [Status.accepted, Status.cancelled]
+    await link.close()
