@@ -25,6 +25,7 @@ from cancelq.errors import (
     NotAccepted,
     OutcomeTimeout,
     Uncertain,
+    Unconfirmed,
 )
 from cancelq.guard import AsyncGuard, Guard
 
@@ -52,4 +53,5 @@ __all__ = [
     "Status",
     "Ticket",
     "Uncertain",
+    "Unconfirmed",
 ]

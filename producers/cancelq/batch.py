@@ -1,14 +1,23 @@
 """Intents on their way into one lane: what to send, and what the answers mean. No I/O."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from redis.exceptions import RedisError
 
 from cancelq.contract import Intent, Lane, check_size, wire_fields
-from cancelq.errors import BatchIncomplete, BrokerDown, BrokerRefused, IntentError, NotAccepted, Uncertain
+from cancelq.errors import (
+    BatchIncomplete,
+    BrokerDown,
+    BrokerRefused,
+    CancelqError,
+    IntentError,
+    NotAccepted,
+    Uncertain,
+    Unconfirmed,
+)
 from cancelq.link import Answers, Command
 
 # Intents per round trip.
@@ -19,11 +28,19 @@ TicketT = TypeVar("TicketT")
 
 
 class Batch:
-    """The books of one call: commands out by `chunks`, answers in by `book`, then `the_one` or `all`."""
+    """The books of one call: commands out by `chunks`, answers in by `book`, then `the_one` or `all`.
 
-    def __init__(self, lane: Lane, prepared: list[dict[str, str]]) -> None:
+    `replicas`: how many of the server's replicas must have an intent before it counts as queued; they may take
+    `wait_ms` for each round trip.
+    """
+
+    def __init__(self, lane: Lane, prepared: list[dict[str, str]], replicas: int = 0, wait_ms: float = 0.0) -> None:
         self.lane = lane
         self._prepared = prepared
+        self._wait: list[Command] = [("WAIT", str(replicas), str(max(1, int(wait_ms))))] if replicas else []
+        self._replicas = replicas
+        # From which intent on they are on the server, and perhaps on no replica.
+        self._confirmed_to: int | None = None
         # One for each intent that was answered: its entry id, None if the server refused it.
         self._entry_ids: list[str | None] = []
         self._in_chunk = 0
@@ -39,19 +56,37 @@ class Batch:
         unsent = iter(self._prepared)
         while self._failure is None and (chunk := list(islice(unsent, CHUNK))):
             self._in_chunk = len(chunk)
-            yield [(*head, *chain.from_iterable(fields.items())) for fields in chunk]
+            yield [(*head, *chain.from_iterable(fields.items())) for fields in chunk] + self._wait
 
     def book(self, answers: Answers) -> None:
         """Notes the answers to a chunk."""
-        for reply in answers.replies:
+        begun = len(self._entry_ids)
+        for reply in answers.replies[: self._in_chunk]:
             if isinstance(reply, bytes):
                 self._entry_ids.append(reply.decode())
                 continue
             self._entry_ids.append(None)
             refused = BrokerRefused(reply) if isinstance(reply, RedisError) else NotAccepted(str(self.lane))
             self._failure = self._failure or refused
-        self._unanswered = self._in_chunk - len(answers.replies)
+        self._unanswered = max(0, self._in_chunk - len(answers.replies))
         self._failure = self._failure or answers.lost
+        if (
+            self._wait
+            and any(self._entry_ids[begun:])
+            and (why := self._unconfirmed(answers.replies[self._in_chunk :]))
+        ):
+            self._confirmed_to = begun
+            self._failure = self._failure or why
+
+    def _unconfirmed(self, waited: Sequence[Any]) -> CancelqError | None:
+        """Why the replicas did not confirm a chunk, by the reply of WAIT, if there was one."""
+        if not waited:
+            return CancelqError("no word from the replicas")
+        if isinstance(waited[0], RedisError):
+            return BrokerRefused(waited[0])
+        if waited[0] < self._replicas:
+            return CancelqError(f"{waited[0]} of {self._replicas} replicas had it after {self._wait[0][2]} ms")
+        return None
 
     def book_unsent(self, failure: BrokerDown) -> None:
         """Notes that a chunk could not be sent."""
@@ -62,6 +97,8 @@ class Batch:
         (fields,) = self._prepared
         if self._unanswered:
             raise Uncertain(str(self.lane), fields, self._failure) from self._failure
+        if self._confirmed_to is not None:
+            raise Unconfirmed(str(self.lane), fields, self._failure) from self._failure
         if self._failure is not None:
             raise self._failure
         return ticket(fields["id"], str(self._entry_ids[0]))
@@ -70,21 +107,24 @@ class Batch:
         """A ticket for each intent; else the error that says which are missing and why."""
         queued: list[TicketT] = []
         refused: list[dict[str, str]] = []
-        for fields, entry_id in zip(self._prepared, self._entry_ids, strict=False):
+        unconfirmed: list[dict[str, str]] = []
+        for at, (fields, entry_id) in enumerate(zip(self._prepared, self._entry_ids, strict=False)):
             if entry_id is None:
                 refused.append(fields)
+            elif self._confirmed_to is not None and at >= self._confirmed_to:
+                unconfirmed.append(fields)
             else:
                 queued.append(ticket(fields["id"], entry_id))
         if len(queued) == len(self._prepared):
             return queued
         unanswered_from = len(self._entry_ids)
         unsent_from = unanswered_from + self._unanswered
-        if not queued and not self._unanswered and self._failure is not None:
+        if not (queued or unconfirmed or self._unanswered) and self._failure is not None:
             raise self._failure
         raise BatchIncomplete(
             str(self.lane),
             queued=queued,
-            uncertain=self._prepared[unanswered_from:unsent_from],
+            uncertain=[*unconfirmed, *self._prepared[unanswered_from:unsent_from]],
             not_queued=[*refused, *self._prepared[unsent_from:]],
             cause=self._failure,
         ) from self._failure

@@ -383,8 +383,8 @@ class _OneHome(redis.client.Pipeline):
 # -- keys -----------------------------------------------------------------------------------------------------
 
 _KEYLESS = frozenset(
-    ("ACL", "AUTH", "CLIENT", "CLUSTER", "COMMAND", "CONFIG", "DBSIZE", "ECHO", "FLUSHALL", "HELLO", "INFO", "KEYS",
-     "LASTSAVE", "LATENCY", "MODULE", "PING", "ROLE", "SCAN", "SCRIPT", "SLOWLOG", "TIME", "WAIT")
+    ("ACL", "AUTH", "CLIENT", "CLUSTER", "COMMAND", "CONFIG", "DBSIZE", "ECHO", "EXEC", "FLUSHALL", "HELLO", "INFO",
+     "KEYS", "LASTSAVE", "LATENCY", "MODULE", "MULTI", "PING", "ROLE", "SCAN", "SCRIPT", "SLOWLOG", "TIME", "WAIT")
 )  # fmt: skip
 _TWO_WORDS = frozenset(("MEMORY", "OBJECT", "XGROUP", "XINFO"))
 

@@ -36,6 +36,8 @@ from cancelq.watch import PAGE, Reads, Slot, Watch, Watches, entries, newest, pa
 CLOCK_STEP_MS = 1000
 # Pause before a reader that lost its connection tries again.
 RECONNECT_S = 0.2
+# How long replicas may take to confirm what was queued.
+DURABLE_MS = 1000
 # Connections that one AsyncClient submits through at the same time; further calls wait their turn.
 ASYNC_SENDERS = 16
 
@@ -43,9 +45,10 @@ ASYNC_SENDERS = 16
 class Client:
     """Queues intents and awaits outcomes; safe to share between threads.
 
-    `source` is the url of a server (`redis://`, `rediss://`, `unix://`) or a `redis.Redis`, for instance the
-    one that `Sentinel.master_for` gives. Any node of a cluster will do: where it points elsewhere, it is
-    followed. `timeout_s` bounds connecting and each wait for a reply, for clients made from a url.
+    `source` is a url (`redis://`, `redis+sentinel://`, `redis+cluster://` and others, see `broker`) or a
+    `redis.Redis`, for instance the one that `Sentinel.master_for` gives. Any node of a cluster will do: where it
+    points elsewhere, it is followed. `timeout_s` bounds connecting and each wait for a reply, for clients made from
+    a url.
     """
 
     def __init__(self, source: "str | redis.Redis", *, timeout_s: float = 5.0) -> None:
@@ -55,6 +58,7 @@ class Client:
         self._redis = source
         self._link = Link(source.connection_pool)
         self._block_ms = block_ms(source.connection_pool)
+        self._wait_ms = min(DURABLE_MS, self._block_ms)
         self._watches = Watches()
 
     @classmethod
@@ -74,28 +78,33 @@ class Client:
         if self._own:
             self._redis.close()
 
-    def submit(self, lane: Lane | str, intent: IntentLike | None = None, /, **fields: object) -> "Ticket":
+    def submit(
+        self, lane: Lane | str, intent: IntentLike | None = None, /, *, durable: bool | int = False, **fields: object
+    ) -> "Ticket":
         """Queues one intent (an `Intent`, a mapping, or its fields by name) and adds an id if it has none.
 
-        Returns once the server has it. `IntentError` and `LaneError` come before anything is sent;
-        `NotAccepted`, `BrokerRefused` and `BrokerDown` when nothing was queued; `Uncertain` when the reply
-        was lost.
+        Returns once the server has it; with `durable`, once so many of its replicas have it too (True: one), so that
+        a failover does not lose it. `IntentError` and `LaneError` come before anything is sent; `NotAccepted`,
+        `BrokerRefused` and `BrokerDown` when nothing was queued; `Uncertain` when the reply was lost; `Unconfirmed`,
+        which is an `Uncertain`, when the replicas did not confirm it in time (a second, or half of `timeout_s`).
         """
-        batch = Batch(_lane(lane), prepare_one(intent, fields))
+        batch = Batch(_lane(lane), prepare_one(intent, fields), int(durable), self._wait_ms)
         self._send(batch)
         return batch.the_one(self._ticketing(batch.lane))
 
-    def submit_many(self, lane: Lane | str, intents: Iterable[IntentLike]) -> "list[Ticket]":
-        """Queues many, in their order and in few round trips; returns one ticket for each.
+    def submit_many(
+        self, lane: Lane | str, intents: Iterable[IntentLike], *, durable: bool | int = False
+    ) -> "list[Ticket]":
+        """Queues many, in their order and in few round trips; returns one ticket for each. `durable` as in `submit`.
 
         All are checked before the first is sent. If not every one was confirmed, `BatchIncomplete` tells
         which were; if none was and none may be, the errors are those of `submit`.
         """
-        batch = Batch(_lane(lane), prepare_many(intents))
+        batch = Batch(_lane(lane), prepare_many(intents), int(durable), self._wait_ms)
         self._send(batch)
         return batch.all(self._ticketing(batch.lane))
 
-    def revoke(self, lane: Lane | str, id: str, /, **labels: object) -> "Ticket":
+    def revoke(self, lane: Lane | str, id: str, /, **labels: Any) -> "Ticket":
         """Asks to withdraw the intent of that id if it was not sent yet; the outcome says whether."""
         return self.submit(lane, None, scope=Scope.revoke, target=id, **labels)
 
@@ -216,6 +225,7 @@ class AsyncClient:
         self._redis = source
         self._link = AsyncLink(source.connection_pool)
         self._block_ms = block_ms(source.connection_pool)
+        self._wait_ms = min(DURABLE_MS, self._block_ms)
         self._watches = Watches()
         self._senders = asyncio.Semaphore(ASYNC_SENDERS)
 
@@ -240,19 +250,23 @@ class AsyncClient:
         if self._own:
             await self._redis.aclose()
 
-    async def submit(self, lane: Lane | str, intent: IntentLike | None = None, /, **fields: object) -> "AsyncTicket":
+    async def submit(
+        self, lane: Lane | str, intent: IntentLike | None = None, /, *, durable: bool | int = False, **fields: object
+    ) -> "AsyncTicket":
         """As `Client.submit`. If it is cancelled while the reply is awaited, the intent may be queued."""
-        batch = Batch(_lane(lane), prepare_one(intent, fields))
+        batch = Batch(_lane(lane), prepare_one(intent, fields), int(durable), self._wait_ms)
         await self._send(batch)
         return batch.the_one(self._ticketing(batch.lane))
 
-    async def submit_many(self, lane: Lane | str, intents: Iterable[IntentLike]) -> "list[AsyncTicket]":
+    async def submit_many(
+        self, lane: Lane | str, intents: Iterable[IntentLike], *, durable: bool | int = False
+    ) -> "list[AsyncTicket]":
         """As `Client.submit_many`."""
-        batch = Batch(_lane(lane), prepare_many(intents))
+        batch = Batch(_lane(lane), prepare_many(intents), int(durable), self._wait_ms)
         await self._send(batch)
         return batch.all(self._ticketing(batch.lane))
 
-    async def revoke(self, lane: Lane | str, id: str, /, **labels: object) -> "AsyncTicket":
+    async def revoke(self, lane: Lane | str, id: str, /, **labels: Any) -> "AsyncTicket":
         """As `Client.revoke`."""
         return await self.submit(lane, None, scope=Scope.revoke, target=id, **labels)
 

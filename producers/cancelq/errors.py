@@ -6,7 +6,7 @@ queued:
     `IntentError`, `LaneError`            no: it was never sent
     `NotAccepted`, `BrokerRefused`        no: the server said so
     `BrokerDown`                          no: no connection, so nothing was sent
-    `Uncertain`                           perhaps: send it again with the same id
+    `Uncertain`, `Unconfirmed`            perhaps: send it again with the same id
     `BatchIncomplete`                     it tells which of the batch are which
 """
 
@@ -92,9 +92,22 @@ class Uncertain(CancelqError):
         self.lane = lane
         self.fields = fields
         self.id = fields["id"]
-        super().__init__(
-            f"{lane}: the reply was lost ({_words(cause)}), so {self.id} may or may not be queued; "
+        super().__init__(self._say(cause))
+
+    def _say(self, cause: BaseException | None) -> str:
+        return (
+            f"{self.lane}: the reply was lost ({_words(cause)}), so {self.id} may or may not be queued; "
             "send it again with the same id"
+        )
+
+
+class Unconfirmed(Uncertain):
+    """The intent is queued, but too few replicas have it, so a failover may lose it: send it again with the same id."""
+
+    def _say(self, cause: BaseException | None) -> str:
+        return (
+            f"{self.lane}: {self.id} is queued, but too few replicas confirmed it ({_words(cause)}), so whether it "
+            "outlives a failover is uncertain; send it again with the same id"
         )
 
 
@@ -102,7 +115,7 @@ class BatchIncomplete(CancelqError):
     """Not every intent of the batch was confirmed: some are queued, some may be, the rest are not.
 
     queued       tickets of the intents the server confirmed, in the order of the batch
-    uncertain    fields of those whose reply was lost: they may or may not be queued
+    uncertain    fields of those whose reply was lost: they may or may not be queued; or which too few replicas have
     not_queued   fields of those the server refused, or that were not sent any more
 
     `client.submit_many(error.lane, [*error.uncertain, *error.not_queued])` completes the batch: each has its
@@ -180,4 +193,7 @@ def _remedy(code: str | None) -> str:
         "NOAUTH": "; the url needs a user and a password",
         "READONLY": "; this is a replica, connect to the primary",
         "LOADING": "; it is still starting, try again",
+        "NOREPLICAS": "; too few of its replicas are connected, try again when they are",
+        "TRYAGAIN": "; the lane is being moved to another node, try again",
+        "CLUSTERDOWN": "; a part of the cluster is missing, try again",
     }.get(code or "", "")

@@ -15,16 +15,18 @@ from typing import Any
 import redis
 import redis.asyncio
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     AuthorizationError,
     BusyLoadingError,
+    ExecAbortError,
     MovedError,
     ReadOnlyError,
     RedisError,
     ResponseError,
 )
 
-from cancelq.broker import Place, node_options
+from cancelq.broker import Place, key_of, node_options
 from cancelq.contract import Lane
 from cancelq.errors import BrokerDown, BrokerRefused
 
@@ -76,23 +78,30 @@ class Link:
         for _ in range(MAX_REDIRECTS):
             home = self._homes.get(lane)
             try:
-                answers = self._round_trip(self._nodes[home] if home else self._pool, commands)
+                answers = self._round_trip(self._node_pool(home) if home else self._pool, commands)
             except BrokerDown:
                 # The next call asks the first node again, which may know better by then.
                 self._homes.pop(lane, None)
                 raise
-            if _demoted(answers):
+            said = _not_here(commands, answers)
+            if said is None:
+                break
+            if isinstance(said, ReadOnlyError):
+                if not _led(self._pool):
+                    break
                 # What sentinels name now is asked for by the next connection.
                 self._pool.disconnect(inuse_connections=False)
-                if _led(self._pool):
-                    continue
-            moved = _moved(answers)
-            if moved is None:
-                break
-            self._homes[lane] = home = _node(self._pool.connection_kwargs, moved)
-            if home not in self._nodes:
-                self._nodes[home] = redis.ConnectionPool(**node_options(self._pool, home))
+                continue
+            there = _node(self._pool.connection_kwargs, said)
+            if not isinstance(said, MovedError):
+                return _without_asking(self._round_trip(self._node_pool(there), _with_asking(commands)))
+            self._homes[lane] = there
         return answers
+
+    def _node_pool(self, node: Place) -> "redis.ConnectionPool":
+        if node not in self._nodes:
+            self._nodes[node] = redis.ConnectionPool(**node_options(self._pool, node))
+        return self._nodes[node]
 
     def _round_trip(self, pool: "redis.ConnectionPool", commands: Sequence[Command]) -> Answers:
         answers = Answers()
@@ -143,21 +152,28 @@ class AsyncLink:
         for _ in range(MAX_REDIRECTS):
             home = self._homes.get(lane)
             try:
-                answers = await self._round_trip(self._nodes[home] if home else self._pool, commands)
+                answers = await self._round_trip(self._node_pool(home) if home else self._pool, commands)
             except BrokerDown:
                 self._homes.pop(lane, None)
                 raise
-            if _demoted(answers):
-                await self._pool.disconnect(inuse_connections=False)
-                if _led(self._pool):
-                    continue
-            moved = _moved(answers)
-            if moved is None:
+            said = _not_here(commands, answers)
+            if said is None:
                 break
-            self._homes[lane] = home = _node(self._pool.connection_kwargs, moved)
-            if home not in self._nodes:
-                self._nodes[home] = redis.asyncio.ConnectionPool(**node_options(self._pool, home))
+            if isinstance(said, ReadOnlyError):
+                if not _led(self._pool):
+                    break
+                await self._pool.disconnect(inuse_connections=False)
+                continue
+            there = _node(self._pool.connection_kwargs, said)
+            if not isinstance(said, MovedError):
+                return _without_asking(await self._round_trip(self._node_pool(there), _with_asking(commands)))
+            self._homes[lane] = there
         return answers
+
+    def _node_pool(self, node: Place) -> "redis.asyncio.ConnectionPool":
+        if node not in self._nodes:
+            self._nodes[node] = redis.asyncio.ConnectionPool(**node_options(self._pool, node))
+        return self._nodes[node]
 
     async def _round_trip(self, pool: "redis.asyncio.ConnectionPool", commands: Sequence[Command]) -> Answers:
         answers = Answers()
@@ -237,22 +253,30 @@ def _packed(commands: Sequence[Command]) -> bytes:
     ).encode()
 
 
-def _moved(answers: Answers) -> MovedError | None:
-    """Where a cluster says the lane lives, if nothing was executed here.
+def _not_here(commands: Sequence[Command], answers: Answers) -> MovedError | AskError | ReadOnlyError | None:
+    """What a server says that is not the one for these commands, if it executed none of them.
 
     A batch of which a part was executed is not followed: it is told as it is.
     """
-    replies = answers.replies
-    if answers.lost is None and replies and all(isinstance(reply, MovedError) for reply in replies):
-        last: MovedError = replies[-1]
-        return last
-    return None
+    if answers.lost is not None:
+        return None
+    said = next((reply for reply in answers.replies if isinstance(reply, MovedError | AskError | ReadOnlyError)), None)
+    # To redis-py a MovedError is an AskError.
+    if said is None or (type(said) is AskError and ("MULTI",) in commands):
+        return None
+    kind = (type(said), ExecAbortError)
+    # Commands without a key, such as TIME and WAIT, change nothing and are answered by any server.
+    keyed = (reply for command, reply in zip(commands, answers.replies, strict=True) if key_of(command) is not None)
+    return said if all(isinstance(reply, kind) for reply in keyed) else None
 
 
-def _demoted(answers: Answers) -> bool:
-    """Whether the server is a replica by now, so that nothing was executed here."""
-    replies = answers.replies
-    return answers.lost is None and bool(replies) and all(isinstance(reply, ReadOnlyError) for reply in replies)
+def _with_asking(commands: Sequence[Command]) -> list[Command]:
+    """For the node that a key has gone to already, while its slot is still being moved."""
+    return [words for command in commands for words in (("ASKING",), command)]
+
+
+def _without_asking(answers: Answers) -> Answers:
+    return Answers(answers.replies[1::2], answers.lost)
 
 
 def _led(pool: Any) -> bool:
@@ -260,6 +284,6 @@ def _led(pool: Any) -> bool:
     return "guide" in pool.connection_kwargs
 
 
-def _node(connection_kwargs: Mapping[str, Any], moved: MovedError) -> Place:
+def _node(connection_kwargs: Mapping[str, Any], moved: MovedError | AskError) -> Place:
     # A node that does not know its own name leaves the host empty: the host it was reached by.
     return Place(moved.host or connection_kwargs["host"], moved.port)

@@ -13,6 +13,9 @@ LaneArgument = Annotated[str, typer.Argument(help="venue:account, like bitget:ma
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait for the outcome; exit 0 only if it is as asked.")]
 Timeout = Annotated[float, typer.Option(help="Seconds that --wait waits at most.", min=0, max=86_400)]
+Durable = Annotated[
+    bool, typer.Option("--durable", help="Queued only once a replica has it too; else it exits with 69.")
+]
 OptionalText = str | None
 Symbol = Annotated[OptionalText, typer.Option(help="Pair as the venue spells it: BTCUSDT, BTC-USDT.")]
 OrderId = Annotated[OptionalText, typer.Option(help="The venue's order id.")]
@@ -52,6 +55,7 @@ def submit(
     only_if: OnlyIf = None,
     strategy: Label = None,
     reason: Label = None,
+    durable: Durable = False,
     wait: Wait = False,
     timeout: Timeout = 60.0,
     as_json: Json = False,
@@ -79,7 +83,8 @@ def submit(
     from cancelq_worker.cli.submitting import submit_one
 
     limit_s = timeout if wait else None
-    raise typer.Exit(submit_one(invocation_of(ctx), lane, fields, limit_s, send_in=send_in, as_json=as_json))
+    made = submit_one(invocation_of(ctx), lane, fields, limit_s, send_in=send_in, durable=durable, as_json=as_json)
+    raise typer.Exit(made)
 
 
 def feed(
@@ -87,6 +92,7 @@ def feed(
     file: Annotated[str, typer.Argument(help="Path, or - for standard input.", show_default=False)],
     lane: Annotated[OptionalText, typer.Option(help="Lane of every line that names none.")] = None,
     format: Annotated[Literal["auto", "jsonl", "csv"], typer.Option(help="JSON lines, or CSV with a header.")] = "auto",
+    durable: Durable = False,
     wait: Wait = False,
     timeout: Timeout = 60.0,
     as_json: Json = False,
@@ -97,7 +103,8 @@ def feed(
     """
     from cancelq_worker.cli.feeding import Feed
 
-    job = Feed(invocation_of(ctx), file, format, lane, timeout if wait else None, as_json=as_json)
+    limit_s = timeout if wait else None
+    job = Feed(invocation_of(ctx), file, format, lane, limit_s, durable=durable, as_json=as_json)
     raise typer.Exit(job.run())
 
 

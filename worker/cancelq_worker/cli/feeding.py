@@ -52,6 +52,7 @@ class Feed:
         lane: str | None,
         timeout_s: float | None,
         *,
+        durable: bool,
         as_json: bool,
     ) -> None:
         self._invocation = invocation
@@ -59,6 +60,7 @@ class Feed:
         self._form: Literal["auto", "jsonl", "csv"] = form
         self._lane = Lane.parse(lane) if lane else None
         self._timeout_s = timeout_s
+        self._durable = durable
         self._as_json = as_json
         self._tickets: list[Ticket] = []
         self._queued = 0
@@ -87,7 +89,7 @@ class Feed:
                     else:
                         by_lane.setdefault(line.lane, []).append(line.fields)
                 for lane, intents in by_lane.items():
-                    self._keep(_submit(client, lane, intents))
+                    self._keep(_submit(client, lane, intents, durable=self._durable))
                 bar.update(task, completed=self._queued)
         bar.update(task, total=self._queued)
 
@@ -145,13 +147,13 @@ class Feed:
         typer.echo(", ".join(parts), err=self._as_json)
 
 
-def _submit(client: Client, lane: Lane, intents: list[dict[str, str]]) -> list[Ticket]:
+def _submit(client: Client, lane: Lane, intents: list[dict[str, str]], *, durable: bool) -> list[Ticket]:
     """Queues a batch; what was not confirmed is sent again under its ids, which cannot cancel twice."""
     tickets: list[Ticket] = []
     left: list[dict[str, str]] = intents
     for pause_s in (*AGAIN_AFTER_S, None):
         try:
-            return tickets + client.submit_many(lane, left)
+            return tickets + client.submit_many(lane, left, durable=durable)
         except BatchIncomplete as incomplete:
             tickets += incomplete.queued
             left = [dict(fields) for fields in (*incomplete.uncertain, *incomplete.not_queued)]

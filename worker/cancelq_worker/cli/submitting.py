@@ -25,17 +25,19 @@ def submit_one(
     timeout_s: float | None,
     *,
     send_in: str | None,
+    durable: bool,
     as_json: bool,
 ) -> Exit:
     """Queues the intent; with a time-out, waits for its outcome, and is only content with one as asked. `send_in`: not
-    sent before so long from now, by the server's clock."""
+    sent before so long from now, by the server's clock; `durable`: a replica must have it."""
     asked = Lane.parse(lane)
     wait_ms = span_ms(send_in, "--in", least_ms=0, most_ms=SEND_IN_MOST_MS) if send_in is not None else None
     with invocation.redis(invocation.settings()) as redis, Client(redis) as client:
         if wait_ms is not None:
             seconds, micros = cast("tuple[int, int]", redis.time())  # its clock is the one the lane goes by
             fields = {**fields, "not_before_ms": str(seconds * 1000 + micros // 1000 + wait_ms)}
-        ticket = client.submit(asked, {name: value for name, value in fields.items() if value is not None})
+        given = {name: value for name, value in fields.items() if value is not None}
+        ticket = client.submit(asked, given, durable=durable)
         receipt = {"lane": lane, "id": ticket.id, "entry_id": ticket.entry_id}
         if timeout_s is None:
             typer.echo(orjson.dumps(receipt).decode() if as_json else f"queued {ticket.id} on {lane}")
