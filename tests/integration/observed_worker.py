@@ -82,11 +82,13 @@ class ObservedWorker:
 
 
 @asynccontextmanager
-async def observed_worker(environment: Mapping[str, str], *args: str) -> AsyncIterator[ObservedWorker]:
+async def observed_worker(
+    environment: Mapping[str, str], *args: str, program: str = PROGRAM
+) -> AsyncIterator[ObservedWorker]:
     """Starts it; it is killed at the end if it still runs."""
     mine = {name: value for name, value in os.environ.items() if not name.upper().startswith("CANCELQ_")}
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", PROGRAM, "worker", *args,
+        sys.executable, "-c", program, "worker", *args,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         cwd=ROOT, env={**mine, **environment}, start_new_session=True,
     )  # fmt: skip

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,6 +18,8 @@ import structlog
 from redis.exceptions import RedisError
 
 from cancelq.contract import Lane
+from cancelq_worker.clocks import monotonic_s
+from cancelq_worker.data_version import DATA_VERSION, NewerDataError, OlderWorkersError
 from cancelq_worker.health import Health
 from cancelq_worker.lane import LaneServer
 from cancelq_worker.ledger import SCRIPTS, RawEntry, command, home, read_entries
@@ -31,6 +33,7 @@ BLOCK_MS = 2_000
 REARM_S = 0.005
 DRAIN_S = 6.5  # of the ten seconds a worker may take to end
 LANES_A_READ = 64
+REFUSED_AGAIN_S = 0.9  # before a refused lane is asked for again
 OPEN_AT_ONCE = 16  # lanes that are opened beside the heartbeat
 
 
@@ -143,6 +146,15 @@ class Watcher:
             lane.deliver(asked.cursor, entries)
 
 
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """A lane that is left to others. `stands_by`: to older workers, until they have ended; else to newer ones."""
+
+    why: str
+    stands_by: bool
+    at_s: float
+
+
 @dataclass(slots=True)
 class _Running:
     lane: LaneServer
@@ -164,9 +176,10 @@ class Engine:
         health: Health,
         retired: Callable[[LaneServer], None] = lambda _: None,
         roster: str = ROSTER,
+        older_rosters: Sequence[str] = (),
     ) -> None:
         """`retired` is told of every lane server that is done for good; `roster`: where the workers stand that share
-        these lanes."""
+        these lanes; `older_rosters`: where those stand that write older data."""
         self._worker = worker
         self._make = lanes
         self._client = client
@@ -184,6 +197,8 @@ class Engine:
         self._health = health
         self._retired = retired
         self._roster = roster
+        self._older_rosters = older_rosters
+        self._refused: dict[str, _Refused] = {}
 
     async def serve(self, stop: asyncio.Event) -> None:
         """Runs until `stop` is set, then drains: what was sent is settled, the rest is left to others."""
@@ -228,14 +243,20 @@ class Engine:
         return [(running.lane, running.rank) for running in self._running.values()]
 
     def _tell_health(self) -> None:
-        not_open = [name for name in self._places if name not in self._running]
+        not_open = [
+            f"{name}, {refused.why}" if refused else name
+            for name in self._places
+            if name not in self._running and not ((refused := self._refused.get(name)) and refused.stands_by)
+        ]
         self._health.heartbeat(len(self._alive or ()), len(self._places), not_open)
+        self._health.refused = [refused.stands_by for refused in self._refused.values()].count(False)
 
     def change(self, lanes: Mapping[str, Callable[[], LaneServer]]) -> None:
         """Serves these lanes from now on. One whose maker is the same object goes on untouched; one with another maker
         finishes what is on its way and is then opened anew; one that is gone finishes and ends."""
         changed = [name for name, make in self._make.items() if lanes.get(name) is not make]
         self._make = lanes
+        self._refused = {name: refused for name, refused in self._refused.items() if name in lanes}
         for name in changed:
             if name in self._running:
                 self._stop(name)
@@ -245,7 +266,10 @@ class Engine:
 
     def _open_missing(self) -> None:
         for name in self._places:
-            if name not in self._running and name not in self._opening:
+            if name in self._running or name in self._opening:
+                continue
+            refused = self._refused.get(name)
+            if refused is None or monotonic_s() - refused.at_s >= REFUSED_AGAIN_S:
                 self._open(name)
 
     def _assign(self, alive: list[str]) -> None:
@@ -275,7 +299,12 @@ class Engine:
         async with self._room_to_open:
             lane = make()
             try:
+                await self._enter(lane)
                 await lane.open()
+            except (NewerDataError, OlderWorkersError) as error:
+                self._refuse(name, error)
+                self._retired(lane)
+                return
             except (RedisError, OSError) as error:
                 log.warning("lane cannot be opened", lane=name, error=str(error)[:200])
                 self._retired(lane)
@@ -290,7 +319,33 @@ class Engine:
         task = asyncio.ensure_future(lane.serve())
         task.add_done_callback(lambda t: self._ended(name, lane, t))
         self._running[name] = _Running(lane, task, place, watcher)
+        self._refused.pop(name, None)
         log.info("watching lane", lane=name, place=place)
+
+    async def _enter(self, lane: LaneServer) -> None:
+        """Makes sure that the lane's data are this program's to touch. Raises NewerDataError where they are newer, and
+        OlderWorkersError where they are older and their workers alive."""
+        found = await lane.data_version()
+        if found < DATA_VERSION:
+            for roster in self._older_rosters:
+                if alive := await SCRIPTS.run(self._client, "alive", [roster], [FRESH_MS]):
+                    raise OlderWorkersError(f"standing by: {len(alive)} older workers serve data of version {found}")
+            found = await lane.data_version(raise_to=DATA_VERSION)
+            log.warning("the lane's data are of a newer version from now on", lane=str(lane.lane), version=found)
+        if found > DATA_VERSION:
+            told = f"the lane's data are of version {found}, and this program reads up to {DATA_VERSION}"
+            raise NewerDataError(f"{told}: run a newer one")
+
+    def _refuse(self, name: str, error: NewerDataError | OlderWorkersError) -> None:
+        """Leaves the lane to others; it is asked for again a little later. Told when it begins, and when it changes."""
+        before, stands_by = self._refused.get(name), isinstance(error, OlderWorkersError)
+        self._refused[name] = _Refused(str(error), stands_by, monotonic_s())
+        if before and before.why == str(error):
+            return
+        if stands_by:
+            log.warning("a lane is left to older workers until they have ended", lane=name, why=str(error))
+        else:
+            log.error("a lane is refused: run a newer worker", lane=name, why=str(error))
 
     def _opened(self, name: str, task: asyncio.Task[None]) -> None:
         del self._opening[name]
@@ -325,7 +380,9 @@ class Engine:
             del self._leaving[name]
         self._retired(lane)
         error = None if task.cancelled() else task.exception()
-        if error:
+        if isinstance(error, NewerDataError):
+            self._refuse(name, error)
+        elif error:
             log.error("a lane's loop ended; it is started again", lane=name, error=repr(error)[:300], exc_info=error)
         running = self._running.get(name)
         if running and running.task is task:

@@ -12,6 +12,7 @@ from redis.exceptions import NoScriptError, RedisError
 
 from cancelq.contract import Event, Lane
 from cancelq.errors import EventError
+from cancelq_worker.data_version import DATA_VERSION
 from cancelq_worker.ledger import SCRIPTS, NewIntent, command, memory_key, round_trip, script_keys
 
 LANES_A_TRIP = 500
@@ -53,6 +54,12 @@ class Kept:
     armed: bytes | None
     fired: bytes | None
     timer: bytes | None
+    version: bytes | None
+
+    @property
+    def newer(self) -> bool:
+        """Whether the lane's data are of a newer version than this program reads."""
+        return self.version is not None and int(self.version) > DATA_VERSION
 
     @property
     def empty(self) -> bool:
@@ -82,7 +89,7 @@ async def kept_of(client: aioredis.Redis, lanes: Sequence[Lane]) -> list[Kept]:
     found: list[Kept] = []
     for start in range(0, len(lanes), LANES_A_TRIP):
         some = lanes[start : start + LANES_A_TRIP]
-        names = ("armed", "fired", "timer")
+        names = ("armed", "fired", "timer", "version")
         commands = [("MGET", lane.guard, *(lane.key(name) for name in names)) for lane in some]
         for reply in await round_trip(client, commands):
             if isinstance(reply, RedisError):

@@ -95,6 +95,9 @@ class Guards:
         """Does for every lane what is to be done now; seconds until the next look. Raises RedisError."""
         watched = list(self._watched())
         kept = await guard_ledger.kept_of(self._client, [lane.lane for lane, _ in watched])
+        for (lane, _), keys in zip(watched, kept, strict=True):
+            if keys.newer:
+                lane.look()  # a lane at rest would not see for long that it is no more for this worker
         some = [(lane, place, keys) for (lane, place), keys in zip(watched, kept, strict=True) if not keys.empty]
         wait_s = LOOK_S
         if not some:

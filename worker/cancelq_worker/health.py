@@ -27,6 +27,7 @@ class Health:
         self._away = ""
         self._not_open: Sequence[str] = ()
         self.lanes = 0
+        self.refused = 0  # lanes whose data are newer than this worker reads
         self.workers = 0
 
     # -- told by the loop -------------------------------------------------------------------------------------

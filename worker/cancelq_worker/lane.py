@@ -90,12 +90,17 @@ class LaneServer:
 
     # -- the loop ---------------------------------------------------------------------------------------------
 
+    async def data_version(self, raise_to: int = 0) -> int:
+        """Of which version the lane's data are; raised to at least `raise_to`, if it is given. Raises RedisError."""
+        return await self._p.ledger.version(raise_to)
+
     async def open(self) -> None:
         """Creates what is missing and learns where the lane stands. Raises RedisError."""
         self.cursor = await self._p.ledger.open()
 
     async def serve(self) -> None:
-        """Rounds until drained. A Redis that is away is waited for; nothing is sent meanwhile."""
+        """Rounds until drained. A Redis that is away is waited for; nothing is sent meanwhile. Raises NewerDataError
+        once the lane's data are of a newer version."""
         await self._p.egress.fill()
         await self._gate.know_venue_time()
         if self._p.new_key:

@@ -29,7 +29,7 @@ from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError, Respon
 from cancelq.broker import Broker, key_of
 from cancelq.broker_async import AsyncClusterRedis, AsyncGuide, HomeRedis, MakePool, led_pool
 from cancelq.contract import Lane
-from cancelq_worker.data_version import DATA_VERSION, NewerDataError, is_newer
+from cancelq_worker.data_version import DATA_VERSION, NEWER, NewerDataError, is_newer
 from cancelq_worker.state import LOCAL, State, Work
 from cancelq_worker.venues.port import Bucket, Route, Stage
 
@@ -633,7 +633,7 @@ class RedisLedger:
                     replies[i] = error
         for reply in replies:
             if is_newer(reply):
-                raise NewerDataError(str(reply))
+                raise NewerDataError(str(reply).removeprefix(NEWER))
         return replies
 
     def _read_round(self, replies: list[Any], wanted: RoundRequest, unconfirmed: str = "") -> Round:

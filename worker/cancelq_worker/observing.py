@@ -88,6 +88,8 @@ class _Worker(Collector):
         yield GaugeMetricFamily("cancelq_loop_stuck_seconds", "Since the loop last ran.", value=health.stuck_s)
         yield GaugeMetricFamily("cancelq_watched_lanes", "Lanes that fall to this worker.", value=health.lanes)
         yield GaugeMetricFamily("cancelq_workers", "Live workers this one knows of.", value=health.workers)
+        refused = "Lanes left alone, as their data are newer than this worker reads."
+        yield GaugeMetricFamily("cancelq_refused_lanes", refused, value=health.refused)
         age = GaugeMetricFamily("cancelq_heartbeat_age_seconds", "Since Redis took the last heartbeat.")
         if health.heartbeat_age_s is not None:
             age.add_metric((), health.heartbeat_age_s)

@@ -5,7 +5,11 @@ from __future__ import annotations
 import hashlib
 from typing import Final
 
-ROSTER: Final = "cancelq:workers"
+from cancelq_worker.data_version import DATA_VERSION
+
+#: One for each version of the data, so that workers of one version share the lanes among themselves.
+ROSTERS: Final = tuple("cancelq:workers" + f":{v}" * (v > 1) for v in range(1, DATA_VERSION + 1))
+ROSTER: Final = ROSTERS[-1]
 FRESH_MS: Final = 1_600  # how old a heartbeat may be
 
 

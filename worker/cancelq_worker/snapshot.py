@@ -19,7 +19,7 @@ from redis.exceptions import NoScriptError
 from cancelq.contract import Lane
 from cancelq.errors import LaneError
 from cancelq_worker.ledger import SCRIPTS, by_home
-from cancelq_worker.roster import FRESH_MS, ROSTER, rank
+from cancelq_worker.roster import FRESH_MS, ROSTERS, rank
 
 LANES_A_TRIP = 32
 #: The shortest of so many counts: the others have waited for this process' own work.
@@ -329,7 +329,8 @@ def _holds(kept: dict[bytes, bytes], steady_us: int) -> list[tuple[str, str, str
 
 async def workers_alive(redis: aioredis.Redis) -> list[str]:
     """The workers of this installation with a fresh heartbeat, sorted."""
-    return [name.decode() for name in await SCRIPTS.run(redis, "alive", [ROSTER], [FRESH_MS])]
+    found = [name for roster in ROSTERS for name in await SCRIPTS.run(redis, "alive", [roster], [FRESH_MS])]
+    return sorted(name.decode() for name in found)
 
 
 async def server_status(redis: aioredis.Redis) -> ServerStatus:

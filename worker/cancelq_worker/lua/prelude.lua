@@ -14,6 +14,17 @@ local INBOX = (DRY or ROOT) .. 'inbox'
 local STEP_MAX_US = 4000000 -- twice the longest poll: a larger step of TIME is a jump, or an idle lane
 local JUMP_HOLD_US = 1100000 -- one window of the longest per-account limit
 
+-- Data of a newer version are left alone, by every script of a lane and before anything else (data_version.py). The
+-- loader puts DATA_VERSION here.
+--data-version
+do
+  local kept = redis.call('GET', ROOT .. 'version')
+  if kept and tonumber(kept) > DATA_VERSION then
+    return {err = 'NEWER the lane\'s data are of version ' .. kept .. ', and this program reads up to '
+      .. DATA_VERSION .. ': run a newer one'}
+  end
+end
+
 local function text(n) return string.format('%.0f', n) end
 
 local wall, steady, server, out_until
