@@ -47,6 +47,9 @@ chaos: env ## real processes, everything failing at once, then every promise jud
 durability: env strace ## torn files, power cuts, full disk and memory, judged from keys alone (SEED=7 ARGS="--parts torn --cuts 1000")
 	$(BIN)/python -m ops.durability $(if $(SEED),--seed $(SEED)) $(ARGS)
 
+canaries: env ## chaos with made-up secrets, which must not be found in anything it leaves behind (SECONDS=60 SEED=7)
+	$(BIN)/python -m ops.canaries --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) --result build/canaries.json $(ARGS)
+
 bench: env ## measures speed and counts broken rules (ARGS="--parts peers": beside RQ, Celery, ccxt and others)
 	$(BIN)/python ops/bench/bench.py $(ARGS)
 

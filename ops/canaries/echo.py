@@ -131,6 +131,11 @@ def _secrets_only(code: int, status: str = "200 OK") -> Callable[[str], bytes]:
     return answer
 
 
+def _refusal(heard: str) -> int:
+    """The code with which the venue that was asked refuses a key."""
+    return 40_006 if "ACCESS-KEY" in heard else 10_003 if "X-BAPI-API-KEY" in heard else 100_413
+
+
 #: Answers after which the lane looks up what became of the orders.
 _UNCLEAR: dict[str, Callable[[str], bytes]] = {
     "a 502 page": _page("502 Bad Gateway"),
@@ -141,11 +146,7 @@ _UNCLEAR: dict[str, Callable[[str], bytes]] = {
 }
 #: Answers that close the lane: to be given when nothing else is to be seen any more.
 CLOSING: dict[str, Callable[[str], bytes]] = {
-    "a 403 page": _page("403 Forbidden"),
-    "a 401 message": _secrets_only(40_006, "401 Unauthorized"),
-    "a key refused (bitget)": _secrets_only(40_006),
-    "a key refused (bybit)": _secrets_only(10_003),
-    "a key refused (bingx)": _secrets_only(100_413),
-    "a 429 message": _secrets_only(429, "429 Too Many Requests"),
+    "a key refused": lambda heard: _secrets_only(_refusal(heard))(heard),
+    "a key refused under 401": lambda heard: _secrets_only(_refusal(heard), "401 Unauthorized")(heard),
 }
 _ANSWERS = {**_UNCLEAR, **CLOSING}

@@ -103,15 +103,14 @@ async def left_in_redis(server: EmbeddedServer) -> list[Artefact]:
     """Every key, and what the server itself recorded. Writes a snapshot beside the server's other files."""
     redis = client(server.url)
     try:
-        artefacts = [Artefact("Redis keys", key.decode(), await _value(redis, key)) async for key in redis.scan_iter()]
-        artefacts += [
-            Artefact("Redis keys, unpacked", artefact.name, unpacked)
-            for artefact in artefacts
-            for unpacked in _unpacked(artefact.content)
-        ]
+        artefacts: list[Artefact] = []
+        async for key in redis.scan_iter():
+            parts = [key, *_parts(await _value(redis, key))]
+            artefacts.append(Artefact("Redis keys", key.decode(), b"\0".join(parts)))
+            artefacts += [Artefact("Redis keys, unpacked", key.decode(), content) for content in _unpacked(parts)]
         for words in (("INFO", "everything"), ("SLOWLOG", "GET", "1000"), ("CLIENT", "LIST"), ("ACL", "LOG")):
             told = await redis.execute_command(*words)  # type: ignore[no-untyped-call]
-            artefacts.append(Artefact("Redis' records", " ".join(words), _flat(told)))
+            artefacts.append(Artefact("Redis' records", " ".join(words), b"\0".join(_parts(told))))
         await redis.execute_command("SAVE")  # type: ignore[no-untyped-call]
     finally:
         await redis.aclose()
@@ -127,7 +126,8 @@ def left_in_archives(folder: Path) -> Iterator[Artefact]:
     """The rows of archived segments, which are compressed on disk."""
     for file in sorted(folder.rglob("*.parquet")):
         rows = pyarrow.parquet.read_table(file).to_pylist()
-        yield Artefact("archives", str(file.relative_to(folder)), repr(rows).encode())
+        cells = [str(cell) for row in rows for pair in row.items() for cell in pair]
+        yield Artefact("archives", str(file.relative_to(folder)), "\n".join(cells).encode())
 
 
 _READ = {
@@ -140,27 +140,29 @@ _READ = {
 }
 
 
-async def _value(redis: aioredis.Redis, key: bytes) -> bytes:
+async def _value(redis: aioredis.Redis, key: bytes) -> Any:
     kind = await redis.execute_command("TYPE", key)  # type: ignore[no-untyped-call]
     command, *rest = _READ.get(kind.encode() if isinstance(kind, str) else kind, ("DUMP",))
-    return key + b"\0" + _flat(await redis.execute_command(command, key, *rest))  # type: ignore[no-untyped-call]
+    return await redis.execute_command(command, key, *rest)  # type: ignore[no-untyped-call]
 
 
-def _flat(told: Any) -> bytes:
+def _parts(told: Any) -> Iterator[bytes]:
     match told:
         case bytes():
-            return told
+            yield told
         case dict():
-            return b"\0".join(_flat(part) for pair in told.items() for part in pair)
+            for pair in told.items():
+                yield from _parts(pair)
         case list() | tuple() | set() | frozenset():
-            return b"\0".join(_flat(part) for part in told)
+            for part in told:
+                yield from _parts(part)
         case _:
-            return str(told).encode()
+            yield str(told).encode()
 
 
-def _unpacked(content: bytes) -> Iterator[bytes]:
+def _unpacked(parts: Iterable[bytes]) -> Iterator[bytes]:
     """What RQ keeps packed: a job's arguments and the traceback of one that failed."""
-    for part in content.split(b"\0"):
+    for part in parts:
         for packed in (part, _from_base64(part)):
             with contextlib.suppress(zlib.error):
                 yield zlib.decompress(packed)

@@ -37,6 +37,8 @@ NAMES = (
     "a wrong password",
     "a broken passphrase",
 )
+WORKERS = 3  # one with keys in its environment, one with keys in files, one that says all it can
+PER_S = 8.0  # intents a second and venue
 FAULTS_PER_S = 3.0
 ECHO_SHARE = 0.08
 GIVE_UP_S = 60.0
@@ -63,9 +65,10 @@ class Outcome:
         return sizes
 
 
-async def run(seed: int, seconds: float, folder: Path, *, workers: int = 3, per_s: float = 8.0) -> Outcome:
+async def run(seed: int, seconds: float, folder: Path, *, thorough: bool = True) -> Outcome:
     """Torments and provokes for `seconds`, lets everything settle, provokes what closes lanes, ends all it started, and
-    searches. `folder` is empty; below it lie `left`, `keys` and `server`."""
+    searches. `folder` is empty; below it lie `left`, `keys` and `server`. Not `thorough`: with fewer commands, which
+    take longest."""
     rng = random.Random(seed)
     canaries = make_canaries(random.Random(seed + 2), NAMES)
     simulator = _simulator(seed, canaries)
@@ -79,7 +82,7 @@ async def run(seed: int, seconds: float, folder: Path, *, workers: int = 3, per_
         login = f"{USER}:{quote(canaries['redis password'].value, safe='')}"
         desks = [Desk(place, simulator) for place in PLACES.values()]
         world = World(rng, folder, server, simulator, server.url, desks, producers_link=await _link(stack, server.port))
-        for number in range(workers):
+        for number in range(WORKERS):
             links = await _link(stack, server.port), await _link(stack, echo.port)
             world.slots.append(
                 CanarySlot(
@@ -88,11 +91,13 @@ async def run(seed: int, seconds: float, folder: Path, *, workers: int = 3, per_
                     by_files=number % 3 == 1, loud=number % 3 == 2,
                 )
             )  # fmt: skip
-        provoker = Provoker(world, canaries, echo, f"redis://{login}@127.0.0.1:{server.port}/0", folder)
+        provoker = Provoker(
+            world, canaries, echo, f"redis://{login}@127.0.0.1:{server.port}/0", folder, thorough=thorough
+        )
         watch = Watch(server, provoker.processes)
         stack.push_async_callback(end_workers, world.slots, world.tell)
         stack.push_async_callback(provoker.end)
-        settled = await _play(world, provoker, watch, seconds, per_s)
+        settled = await _play(world, provoker, watch, seconds)
         artefacts = [*watch.artefacts, *await left_in_redis(server)]
     artefacts += [*left_in_server_files(folder / "server"), *files_below(folder / "left", "logs and outputs")]
     artefacts += left_in_archives(folder / "left")
@@ -136,7 +141,7 @@ async def _link(stack: contextlib.AsyncExitStack, upstream: int) -> Link:
     return made
 
 
-async def _play(world: World, provoker: Provoker, watch: Watch, seconds: float, per_s: float) -> bool:
+async def _play(world: World, provoker: Provoker, watch: Watch, seconds: float) -> bool:
     """The run itself; whether everything asked was settled before the lanes were closed on purpose."""
     for slot in world.slots:
         slot.start()
@@ -147,7 +152,7 @@ async def _play(world: World, provoker: Provoker, watch: Watch, seconds: float, 
         await until(lambda: _lanes_open(world), 30)
         provoker.start_jobs()
         url = f"redis://127.0.0.1:{world.producers_link.port}/0"
-        producers = [asyncio.ensure_future(produce(desk, world.rng, url, stop, per_s)) for desk in world.desks]
+        producers = [asyncio.ensure_future(produce(desk, world.rng, url, stop, PER_S)) for desk in world.desks]
         provoker.echo.share = ECHO_SHARE
         provoking = asyncio.ensure_future(provoker.beside())
         await torment(world, world.at() + seconds, FAULTS_PER_S)
