@@ -11,8 +11,9 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from redis import Redis
 from redis.exceptions import RedisError
@@ -64,12 +65,20 @@ class SentinelProcess(RedisDebian):
         return [find_redis_server(), str(self._conf), "--sentinel"]
 
 
-class Watched:
-    """A master with replicas, and the sentinels that watch them."""
+class Front(Protocol):
+    """A way to the first master that can be cut: its replicas and the sentinels know it by this port alone."""
 
-    def __init__(self, servers: list[RedisDebian], sentinels: list[SentinelProcess]) -> None:
+    upstream: int
+    port: int
+
+
+class Watched:
+    """A master with replicas, and the sentinels that watch them. `seen_as`: the port that these know the first by."""
+
+    def __init__(self, servers: list[RedisDebian], sentinels: list[SentinelProcess], seen_as: int) -> None:
         self.servers = servers
         self.sentinels = sentinels
+        self._ports = {server.port: server for server in servers} | {seen_as: servers[0]}
 
     @property
     def url(self) -> str:
@@ -82,27 +91,23 @@ class Watched:
         for sentinel in self.sentinels:
             try:
                 with sentinel.client() as client:
-                    told.append(int(client.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER)[1]))  # type: ignore[no-untyped-call]
+                    told.append(int(client.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER)[1]))
             except RedisError:
                 continue
         return max(set(told), key=told.count) if told else 0
 
     def master(self) -> RedisDebian:
-        port = self.named()
-        return next(server for server in self.servers if server.port == port)
+        return self._ports[self.named()]
 
     def replicas(self) -> list[RedisDebian]:
-        port = self.named()
-        return [server for server in self.servers if server.port != port]
+        master = self.master()
+        return [server for server in self.servers if server is not master]
 
     def await_failover(self, old: RedisDebian) -> RedisDebian:
         """Until the sentinels name another master, which says itself that it is one."""
 
         def promoted() -> bool:
-            if self.named() in (0, old.port):
-                return False
-            with self.master().client() as client:
-                return bool(client.execute_command("ROLE")[0] == b"master")  # type: ignore[no-untyped-call]
+            return bool(self.named()) and self.master() is not old and role(self.master()) == "master"
 
         until(promoted, "another master")
         return self.master()
@@ -112,9 +117,14 @@ class Watched:
 
         def there() -> bool:
             with self.master().client() as client:
-                return int(client.execute_command("WAIT", count, 100)) >= count and _online(client) >= count  # type: ignore[no-untyped-call]
+                return int(client.execute_command("WAIT", count, 100)) >= count and _online(client) >= count
 
         until(there, f"{count} replicas")
+
+
+def role(server: RedisDebian) -> str:
+    """`master` or `slave`, as the server sees itself."""
+    return str(_run(server, "ROLE")[0].decode())
 
 
 def _online(client: Redis) -> int:
@@ -123,22 +133,26 @@ def _online(client: Redis) -> int:
 
 
 @contextmanager
-def watched(folder: Path, *, replicas: int = 1, config: Mapping[str, str] | None = None) -> Iterator[Watched]:
-    """A master that is replicated and watched, with `config` on every server."""
+def watched(
+    folder: Path, *, replicas: int = 1, config: Mapping[str, str] | None = None, front: Front | None = None
+) -> Iterator[Watched]:
+    """A master that is replicated and watched, perhaps through a `front`, with `config` on every server."""
     with ExitStack() as stack:
         settings = {**REPLICATED, **(config or {})}
         servers = [_started(stack, folder / f"server{n}", settings) for n in range(replicas + 1)]
+        seen_as = servers[0].port
+        if front:
+            front.upstream, seen_as = servers[0].port, front.port
         for server in servers[1:]:
-            with server.client() as client:
-                client.execute_command("REPLICAOF", "127.0.0.1", servers[0].port)  # type: ignore[no-untyped-call]
-        sentinels = [SentinelProcess(folder / f"sentinel{n}", servers[0].port) for n in range(SENTINELS)]
+            _run(server, "REPLICAOF", "127.0.0.1", seen_as)
+        sentinels = [SentinelProcess(folder / f"sentinel{n}", seen_as) for n in range(SENTINELS)]
         for sentinel in sentinels:
             sentinel.start()
             stack.callback(sentinel.stop)
-        made = Watched(servers, sentinels)
+        made = Watched(servers, sentinels, seen_as)
         made.await_replicas(replicas)
         for sentinel in sentinels:
-            until(lambda one=sentinel: _knows_all(one, replicas), "sentinels that know each other")
+            until(partial(_knows_all, sentinel, replicas), "sentinels that know each other")
         yield made
 
 
@@ -180,7 +194,7 @@ class ClusterOfThree:
     def holder(self, slot: int) -> RedisDebian:
         """The node that says that it holds a slot."""
         with self.nodes[0].client() as client:
-            for first, last, (_, port, *_), *_ in client.execute_command("CLUSTER", "SLOTS"):  # type: ignore[no-untyped-call]
+            for first, last, (_, port, *_), *_ in client.execute_command("CLUSTER", "SLOTS"):
                 if first <= slot <= last:
                     return next(node for node in self.nodes if node.port == port)
         raise AssertionError(f"nobody holds slot {slot}")
@@ -205,9 +219,13 @@ class ClusterOfThree:
             _run(node, "CLUSTER", "SETSLOT", slot, "NODE", ids[to])
 
 
+def _is_well(node: RedisDebian) -> bool:
+    return "cluster_state:ok" in str(_run(node, "CLUSTER", "INFO"))
+
+
 def _run(server: RedisDebian, *words: Any) -> Any:
     with server.client() as client:
-        return client.execute_command(*words)  # type: ignore[no-untyped-call]
+        return client.execute_command(*words)
 
 
 @contextmanager
@@ -229,5 +247,5 @@ def cluster(folder: Path) -> Iterator[ClusterOfThree]:
         told = subprocess.run(create, capture_output=True, text=True, timeout=60)
         assert told.returncode == 0, told.stdout + told.stderr
         for node in nodes:
-            until(lambda one=node: b"cluster_state:ok" in _run(one, "CLUSTER", "INFO"), "a cluster that is well")
+            until(partial(_is_well, node), "a cluster that is well")
         yield ClusterOfThree(nodes)
