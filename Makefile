@@ -12,7 +12,7 @@ export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help env demo test redis7 prometheus chromium check format chaos durability strace bench pins docker-check clean python3-check
+.PHONY: help env demo test redis7 prometheus chromium check format chaos durability strace bench canaries pins docker-check sbom clean python3-check
 
 help: ## what there is to make
 	@echo "cancelq: make <target>"
@@ -77,6 +77,9 @@ pins: env ## remakes requirements/ from pyproject.toml and requirements/peers/*.
 		$(UV_COMPILE) $$peer --output-file $${peer%.in}.txt || exit 1; done
 	@if grep -n -E '://|^ *-' requirements/*.txt requirements/peers/* | grep -v -E ':    --hash=sha256:[0-9a-f]{64}( \\)?$$'; then \
 		echo "requirements/ must name no place that packages come from"; exit 1; fi
+
+sbom: env ## the bill of materials of what the pins install, as CycloneDX, in build/sbom.cdx.json
+	$(BIN)/python ops/sbom.py $(ARGS)
 
 clean: ## removes everything that was made here
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
