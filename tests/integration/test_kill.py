@@ -122,6 +122,18 @@ async def test_two_at_once_do_not_disturb_each_other(redis_url: str) -> None:
         assert still_open(rig, orders) == []
 
 
+@pytest.mark.parametrize("venue", ["bitget", "bybit", "bingx"])
+async def test_a_pair_the_venue_does_not_know_is_told_after_one_call_for_each_kind(redis_url: str, venue: str) -> None:
+    """Equal errors lock endpoints at BingX: asking again and again would close the account's lists."""
+    async with desk(redis_url, venue=venue) as rig:
+        report = await flatten(rig, Wish(rig.lane, symbol=rig.spelt("NOSUCH", "USDT")))
+        assert not report.empty
+        assert all("rejected: " in problem and "refused by the venue" in problem for problem in report.problems)
+        called = [str(call["endpoint"]) for call in rig.simulator.calls().entries]
+        asked = [endpoint for endpoint in called if any(word in endpoint.lower() for word in ("cancel", "orders"))]
+        assert 1 <= len(asked) <= 3, called
+
+
 async def test_without_a_worker_it_says_so_and_queues_nothing(redis_url: str) -> None:
     async with desk(redis_url) as rig:
         await served(rig)

@@ -401,6 +401,10 @@ class Judge:
         return Go(state, delay_us, reply)
 
     def _sweep_failed(self, state: State, fields: dict[str, str], reply: Reply) -> Verdict:
+        untouched = not state.attempts and not state.notes.get("sweep")
+        if reply.word is Word.FAILED and fields["scope"] == "symbol" and untouched:
+            # Nothing was read, and nothing done: a pair the venue does not know.
+            return Finish(Status.rejected, "query", f"refused by the venue: {reply.text or reply.code}", state, reply)
         fails = int(state.notes.get("f", 0)) + 1
         state.notes["f"] = fails
         if fails >= self.policy.max_lookups:

@@ -20,9 +20,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from cancelq_worker.venues.port import Plan, Reply, Stage, Target, Word
+from cancelq_worker.venues.port import ABOUT_THE_CALL, Plan, Reply, Route, Stage, Target, Word
 
 ORDER: Final = "order"
+LIST: Final = "sweep-list"  # what the names of list routes begin with
 TODO_MOST: Final = 300  # orders of one list that are cancelled before it is read again
 PAIRS_MOST: Final = 100  # pairs that are told apart in a report
 OTHER_PAIRS: Final = "others"
@@ -149,6 +150,12 @@ def count_pair(counts: Mapping[str, int], symbol: str) -> dict[str, int]:
     name = symbol if symbol in counted or len(counted) < PAIRS_MOST else OTHER_PAIRS
     counted[name] = counted.get(name, 0) + 1
     return counted
+
+
+def kept_of_a_look(route: Route) -> frozenset[Word]:
+    """What a failed look may say as it is. A sweep's list that can never be read as asked says so."""
+    about = ABOUT_THE_CALL | {Word.LATER}
+    return about | {Word.FAILED} if route.name.startswith(LIST) else about
 
 
 def narrowed(target: Target) -> bool:

@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Final
 
-from cancelq_worker.venues.bingx.codes import ABOUT_THE_PAIR
+from cancelq_worker.venues.bingx.codes import ABOUT_THE_PAIR, had_an_end
 from cancelq_worker.venues.bingx.rows import client_id_of, is_about, is_pair, order_id_of, said_of, state_of
 from cancelq_worker.venues.bingx.signing import is_safe
-from cancelq_worker.venues.port import ABOUT_THE_CALL, NextLook, Reply, Route, Stage, Target, Word
+from cancelq_worker.venues.port import NextLook, Reply, Route, Stage, Target, Word
 from cancelq_worker.venues.reading import word
+from cancelq_worker.venues.sweeping import kept_of_a_look
 
 PAGE: Final = 100
 PAGES_MOST: Final = 100  # pageIndex * pageSize <= 10000
@@ -184,10 +185,11 @@ def failed(route: Route, targets: Sequence[Target], failure: Reply) -> list[Repl
     """A look that brought nothing to read. "No such order" is what `query` says of one it does not know; no look finds
     an order of a pair that is not there, unless the venue has known that order before."""
     place = _PLACES.get(route.name, route.name)
-    if failure.word is Word.GONE and route.name == "query":
+    if failure.word is Word.GONE and route.name == "query" and had_an_end(failure.code, failure.text) is False:
         return [replace(failure, word=Word.ABSENT, place=place)] * len(targets)
-    kept = failure.word in ABOUT_THE_CALL or failure.word is Word.LATER
-    reply = replace(failure, word=failure.word if kept else Word.UNCLEAR, place=place)
+    kept = failure.word in kept_of_a_look(route)
+    notes = failure.notes if route.name == "query" else {}  # a list's refusal is about no order
+    reply = replace(failure, word=failure.word if kept else Word.UNCLEAR, place=place, notes=notes)
     no_pair = failure.word is Word.FAILED and failure.code in ABOUT_THE_PAIR
     wrong = replace(failure, text=f"symbol: refused by the venue: {failure.text}", place=place)
     return [wrong if no_pair and not target.notes.get("known") else _noted(target, reply) for target in targets]
@@ -205,9 +207,10 @@ def _noted(target: Target, reply: Reply) -> Reply:
 @dataclass(frozen=True, slots=True)
 class Page:
     """A list answer. `whole`: every row could be read and is of the pair that was asked for, so what is not among
-    them is not on the page; `full`: it holds as many as the venue shows at once."""
+    them is not on the page; `spoilt`: the other ones; `full`: it holds as many as the venue shows at once."""
 
     rows: list[dict[str, Any]]
+    spoilt: list[dict[str, Any]]
     ids: list[int]
     whole: bool
     full: bool
@@ -223,8 +226,11 @@ def read_page(data: Any, pair: str | None, most: int) -> Page | None:
     listed = data.get("orders") if isinstance(data, dict) else None
     if not isinstance(listed, list):
         return None
-    rows = [row for row in listed if isinstance(row, dict) and order_id_of(row) and _is_of(row, pair)]
-    return Page(rows, [int(order_id_of(row)) for row in rows], len(rows) == len(listed), len(listed) >= most)
+    rows, spoilt = [], []
+    for row in listed:
+        if isinstance(row, dict):
+            (rows if order_id_of(row) and _is_of(row, pair) else spoilt).append(row)
+    return Page(rows, spoilt, [int(order_id_of(row)) for row in rows], len(rows) == len(listed), len(listed) >= most)
 
 
 def _is_of(row: Mapping[str, Any], pair: str | None) -> bool:
@@ -260,11 +266,20 @@ def _listed(route: Route, targets: Sequence[Target], page: Page) -> list[Reply]:
 
     def one(target: Target) -> Reply:
         found = by_id.get(target.order_id) if target.order_id else by_client.get(target.client_order_id or "")
+        if found and any(_may_be_about(target, row) for row in page.spoilt):
+            return Reply(Word.UNCLEAR, text="the answer says two things about this order", place=place)
         if found and place == ABROAD:
             return _abroad(target, found)
         return _sighting(target, found, place) if found else _absence(route, target, page, asked)
 
     return [one(target) for target in targets]
+
+
+def _may_be_about(target: Target, row: Mapping[str, Any]) -> bool:
+    """Whether a row that cannot be read may be about this order as well."""
+    if target.order_id:
+        return str(row.get("orderId")) == target.order_id
+    return client_id_of(row) == target.client_order_id
 
 
 def _queried(target: Target, data: Any) -> Reply:

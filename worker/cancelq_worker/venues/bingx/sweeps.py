@@ -14,10 +14,9 @@ from cancelq_worker.venues.bingx.looks import OPEN_MOST, read_page
 from cancelq_worker.venues.bingx.rows import STATES, client_id_of, is_pair, kind_of, order_id_of
 from cancelq_worker.venues.port import ENDED, Reply, Route, Stage, Target, Word
 from cancelq_worker.venues.reading import epoch_ms, word
-from cancelq_worker.venues.sweeping import Manner, OpenOrder, OpenPage, kinds
+from cancelq_worker.venues.sweeping import LIST, Manner, OpenOrder, OpenPage, kinds
 
 BULK: Final = "bulk"
-LIST: Final = "sweep-list"
 ALL: Final = frozenset({"order", "tpsl", "stop"})
 ERRORS: Final = 15  # of the twenty equal errors that lock an endpoint: these orders were seen open
 

@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from cancelq_worker.venues.port import ABOUT_THE_CALL, NextLook, Reply, Route, Stage, Target, Word
+from cancelq_worker.venues.port import NextLook, Reply, Route, Stage, Target, Word
 from cancelq_worker.venues.reading import filled, safe_id
+from cancelq_worker.venues.sweeping import kept_of_a_look
 
 SCOPES: Final = ("order", "tpsl", "stop")
 PAGE: Final = 100
@@ -208,17 +209,21 @@ def _walk_params(name: str, target: Target) -> dict[str, str]:
 def failed(route: Route, failure: Reply) -> Reply:
     """A look that brought no list. "No such order" is what an empty list says elsewhere."""
     place = _PLACES.get(route.name, route.name)
-    if failure.word is Word.GONE and route.name == "order-info":
+    if failure.word is Word.GONE and route.name == "order-info" and not failure.notes:
         return Reply(Word.ABSENT, failure.code, failure.text, failure.http_status, place=place)
-    word = failure.word if failure.word in ABOUT_THE_CALL or failure.word is Word.LATER else Word.UNCLEAR
-    return Reply(word, failure.code, failure.text, failure.http_status, place=place, retry_us=failure.retry_us)
+    word = failure.word if failure.word in kept_of_a_look(route) else Word.UNCLEAR
+    notes = failure.notes if route.name == "order-info" else {}  # a list's refusal is about no order
+    code, text, status = failure.code, failure.text, failure.http_status
+    return Reply(word, code, text, status, place=place, retry_us=failure.retry_us, notes=notes)
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A list answer. `whole`: every row could be read, so what is not among them is not on the page."""
+    """A list answer. `whole`: every row could be read, so what is not among them is not on the page; `spoilt`: those
+    whose order id cannot be read."""
 
     rows: list[dict[str, Any]]
+    spoilt: list[dict[str, Any]]
     ids: list[int]
     ended: bool
     whole: bool
@@ -232,10 +237,13 @@ def read_page(data: Any) -> Page | None:
         data = [] if data.get("orderList") is None and more is False else data.get("orderList")
     if not isinstance(data, list) or (not data and more is True):
         return None  # an empty page that says there is more is none either
-    rows = [row for row in data if isinstance(row, dict) and is_order_id(row.get("orderId"))]
+    rows, spoilt = [], []
+    for row in data:
+        if isinstance(row, dict):
+            (rows if is_order_id(row.get("orderId")) else spoilt).append(row)
     ended = not more if isinstance(more, bool) else len(data) < PAGE
     readable = all(_may_be_client_id(row.get("clientOid")) for row in rows)
-    return Page(rows, [int(row["orderId"]) for row in rows], ended, readable and len(rows) == len(data))
+    return Page(rows, spoilt, [int(row["orderId"]) for row in rows], ended, readable and len(rows) == len(data))
 
 
 def _may_be_client_id(value: Any) -> bool:
@@ -264,7 +272,7 @@ def read(route: Route, targets: Sequence[Target], data: Any) -> list[Reply]:
         if row is None:
             assert absent is not None
             return absent(target, place)
-        if torn and (target.order_id or target.client_order_id) in torn:
+        if (torn and (target.order_id or target.client_order_id) in torn) or _may_be_among(target, page.spoilt):
             return Reply(Word.UNCLEAR, text="the answer says two things about this order", place=place)
         if not target.order_id and _elsewhere(target, row):
             return Reply(Word.UNCLEAR, text="that client id stands at an order of another pair", place=place)
@@ -286,10 +294,17 @@ def _torn(rows: Sequence[Mapping[str, Any]], name: str, known: Mapping[str, Any]
     return {order for order, ways in said.items() if len(ways) > 1}
 
 
+def _may_be_among(target: Target, spoilt: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether one of the rows that cannot be read may be about this order as well."""
+    name, wanted = ("orderId", target.order_id) if target.order_id else ("clientOid", target.client_order_id)
+    return any(str(row.get(name) or "") == wanted for row in spoilt)
+
+
 def _elsewhere(target: Target, row: Mapping[str, Any]) -> bool:
-    """Whether a row is of another pair than the intent names. Bitget's own examples spell pairs in small letters."""
+    """Whether a row is of another pair than the intent names, or does not tell of which. Bitget's own examples spell
+    pairs in small letters."""
     symbol = row.get("symbol")
-    return bool(target.symbol) and isinstance(symbol, str) and symbol.upper() != target.symbol
+    return bool(target.symbol) and symbol is not None and str(symbol).upper() != target.symbol
 
 
 def _wrong_scope(place: str) -> Reply:

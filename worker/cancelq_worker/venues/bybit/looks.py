@@ -14,8 +14,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from cancelq_worker.venues.bybit.codes import NO_SUCH_ORDER
-from cancelq_worker.venues.port import ABOUT_THE_CALL, NextLook, Reply, Route, Stage, Target, Word
+from cancelq_worker.venues.port import NextLook, Reply, Route, Stage, Target, Word
 from cancelq_worker.venues.reading import filled, safe_id, word
+from cancelq_worker.venues.sweeping import kept_of_a_look
 
 SCOPES: Final[tuple[str, ...]] = ("order", "tpsl", "stop")
 PLACES: Final[tuple[str, ...]] = ("realtime", "history")
@@ -76,8 +77,8 @@ def query(target: Target) -> dict[str, str]:
 
 def failed(route: Route, failure: Reply) -> Reply:
     """A look that brought no list. An unknown order is an empty list here, never a code."""
-    about = failure.word in ABOUT_THE_CALL or failure.word is Word.LATER
-    failure.word, failure.place = failure.word if about else Word.UNCLEAR, route.name
+    kept = failure.word in kept_of_a_look(route)
+    failure.word, failure.place = failure.word if kept else Word.UNCLEAR, route.name
     return failure
 
 
