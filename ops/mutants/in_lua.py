@@ -24,7 +24,7 @@ MUTANTS = (
         "sets[2 * i] = text(w[1] + 1) .. ' 1 '",
         "sets[2 * i] = w[1] .. ' 1 '",
         "two takes of one intent look alike, so a late worker's settlement counts",
-        (f"{_RULES}test_urgent_goes_first",),
+        (f"{_SCRIPTS}test_a_settlement_twice_is_one_outcome",),
     ),
     Mutant(
         "settles-what-is-at-rest",
@@ -120,7 +120,7 @@ MUTANTS = (
         "if till ~= -1 and till <= steady then",
         "if till <= steady then",
         "a refused key is tried again and again, until the venue bans the address",
-        (f"{_RULES}test_a_refused_key_holds_the_lane_and_loses_nothing",),
+        (f"{_SCRIPTS}test_a_hold_is_never_shortened_by_a_later_one",),
     ),
     Mutant(
         "holds-ignored",
@@ -128,7 +128,7 @@ MUTANTS = (
         "return math.max(held['*'] or 0, held[bucket] or 0)",
         "return 0",
         "what the venue has closed is knocked at all the same",
-        (f"{_RATE}test_after_a_refusal_one_call_goes_alone_and_then_all",),
+        (f"{_SCRIPTS}test_a_hold_is_never_shortened_by_a_later_one",),
     ),
     Mutant(
         "paused-stops-urgent",
@@ -136,7 +136,7 @@ MUTANTS = (
         "if paused and stage == 'c' and priority == 'n' then allowed = false end",
         "if paused and stage == 'c' then allowed = false end",
         "a paused desk cannot be flattened",
-        (f"{_RULES}test_a_paused_lane_sends_only_what_is_urgent",),
+        (f"{_SCRIPTS}test_a_pause_stops_normal_cancels_and_neither_urgent_ones_nor_looks",),
     ),
     Mutant(
         "pause-ignored",
@@ -144,7 +144,7 @@ MUTANTS = (
         "if paused and stage == 'c' and priority == 'n' then allowed = false end",
         "",
         "a paused lane goes on cancelling",
-        (f"{_RULES}test_a_paused_lane_sends_only_what_is_urgent",),
+        (f"{_SCRIPTS}test_a_pause_stops_normal_cancels_and_neither_urgent_ones_nor_looks",),
     ),
     Mutant(
         "urgent-goes-last",
@@ -152,7 +152,7 @@ MUTANTS = (
         "local ORDER = {{'c', 'u'}, {'l', 'u'}, {'c', 'n'}, {'l', 'n'}}",
         "local ORDER = {{'c', 'n'}, {'l', 'n'}, {'c', 'u'}, {'l', 'u'}}",
         "a kill waits behind everything else",
-        (f"{_RULES}test_urgent_goes_first",),
+        (f"{_SCRIPTS}test_urgent_goes_before_what_has_waited_longer",),
     ),
     Mutant(
         "reserve-given-away",
@@ -168,7 +168,7 @@ MUTANTS = (
         "return b.units - kept(b, urgent) - b.used",
         "return b.units + 1 - kept(b, urgent) - b.used",
         "one call more than the venue allows, in every window",
-        (f"{_RULES}test_the_budgets_are_used_and_kept_by_several_workers",),
+        (f"{_SCRIPTS}test_a_unit_of_each_bucket_is_left_for_what_is_urgent",),
     ),
     Mutant(
         "gap-between-cancels-ignored",

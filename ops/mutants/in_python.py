@@ -37,8 +37,8 @@ MUTANTS = (
     Mutant(
         "refusal-costs-an-attempt",
         f"{_WORKER}/verdict.py",
-        "def _restored(before: State, taken: State) -> State:",
-        "def _restored(before: State, taken: State) -> State:\n    return taken\n\n\ndef _unused(before: State, taken: State) -> State:",
+        "    return before.at_rest(taken.fence)",
+        "    return taken",
         "a busy hour uses up the attempts of orders that were never cancelled",
         (f"{_VERDICT}test_a_refused_call_costs_nothing",),
     ),

@@ -28,7 +28,8 @@ COPIED = (
 )
 PACKAGES = ("cancelq", "cancelq_worker")
 FAILED = 1  # pytest's status for failing tests; others mean that they were not run
-LONGEST_S = 240
+LONGEST_S = 240  # for one mutant
+TEST_S = 60  # for one test: a mutant may make it wait for what never comes
 _FIRST_FAILURE = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
 
 
@@ -97,6 +98,7 @@ class Copy:
     def tests(self, tests: Sequence[str], *, stop: bool = True) -> tuple[int, str]:
         """Pytest's exit status and what it said; tests that hang are failures by their own time-out."""
         command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "--tb=line", "-p", "no:cacheprovider"]
+        command += [f"--timeout={TEST_S}"]
         command += ["-x"] if stop else []
         try:
             done = subprocess.run(

@@ -10,7 +10,7 @@ import pytest
 from cancelq.contract import Status
 from cancelq_worker import guard_ledger
 from cancelq_worker.events import head
-from cancelq_worker.ledger import Settlement, command
+from cancelq_worker.ledger import Hold, Settlement, command
 from tests.integration.lone_ledger import lone_desk
 from tests.integration.rig import LANE
 from tests.integration.script_bench import (
@@ -176,6 +176,13 @@ async def test_a_unit_of_each_bucket_is_left_for_what_is_urgent(bench: Bench) ->
     assert (await bench.take(closed=("cancel-order",))).batch is None
 
 
+async def test_urgent_goes_before_what_has_waited_longer(bench: Bench) -> None:
+    await bench.orders("11", "12")
+    await bench.orders("1", priority="urgent")
+    assert [work.id for work in works_of(await bench.take())] == ["i-1"]
+    assert [work.id for work in works_of(await bench.take())] == ["i-11", "i-12"]
+
+
 # -- holds and clocks -------------------------------------------------------------------------------------------
 
 
@@ -189,6 +196,19 @@ async def test_a_hold_is_never_shortened_by_a_later_one(bench: Bench) -> None:
     assert await bench.holds() == {"rate": -1}
     await bench.forward(3_600_000_000)
     assert (await bench.take()).batch is None
+
+
+async def test_a_pause_stops_normal_cancels_and_neither_urgent_ones_nor_looks(bench: Bench) -> None:
+    await bench.orders("11")
+    (sent,) = works_of(await bench.take())
+    await bench.settle(Settlement(None, [looked_for(sent)]))
+    await bench.orders("12")
+    await bench.settle(Settlement(None, [], holds=[Hold("*", "paused", -1, "test")]))
+    assert (await bench.take("c")).batch is None
+    assert [work.id for work in works_of(await bench.take("l"))] == ["i-11"]
+    await bench.orders("1", priority="urgent")
+    assert [work.id for work in works_of(await bench.take("cl"))] == ["i-1"]
+    assert (await bench.take("cl")).batch is None
 
 
 async def test_another_server_closes_every_bucket_until_its_permits_are_surely_free(bench: Bench) -> None:
