@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine
 
 import structlog
@@ -11,12 +12,13 @@ from cancelq_worker.http import Door, Exchange, NoAnswer, NotSent
 from cancelq_worker.lane_parts import Call, LaneParts
 from cancelq_worker.ledger import Hold
 from cancelq_worker.repeating import LEFT_OUT
-from cancelq_worker.venues.port import Answer, Reply, Request, Signed, Word
+from cancelq_worker.venues.port import Answer, KeyRights, Reply, Request, Signed, Word
 
 log = structlog.get_logger("cancelq.lane")
 
 CLOCK_HOLD_US = 300_000  # while the clock is corrected
 REFUSALS_MANY = 3
+RIGHTS_TRIES, RIGHTS_PAUSE_S = 12, 0.25  # until it is our turn to ask what the key may do
 Spawn = Callable[[Coroutine[object, object, None]], None]
 
 
@@ -179,6 +181,28 @@ class Gate:
         self._p.metrics.aside(signed.request.path, exchange.answer.status, took_ns)
         return exchange
 
+    async def key_rights(self) -> KeyRights | None:
+        """What the venue says that the key may do; None where it does not say. Raises NotSent, NoAnswer."""
+        request = self._p.venue.rights_request()
+        if request is None:
+            return None
+        told = self._p.venue.read_rights(await self.call_aside(request))
+        return told if isinstance(told, KeyRights) else None
+
+    async def _must_refuse(self) -> bool:
+        """Whether the key is one that may withdraw, as far as the venue tells now."""
+        if self._p.allow_withdraw_key:
+            return False
+        for _ in range(RIGHTS_TRIES):
+            if await self._p.ledger.may_ask_rights():
+                break
+            await asyncio.sleep(RIGHTS_PAUSE_S)
+        try:
+            rights = await self.key_rights()
+        except (NotSent, NoAnswer):
+            return False  # asked again within the hour
+        return bool(rights and rights.withdraw)
+
     async def probe(self) -> None:
         """An operator wants the lane resumed: one harmless signed read shows whether the key works again."""
         if not await self._p.ledger.take_probe():
@@ -192,7 +216,9 @@ class Gate:
             self._log.error("the lane stays held: the venue did not answer", why=str(error))
             return
         reply = self._p.venue.read_probe(exchange.answer)
-        if reply.word is Word.OPEN:
+        if reply.word is Word.OPEN and await self._must_refuse():
+            self._log.error("the lane stays held: the key may withdraw, and the settings do not allow it")
+        elif reply.word is Word.OPEN:
             self._clock_fault_ns = 0
             await self._p.ledger.lift("auth")
             self._log.info("the key works: the lane is open")

@@ -26,10 +26,12 @@ from cancelq_worker.egress import Reservation
 from cancelq_worker.gate import Gate
 from cancelq_worker.http import Door
 from cancelq_worker.intake import Intake, entry_order
+from cancelq_worker.key_watch import KeyWatch
 from cancelq_worker.lane_parts import Call, LaneParts, Outcome
 from cancelq_worker.ledger import (
     Admitted,
     End,
+    Hold,
     LocalStep,
     Move,
     RawEntry,
@@ -107,13 +109,20 @@ class LaneServer:
             await self._try_key()
         stream = self._open_stream()
         listening = asyncio.ensure_future(stream.serve()) if stream else None
+        watching = asyncio.ensure_future(KeyWatch(self._p, self._gate, self._close).serve())
         try:
             await self._rounds()
         finally:
+            watching.cancel()
             if stream and listening:
                 stream.stop()
                 listening.cancel()
                 await asyncio.wait({listening}, timeout=1.5)
+
+    def _close(self, hold: Hold) -> None:
+        """Closes the lane for the whole fleet, in the next round."""
+        self._outcomes.append(Outcome(Settlement(None, [], holds=[hold]), monotonic_ns()))
+        self._wake.set()
 
     async def _try_key(self) -> None:
         """Where the key before this one was refused: this one is tried, as `resume` would have it."""

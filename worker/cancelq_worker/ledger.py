@@ -39,6 +39,9 @@ RawEntry = tuple[str, list[bytes]]
 StreamStep = Literal["hold", "live", "leave"]
 STREAM_LEASE_MS = 4_000
 
+#: How long after a question about the key's rights the next one may be asked.
+RIGHTS_MS = 2_000
+
 #: Equal errors at one endpoint that are never passed, calls under way included, where a venue locks it after some.
 ERRORS_MOST = 15
 
@@ -315,6 +318,7 @@ class Ledger(Protocol):
     async def trim(self, keep_ms: int, dedup_hours: int, now_ms: int) -> None: ...
     async def take_probe(self) -> bool: ...
     async def ask_probe(self) -> None: ...
+    async def may_ask_rights(self) -> bool: ...
     async def lift(self, reason: str) -> None: ...
 
 
@@ -367,13 +371,19 @@ async def _exchange(connection: AbstractConnection, commands: Sequence[tuple[Any
 
 
 async def _trips(client: AsyncClusterRedis, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-    """The same in a cluster: one trip for each of the nodes' slots, side by side."""
+    """The same in a cluster: one trip for each slot, side by side. A node that is away is an error in place of each of
+    its replies; that all are is raised."""
     parts = by_home(client, commands)
-    told = await asyncio.gather(*(round_trip(home, [commands[n] for n in places]) for home, places in parts))
+    trips = (round_trip(home, [commands[n] for n in places]) for home, places in parts)
+    told = await asyncio.gather(*trips, return_exceptions=True)
+    lost = [part for part in told if isinstance(part, BaseException)]
+    if len(lost) == len(told) or not all(isinstance(one, RedisError | OSError) for one in lost):
+        raise lost[0]
     replies: list[Any] = [None] * len(commands)
     for (_, places), part in zip(parts, told, strict=True):
-        for place, reply in zip(places, part, strict=True):
-            replies[place] = reply
+        away = RedisConnectionError(str(part)) if isinstance(part, BaseException) else None
+        for n, place in enumerate(places):
+            replies[place] = away if away or isinstance(part, BaseException) else part[n]
     return replies
 
 
@@ -688,6 +698,11 @@ class RedisLedger:
         """Asks for the key to be tried, if the lane is held because it was refused."""
         if await self._client.hexists(self._plan.lane.key("hold"), "*|auth"):
             await self._client.set(self._plan.lane.key("probe"), "new-key", ex=60)
+
+    async def may_ask_rights(self) -> bool:
+        """Whether this worker may ask the venue now what the key may do: one question in `RIGHTS_MS`, of the whole
+        fleet, as Bitget answers one a second."""
+        return bool(await self._client.set(self._plan.lane.key("rights"), "asked", nx=True, px=RIGHTS_MS))
 
     async def lift(self, reason: str) -> None:
         """Ends the lane's hold for one reason; holds for other reasons stay."""

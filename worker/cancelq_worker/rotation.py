@@ -27,9 +27,13 @@ def same_for_lanes(before: Settings, after: Settings) -> bool:
     return all(getattr(before, name) == getattr(after, name) for name in FOR_LANES)
 
 
+#: What decides whether the venue and we take a key.
+_OF_KEYS: Final = ("api_key", "api_secret", "passphrase", "allow_withdraw_key")
+
+
 def same_key(before: Account, after: Account) -> bool:
-    """Whether two accounts sign alike."""
-    return all(getattr(before, name) == getattr(after, name) for name in ("api_key", "api_secret", "passphrase"))
+    """Whether two accounts sign alike, and a key that was refused still would be."""
+    return all(getattr(before, name) == getattr(after, name) for name in _OF_KEYS)
 
 
 def compared(before: Mapping[str, object], after: Mapping[str, object]) -> dict[str, list[str]]:

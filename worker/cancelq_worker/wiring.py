@@ -174,6 +174,7 @@ class Wiring:
             time_lock=host.time_lock,
             metrics=self.metrics.lane(lane, venue, KINDS[venue.name].codes),
             new_key=new_key,
+            allow_withdraw_key=account.allow_withdraw_key,
             ws_url=account.ws_url,
             tls=self._tls,
         )

@@ -28,6 +28,7 @@ from cancelq_worker.doctor import (
     memory,
     scripts,
     server,
+    spread,
 )
 from cancelq_worker.doctor.findings import About, Finding, Level, Report
 from cancelq_worker.doctor.patient import Patient, Server, Untold, not_allowed
@@ -62,6 +63,7 @@ async def examine(p: Patient) -> Report:
     first, alive = await _reached(p)
     checks = [*_aside(p), *(check for one in alive for check in _of_server(p, one))]
     if alive:
+        checks.append(Check(About("server.sentinels", "server"), lambda: spread.sentinels(p)))
         checks += await _of_lanes(p)
     findings = [*first, *await _all(checks, ALL_S - (time.monotonic() - begun))]
     if not alive:
@@ -162,6 +164,8 @@ Ask = Callable[[Patient, Server], Awaitable[list[Finding]]]
 OF_SERVERS: dict[str, Ask] = {
     "server.version": server.version,
     "server.role": server.role,
+    "server.cluster": spread.kind,
+    "server.slots": spread.cluster,
     "server.replicas": server.replicas,
     "server.clients": server.clients,
     "server.clock": server.clock,
@@ -234,6 +238,7 @@ def _of_lane(p: Patient, lane: Lane, looking: asyncio.Future[Seen]) -> list[Chec
     checks = [
         seen("lane.served", lanes.served),
         there("lane.configured", lanes.configured),
+        there("lane.version", lanes.version),
         seen("lane.hold", lanes.holds),
         seen("lane.refusals", lanes.refusals),
         seen("lane.guard", lanes.guard),

@@ -12,7 +12,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError,
 
 from cancelq.contract import Lane
 from cancelq_worker.doctor.findings import About, Finding
-from cancelq_worker.doctor.patient import Patient, Server, Untold, host_of, told
+from cancelq_worker.doctor.patient import Patient, Server, Untold, asked, host_of
 from cancelq_worker.ledger import SCRIPTS, command, connect, round_trip
 
 ROLES = "give each program the user of its role: ops/redis/users.sh writes them"
@@ -70,7 +70,7 @@ def without_user(url: str) -> str:
 async def own_rights(p: Patient, s: Server) -> list[Finding]:
     """Whether the user that this command runs as may do what no program needs."""
     about = About("doors.rights", s.subject)
-    user = (await told(command(s.redis, "ACL", "WHOAMI"))).decode(errors="replace")
+    user = (await asked(command(s.redis, "ACL", "WHOAMI"))).decode(errors="replace")
     refused = await _tried(s.redis, user, TOO_MUCH)
     may = [_shown(words) for words, why in zip(TOO_MUCH, refused, strict=True) if not why]
     if not may:
@@ -117,7 +117,7 @@ def roles_of(lane: Lane) -> dict[str, _Role]:
 
 async def role_users(p: Patient, s: Server) -> list[Finding]:
     """Each user of a role there is: whether it may do what it needs, and nothing it must not."""
-    users = {one.decode(errors="replace") for one in await told(command(s.redis, "ACL", "USERS"))}
+    users = {one.decode(errors="replace") for one in await asked(command(s.redis, "ACL", "USERS"))}
     lanes = p.configured or list(await p.found())
     findings = []
     for lane in lanes:

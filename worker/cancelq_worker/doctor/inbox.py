@@ -11,7 +11,7 @@ import redis.asyncio as aioredis
 
 from cancelq.contract import Lane, Status
 from cancelq_worker.doctor.findings import About, Finding
-from cancelq_worker.doctor.patient import Patient, told
+from cancelq_worker.doctor.patient import Patient, asked
 from cancelq_worker.doctor.seen import Seen
 from cancelq_worker.ledger import command
 
@@ -41,7 +41,7 @@ class StreamFacts:
 
 async def stream_facts(redis: aioredis.Redis, key: str) -> StreamFacts:
     """Raises Untold, RedisError."""
-    reply = await told(command(redis, "XINFO", "STREAM", key))
+    reply = await asked(command(redis, "XINFO", "STREAM", key))
     row = _pairs(reply)
     first = row.get("first-entry")
     return StreamFacts(
@@ -135,7 +135,7 @@ async def shortened(p: Patient, lane: Lane) -> list[Finding]:
     about = About("inbox.shortened", str(lane))
     facts = await stream_facts(p.redis, lane.inbox)
     cursor = await _cursor(p, lane)
-    there = await told(command(p.redis, "XRANGE", lane.inbox, cursor, cursor, "COUNT", 1)) if cursor != "0-0" else []
+    there = await asked(command(p.redis, "XRANGE", lane.inbox, cursor, cursor, "COUNT", 1)) if cursor != "0-0" else []
     shown: dict[str, Any] = {"removed": facts.removed, "first": facts.first, "cursor": cursor}
     remedy = "no producer may use XADD … MAXLEN or MINID, XTRIM or XDEL on an inbox (give it the role producer)"
     gone = not there if cursor != "0-0" else facts.removed > 0
@@ -161,7 +161,7 @@ async def shortened(p: Patient, lane: Lane) -> list[Finding]:
 
 
 async def _cursor(p: Patient, lane: Lane) -> str:
-    value = await told(command(p.redis, "GET", lane.key("cursor")))
+    value = await asked(command(p.redis, "GET", lane.key("cursor")))
     return value.decode() if value else "0-0"
 
 
@@ -196,7 +196,7 @@ async def outcomes(redis: aioredis.Redis, lane: Lane) -> Outcomes:
     settled_since: set[str] = set()
     unresolved: list[str] = []
     while read < READ and not whole:
-        page = await told(command(redis, "XREVRANGE", lane.results, end, oldest, "COUNT", PAGE))
+        page = await asked(command(redis, "XREVRANGE", lane.results, end, oldest, "COUNT", PAGE))
         for _, flat in page:
             event = _event(flat)
             _note(event, rejected, settled_since, unresolved)

@@ -54,14 +54,14 @@ def _process(p: Patient, running: list[str]) -> Finding:
     if running:
         return about.ok(f"run by {', '.join(running)}", processes=running)
     if periodic:
-        told_ = f"no process runs the jobs, and some are to run by themselves: {', '.join(periodic)}"
-        return about.warn(told_, "start one: cancelq jobs", processes=[], periodic=periodic)
+        told = f"no process runs the jobs, and some are to run by themselves: {', '.join(periodic)}"
+        return about.warn(told, "start one: cancelq jobs", processes=[], periodic=periodic)
     return about.ok("no process runs jobs, and none is to run by itself", processes=[])
 
 
 def _failed(count: int) -> Finding:
     about = About("jobs.failed", "jobs")
     if count:
-        told_ = f"{count} jobs have failed" if count > 1 else "1 job has failed"
-        return about.warn(told_, f"rq info shows them; rq requeue --queue {QUEUE} --all runs them again", failed=count)
+        told = f"{count} jobs have failed" if count > 1 else "1 job has failed"
+        return about.warn(told, f"rq info shows them; rq requeue --queue {QUEUE} --all runs them again", failed=count)
     return about.ok("no job has failed", failed=0)

@@ -8,7 +8,7 @@ from cancelq.contract import Lane
 from cancelq_worker.archive.manifest import NOTHING_ARCHIVED
 from cancelq_worker.doctor.findings import About, Finding
 from cancelq_worker.doctor.inbox import stream_facts
-from cancelq_worker.doctor.patient import Patient, told
+from cancelq_worker.doctor.patient import Patient, asked
 from cancelq_worker.ledger import command
 
 DAY_MS = 86_400_000
@@ -19,7 +19,7 @@ LATE_MS = 2 * DAY_MS
 async def archive(p: Patient, lane: Lane) -> list[Finding]:
     """The marker `archived`: nothing behind it is ever trimmed, so one that stands still fills the memory."""
     about = About("lane.archive", str(lane))
-    marker = ((await told(command(p.redis, "GET", lane.key("archived")))) or b"").decode(errors="replace")
+    marker = ((await asked(command(p.redis, "GET", lane.key("archived")))) or b"").decode(errors="replace")
     facts = await stream_facts(p.redis, lane.results)
     seconds, _ = await p.redis.time()
     oldest_ms = seconds * 1000 - _ms(facts.first) if facts.first else 0
@@ -31,8 +31,8 @@ async def archive(p: Patient, lane: Lane) -> list[Finding]:
     keep_days = p.settings.results_keep_days
     if not marker and p.settings.archive_dir is None:
         if oldest_ms > (keep_days + 2) * DAY_MS:
-            told_ = f"results are {oldest_ms // DAY_MS} days old, and trimmed after {keep_days}: no worker trims them"
-            return [about.warn(told_, "see that a worker serves the lane and that its clock is right", **shown)]
+            told = f"results are {oldest_ms // DAY_MS} days old, and trimmed after {keep_days}: no worker trims them"
+            return [about.warn(told, "see that a worker serves the lane and that its clock is right", **shown)]
         return [about.ok(f"no archive; results are trimmed after {keep_days} days (results_keep_days)", **shown)]
     first_new = _behind(marker, facts.last)
     if marker in ("", NOTHING_ARCHIVED):

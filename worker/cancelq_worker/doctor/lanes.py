@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from cancelq.contract import Lane
+from cancelq_worker.data_version import DATA_VERSION
 from cancelq_worker.doctor.findings import About, Finding
-from cancelq_worker.doctor.patient import Patient
+from cancelq_worker.doctor.patient import Patient, asked
 from cancelq_worker.doctor.seen import Seen
 from cancelq_worker.exits import Exit
+from cancelq_worker.ledger import command
 from cancelq_worker.snapshot import ENDLESS
 
 START = "start a worker that has this account: cancelq worker"
@@ -22,8 +24,8 @@ async def served(p: Patient, lane: Lane, seen: Seen) -> list[Finding]:
         return [about.fail("no worker has ever served it here: producers are told that there is no such lane", START)]
     if not state.workers:
         waits = state.queued + state.not_admitted
-        told = "no live worker" + (f", and {waits} cancels wait" if waits else "")
-        return [about.fail(told, START, waiting=waits)]
+        line = "no live worker" + (f", and {waits} cancels wait" if waits else "")
+        return [about.fail(line, START, waiting=waits)]
     if state.unattended:
         return [about.fail("cancels wait, and no live worker has this account", START, workers=state.workers)]
     return [about.ok(f"watched by {', '.join(state.workers)}", workers=state.workers)]
@@ -42,6 +44,18 @@ async def configured(p: Patient, lane: Lane) -> list[Finding]:
     ]
 
 
+async def version(p: Patient, lane: Lane) -> list[Finding]:
+    """Whether this program reads the lane's data: an older one must leave them alone."""
+    about = About("lane.version", str(lane))
+    kept = await asked(command(p.redis, "GET", lane.key("version")))
+    found = int(kept) if kept else 1
+    facts: dict[str, Any] = {"version": found, "read_up_to": DATA_VERSION}
+    if found > DATA_VERSION:
+        told = f"its data are of version {found}, and this program reads up to {DATA_VERSION}: it is too old"
+        return [about.fail(told, "use the version of cancelq that the workers have", **facts)]
+    return [about.ok(f"its data are of version {found}", **facts)]
+
+
 async def holds(p: Patient, lane: Lane, seen: Seen) -> list[Finding]:
     about, state = About("lane.hold", str(lane)), seen.after.get(lane)
     if state is None:
@@ -53,21 +67,21 @@ async def holds(p: Patient, lane: Lane, seen: Seen) -> list[Finding]:
 
 def _of_hold(about: About, lane: Lane, scope: str, reason: str, until: str) -> Finding:
     what = "the lane" if scope == "*" else scope
-    told = f"{what} is held ({reason}), {until}"
+    line = f"{what} is held ({reason}), {until}"
     facts: dict[str, Any] = {"scope": scope, "reason": reason, "until": until}
     match reason:
         case "auth":
             remedy = f"mend the key or the account at the venue, then: cancelq resume {lane}"
-            return about.fail(told, remedy, Exit.KEY_REFUSED, **facts)
+            return about.fail(line, remedy, Exit.KEY_REFUSED, **facts)
         case "paused":
-            return about.warn(told, f"normal cancels wait until: cancelq resume {lane}", **facts)
+            return about.warn(line, f"normal cancels wait until: cancelq resume {lane}", **facts)
         case "rate":
-            return about.warn(told, "see whether somebody else uses this key or this address", **facts)
+            return about.warn(line, "see whether somebody else uses this key or this address", **facts)
         case "unreachable":
-            return about.warn(told, "see whether the venue is up, and whether this network reaches it", **facts)
+            return about.warn(line, "see whether the venue is up, and whether this network reaches it", **facts)
         case _:
             endless = until.startswith(ENDLESS)
-            return about.warn(told, f"cancelq resume {lane}" if endless else "it ends by itself", **facts)
+            return about.warn(line, f"cancelq resume {lane}" if endless else "it ends by itself", **facts)
 
 
 async def refusals(p: Patient, lane: Lane, seen: Seen) -> list[Finding]:
@@ -78,9 +92,9 @@ async def refusals(p: Patient, lane: Lane, seen: Seen) -> list[Finding]:
     lately = {name: one for name, one in state.refusals.items() if one.lately}
     if not lately:
         return [about.ok("the venue has refused no call for its limit in the last hour")]
-    told = ", ".join(f"{name} ({one.count} ever, {one.age_ms // 1000} s ago)" for name, one in lately.items())
+    line = ", ".join(f"{name} ({one.count} ever, {one.age_ms // 1000} s ago)" for name, one in lately.items())
     remedy = "give this key to nobody else, and each address its own `egress` name; or lower the limit in the settings"
-    return [about.warn(f"over the venue's limit in the last hour: {told}", remedy, buckets=sorted(lately))]
+    return [about.warn(f"over the venue's limit in the last hour: {line}", remedy, buckets=sorted(lately))]
 
 
 async def guard(p: Patient, lane: Lane, seen: Seen) -> list[Finding]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cancelq_worker.doctor.findings import About, Finding
-from cancelq_worker.doctor.patient import Patient, Server, told
+from cancelq_worker.doctor.patient import Patient, Server, asked
 from cancelq_worker.growth import Growth, growth
 
 WARN_SHARE, FAIL_SHARE = 0.80, 0.95
@@ -57,10 +57,10 @@ def judge_headroom(info: Mapping[str, Any], subject: str = "server") -> Finding:
 async def forecast(p: Patient, s: Server) -> list[Finding]:
     """When memory is full at the pace of the last hour."""
     about = About("memory.forecast", s.subject)
-    lanes = await p.found()
+    lanes = [lane for lane in await p.found() if await p.holds(s, lane)]
     if not lanes:
         return [about.ok("no lane yet, so nothing grows")]
-    return [judge_forecast(await told(growth(s.redis, lanes)), p.settings.results_keep_days, s.subject)]
+    return [judge_forecast(await asked(growth(s.redis, lanes)), p.settings.results_keep_days, s.subject)]
 
 
 def judge_forecast(grown: Growth, keep_days: int, subject: str = "server") -> Finding:

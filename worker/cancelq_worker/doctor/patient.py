@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import redis.asyncio as aioredis
 from redis.exceptions import NoPermissionError, ResponseError
 
-from cancelq.broker import Broker, Place
+from cancelq.broker import Broker, Place, slot_of
 from cancelq.broker_async import AsyncGuide
 from cancelq.contract import Lane
 from cancelq_worker.ledger import command, connect
@@ -71,10 +71,10 @@ class Server:
         self.here: Once[bool] = Once(lambda: asyncio.to_thread(on_this_machine, url))
 
     async def _info(self) -> Mapping[str, Any]:
-        return dict(await told(self.redis.info()))
+        return dict(await asked(self.redis.info()))
 
     async def _config(self) -> Mapping[str, str]:
-        reply = await told(command(self.redis, "CONFIG", "GET", *CONFIG))
+        reply = await asked(command(self.redis, "CONFIG", "GET", *CONFIG))
         if isinstance(reply, dict):
             reply = [word for pair in reply.items() for word in pair]
         words = [word.decode(errors="replace") if isinstance(word, bytes) else str(word) for word in reply]
@@ -113,8 +113,14 @@ class Patient:
 
     async def _found(self) -> Sequence[Lane]:
         """The lanes on the server that were asked for."""
-        lanes = await told(find_lanes(self.redis))
+        lanes = await asked(find_lanes(self.redis))
         return [lane for lane in lanes if not self.chosen or lane in self.chosen]
+
+    async def holds(self, server: Server, lane: Lane) -> bool:
+        """Whether a lane is on that server."""
+        if self.broker.kind != "cluster":
+            return True
+        return server.subject in map(str, await self.guide.places(slot_of(lane.inbox)))
 
     async def close(self) -> None:
         servers = await self.servers() if self.broker.kind == "cluster" else ()
@@ -127,7 +133,7 @@ def url_at(broker: Broker, place: Place) -> str:
     return re.sub(r"^(\w+://(?:[^@/]*@)?)[^/?]+", lambda found: found[1] + str(place), broker.plain)
 
 
-async def told(question: Awaitable[ResultT]) -> ResultT:
+async def asked(question: Awaitable[ResultT]) -> ResultT:
     """The answer. Raises Untold where the server refuses the question, RedisError where it does not answer."""
     try:
         return await question

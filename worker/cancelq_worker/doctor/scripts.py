@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from cancelq_worker.doctor.findings import About, Finding
-from cancelq_worker.doctor.patient import Patient, Server, told
+from cancelq_worker.doctor.patient import Patient, Server, asked
 from cancelq_worker.ledger import SCRIPTS, command
 from cancelq_worker.roster import FRESH_MS, ROSTER
 from cancelq_worker.snapshot import workers_alive
@@ -16,9 +16,9 @@ async def loaded(p: Patient, s: Server) -> list[Finding]:
     """Asked before any check runs one: those would load what is missing."""
     about = About("scripts.loaded", s.subject)
     names = list(SCRIPTS.sha)
-    there = await told(command(s.redis, "SCRIPT", "EXISTS", *SCRIPTS.sha.values()))
+    there = await asked(command(s.redis, "SCRIPT", "EXISTS", *SCRIPTS.sha.values()))
     missing = [name for name, known in zip(names, there, strict=True) if not known]
-    alive = await told(command(s.redis, "ZCOUNT", ROSTER, int(time.time() * 1000) - 2 * FRESH_MS, "+inf"))
+    alive = await asked(command(s.redis, "ZCOUNT", ROSTER, int(time.time() * 1000) - 2 * FRESH_MS, "+inf"))
     facts: dict[str, Any] = {"missing": missing}
     if not missing:
         return [about.ok(f"all {len(names)} scripts of this version are loaded", **facts)]
@@ -36,5 +36,5 @@ async def loaded(p: Patient, s: Server) -> list[Finding]:
 
 async def runnable(p: Patient, s: Server) -> list[Finding]:
     about = About("scripts.runnable", s.subject)
-    alive = await told(workers_alive(s.redis))
+    alive = await asked(workers_alive(s.redis))
     return [about.ok(f"scripts run: {len(alive)} live workers", workers=alive)]

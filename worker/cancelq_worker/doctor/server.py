@@ -25,6 +25,7 @@ FLOORS = {"Redis": (7, 0), "Valkey": (7, 2)}
 #: Replicas that are further behind than this lose as much with the master.
 LAG_MOST_S, BEHIND_MOST = 10, 1_048_576
 CLIENTS_MOST = 0.8
+CLOCK_READINGS = 5
 CLOCK_WARN_MS, CLOCK_FAIL_MS = 1_000, 3_600_000
 REACH = "check that the server runs and that redis_url (CANCELQ_REDIS_URL) names it"
 RIGHTS = "put the user and password into redis_url (CANCELQ_REDIS_URL)"
@@ -93,7 +94,7 @@ async def replicas(p: Patient, s: Server) -> list[Finding]:
         _of_replica(int(info.get("master_repl_offset", 0)), info[f"slave{n}"], s.subject)
         for n in range(_attached(info))
     ]
-    return [*findings, await _required(s, info)]
+    return [*findings, await _required(p, s, info)]
 
 
 def _attached(info: Mapping[str, Any]) -> int:
@@ -118,7 +119,7 @@ def _of_replica(offset: int, row: Mapping[str, Any], subject: str = "server") ->
     return about.ok(f"replica {name} follows ({behind:,} bytes behind)", **facts)
 
 
-async def _required(s: Server, info: Mapping[str, Any]) -> Finding:
+async def _required(p: Patient, s: Server, info: Mapping[str, Any]) -> Finding:
     about, count = About("server.replicas", s.subject), int(info.get("connected_slaves", 0))
     try:
         wanted = int((await s.config()).get("min-replicas-to-write", "0"))
@@ -128,6 +129,14 @@ async def _required(s: Server, info: Mapping[str, Any]) -> Finding:
             return about.ok("no replica is attached or required")
         return about.unknown(f"{count} replicas; whether writes wait for one: {untold}", untold.remedy)
     good = int(info.get("min_slaves_good_slaves", count))
+    if good < p.settings.durable_replicas:
+        return about.fail(
+            f"workers send nothing: {p.settings.durable_replicas} replicas must have each take (durable_replicas), "
+            f"{good} are there",
+            "bring the replicas back",
+            required=p.settings.durable_replicas,
+            good=good,
+        )
     if good < wanted:
         return about.fail(
             f"writes are refused: {wanted} replicas are required (min-replicas-to-write), {good} are there",
@@ -157,11 +166,7 @@ async def clients(p: Patient, s: Server) -> list[Finding]:
 async def clock(p: Patient, s: Server) -> list[Finding]:
     """The server's clock beside this machine's: workers live by the server's."""
     about = About("server.clock", s.subject)
-    before = time.time()
-    seconds, micros = await s.redis.time()
-    after = time.time()
-    ahead_ms = (seconds + micros / 1e6 - (before + after) / 2) * 1000
-    doubt_ms = (after - before) / 2 * 1000
+    ahead_ms, doubt_ms = min([await _clock_reading(s) for _ in range(CLOCK_READINGS)], key=lambda one: one[1])
     facts: dict[str, Any] = {"ahead_ms": round(ahead_ms, 1), "uncertainty_ms": round(doubt_ms, 1)}
     told = f"the server's clock is {_apart(ahead_ms)} this machine's (± {doubt_ms:.0f} ms)"
     off_ms = abs(ahead_ms) - doubt_ms
@@ -171,6 +176,14 @@ async def clock(p: Patient, s: Server) -> list[Finding]:
     if off_ms > CLOCK_WARN_MS:
         return [about.warn(told, "keep both machines' clocks with NTP: times in events are the server's", **facts)]
     return [about.ok(told, **facts)]
+
+
+async def _clock_reading(s: Server) -> tuple[float, float]:
+    """By how much the server's clock is ahead, and by how much that may be wrong, in ms."""
+    before = time.time()
+    seconds, micros = await s.redis.time()
+    after = time.time()
+    return (seconds + micros / 1e6 - (before + after) / 2) * 1000, (after - before) / 2 * 1000
 
 
 def _apart(ahead_ms: float) -> str:

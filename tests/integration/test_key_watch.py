@@ -1,0 +1,82 @@
+"""Workers refuse a key that may withdraw, where the venue tells, and go on once it is mended or allowed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import replace
+
+import pytest
+
+from cancelq.contract import Status
+from cancelq_worker import operate
+from cancelq_worker.ledger import command
+from cancelq_worker.simulator.orders import Right
+from cancelq_worker.simulator.simulator import DEMO_KEY
+from tests.integration.rig import Rig, desk
+
+pytestmark = pytest.mark.one_server
+
+
+def give(rig: Rig, rights: Iterable[Right]) -> None:
+    """The venue's key has these rights from now on."""
+    account = rig.simulator.core.accounts[rig.lane.venue, DEMO_KEY]
+    rig.simulator.add_account(replace(account, rights=frozenset(rights)))
+
+
+async def held(rig: Rig) -> list[str]:
+    """Why the lane is held for its key."""
+    (status,) = await operate.status(rig.client, [rig.lane])
+    return [why for scope, reason, why in status.holds if (scope, reason) == ("*", "auth")]
+
+
+async def until_held(rig: Rig) -> str:
+    await rig.ready()
+    async with asyncio.timeout(10):
+        while not (found := await held(rig)):
+            await command(rig.client, "XREAD", "BLOCK", 10, "STREAMS", rig.lane.inbox, "$")
+    return found[0]
+
+
+@pytest.mark.parametrize("venue", ["bitget", "bybit", "bingx"])
+async def test_a_key_that_may_withdraw_is_refused(redis_url: str, venue: str) -> None:
+    async with desk(redis_url, venue=venue, workers=0) as rig:
+        give(rig, [Right.trade, Right.withdraw])
+        rig.start()
+        why = await until_held(rig)
+        assert "the key may withdraw" in why
+        assert f"cancelq resume {venue}:main" in why
+
+
+async def test_resume_opens_the_lane_once_the_key_may_not_withdraw_any_more(redis_url: str) -> None:
+    async with desk(redis_url, workers=0) as rig:
+        give(rig, [Right.trade, Right.withdraw])
+        rig.start()
+        await until_held(rig)
+        waiting = await rig.send(symbol="BTCUSDT", order_id=rig.order())
+        await operate.resume(rig.client, rig.lane, "test")
+        await rig.calls("info", least=2)
+        assert await held(rig), "resume alone does not open it"
+        give(rig, [Right.trade])
+        await operate.resume(rig.client, rig.lane, "test")
+        assert (await rig.final(waiting)).status is Status.cancelled
+        assert rig.refused() == 0
+
+
+async def test_a_key_that_may_withdraw_is_used_where_the_settings_allow_it(redis_url: str) -> None:
+    allowed = {"CANCELQ_ACCOUNTS__BITGET__MAIN__ALLOW_WITHDRAW_KEY": "true"}
+    async with desk(redis_url, workers=0, env=allowed) as rig:
+        give(rig, [Right.trade, Right.withdraw])
+        rig.start()
+        done = await rig.final(await rig.send(symbol="BTCUSDT", order_id=rig.order()))
+        assert done.status is Status.cancelled
+        assert not [call for call in rig.simulator.calls().entries if call["endpoint"] == "info"]
+
+
+async def test_several_workers_ask_in_turns_and_are_never_refused(redis_url: str) -> None:
+    """Bitget answers once a second."""
+    async with desk(redis_url, workers=3) as rig:
+        done = await rig.final(await rig.send(symbol="BTCUSDT", order_id=rig.order()))
+        assert done.status is Status.cancelled
+        assert len(await rig.calls("info")) == 1
+        assert rig.refused() == 0
