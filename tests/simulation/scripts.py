@@ -16,7 +16,7 @@ Run = Callable[[bytes, Sequence[bytes]], Any]
 # `redis`, `cjson`, KEYS and ARGV are a script's own; nothing of one call is left for the next.
 _HEAD = b"return function(redis, cjson, KEYS, ARGV) "
 _PACK = b"function(...) return {...} end"
-_SPREAD = b"function(t) return #t, unpack(t) end"
+_SPREAD = b"function(t) local n = 0 while t[n + 1] ~= nil do n = n + 1 end return n, unpack(t, 1, n) end"
 _REDIS = b"function(call, pcall_, sha) return {call = call, pcall = pcall_, sha1hex = sha} end"
 _CJSON = b"function(decode) return {decode = decode} end"
 

@@ -43,6 +43,7 @@ class Store:
         self.now_us = now_us
         self.run_id = run_id
         self.full = False
+        self.unknown: set[str] = set()  # commands that were asked for and are not here
         self.keys: dict[bytes, Any] = {}
         self.ends_ms: dict[bytes, int] = {}
         self.loaded: set[bytes] = set()
@@ -64,6 +65,7 @@ class Store:
         """The same, for scripts: nothing is refused for memory's sake."""
         command = _COMMANDS.get(name)
         if command is None:
+            self.unknown.add(name.decode())
             raise ResponseError(f"unknown command '{name.decode()}'")
         return command(self, words)
 
@@ -159,6 +161,9 @@ class Store:
     def _get(self, a: Words) -> bytes | None:
         found: bytes | None = self.get(a[0], bytes)
         return found
+
+    def _mget(self, a: Words) -> list[bytes | None]:
+        return [found if type(found := self.keys.get(key)) is bytes and self.exists(key) else None for key in a]
 
     def _getdel(self, a: Words) -> bytes | None:
         found = self._get(a)
@@ -378,18 +383,26 @@ class Store:
         fields = [bytes(word) for word in rest[1:]]
         if not fields or len(fields) % 2:
             raise ResponseError("wrong number of arguments for 'xadd' command")
-        asked = None if rest[0] == b"*" else read_id(rest[0], 0)
+        asked = None if rest[0] == b"*" else self._asked_id(key, rest[0])
         stream = self.get(key, Stream)
-        if stream is None:
-            if not make:
-                return None
-            stream = self.keys[key] = Stream()
+        if stream is None and not make:
+            return None
+        stream = stream or Stream()
         at: StreamId = stream.next_id(self.time_us() // 1000) if asked is None else asked
         stream.add(at, fields)
+        self.keys[key] = stream
         if trim >= 0:
             stream.trim_to(trim)
         self.grown.append(key)
         return id_text(at)
+
+    def _asked_id(self, key: bytes, word: bytes) -> StreamId:
+        """`5-*` is the next one within that millisecond."""
+        ms, _, seq = word.partition(b"-")
+        if seq != b"*":
+            return read_id(word, 0)
+        stream = self.get(key, Stream)
+        return int(ms), stream.last[1] + 1 if stream and stream.last[0] == int(ms) else 0
 
     def _xlen(self, a: Words) -> int:
         stream = self.get(a[0], Stream)
@@ -497,7 +510,7 @@ _ZADD_OPTIONS = frozenset({b"NX", b"XX", b"LT", b"GT", b"CH"})
 _DENY_OOM = frozenset({b"SET", b"HSET", b"HINCRBY", b"SADD", b"ZADD", b"ZINCRBY", b"XADD", b"XGROUP"})
 _COMMANDS: dict[bytes, Callable[[Store, Words], Any]] = {
     b"DEL": Store._del, b"UNLINK": Store._del, b"EXISTS": Store._exists, b"EXPIRE": Store._expire,
-    b"PEXPIRE": Store._pexpire, b"PTTL": Store._pttl, b"GET": Store._get, b"GETDEL": Store._getdel, b"SET": Store._set,
+    b"PEXPIRE": Store._pexpire, b"PTTL": Store._pttl, b"GET": Store._get, b"MGET": Store._mget, b"GETDEL": Store._getdel, b"SET": Store._set,
     b"HSET": Store._hset, b"HGET": Store._hget, b"HMGET": Store._hmget, b"HGETALL": Store._hgetall,
     b"HDEL": Store._hdel, b"HEXISTS": Store._hexists, b"HLEN": Store._hlen, b"HINCRBY": Store._hincrby,
     b"SADD": Store._sadd, b"SREM": Store._srem, b"SMEMBERS": Store._smembers, b"SCARD": Store._scard,

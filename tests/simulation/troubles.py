@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
 
 from cancelq_worker.simulator.faults import Fault
 from ops.chaos.places import FAULTS_OF_CANCELS, FAULTS_OF_LOOKS
@@ -15,13 +15,14 @@ from tests.simulation.fleet import Worker
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-Act = Callable[["World"], Awaitable[None]]
+Act = Callable[["World"], Coroutine[Any, Any, None]]
 
 
 async def torment(world: World, for_s: float, per_s: float) -> None:
     """Faults until `for_s` are over, several at a time."""
     under_way: list[asyncio.Task[None]] = []
-    acts, weights = [act for act, _ in ACTS], [weight for _, weight in ACTS]
+    known = [(act, weight) for act, weight in ACTS if world.acts is None or act.__name__ in world.acts]
+    acts, weights = [act for act, _ in known], [weight for _, weight in known]
     end_s = world.loop.time() + for_s
     while world.loop.time() < end_s:
         act = world.rng.choices(acts, weights)[0]

@@ -12,7 +12,7 @@ import gc
 import hashlib
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,7 +28,7 @@ from cancelq_worker.simulator.simulator import Simulator
 from ops.chaos.asking import next_intent
 from ops.chaos.places import PLACES
 from ops.chaos.world import Desk
-from ops.checks import Bounds, Broken, Case, Told, VenueSaid, judge
+from ops.checks import Ask, Bounds, Broken, Case, Told, VenueSaid, judge, key_of
 from tests.simulation.fleet import LEASE_MS, Fleet, Worker, settings_for
 from tests.simulation.keyspace import Stream, id_text
 from tests.simulation.loop import Process, VirtualLoop, virtual_time
@@ -67,6 +67,10 @@ class Plan:
             faults_per_s=rng.choice([0.0, 1.0, 3.0, 3.0, 6.0]),
             lossy=rng.random() < 0.15,
         )
+
+
+#: Hears a command: the store's wall clock in us, the words, the reply.
+Heard = Callable[[int, list[bytes], Any], None]
 
 
 @dataclass
@@ -132,6 +136,7 @@ class World:
     lost_tail: bool = False
     restarts: int = 0
     healed_us: int = 0
+    acts: Sequence[str] | None = None  # the only faults, by name
 
     @property
     def lossy(self) -> bool:
@@ -174,8 +179,9 @@ class World:
             desk.acknowledged = [entry for entry in desk.acknowledged if entry in kept]
 
 
-def run(plan: Plan) -> Outcome:
-    """One run, from its seed. Leaves nothing behind."""
+def run(plan: Plan, *, acts: Sequence[str] | None = None, told: Heard | None = None) -> Outcome:
+    """One run, from its seed. Leaves nothing behind. `acts`: only these faults; `told` hears every command that a
+    script's host or a client carries out: the store's time in us, its words, the reply."""
     said: list[dict[str, Any]] = []
     before, drawn = structlog.get_config(), random.getstate()
     structlog.configure(
@@ -190,6 +196,9 @@ def run(plan: Plan) -> Outcome:
     try:
         with virtual_time(loop):
             world = _world(plan, rng, loop)
+            world.acts = acts
+            if told:
+                world.server.told = lambda words, reply: told(world.server.store.now_us(), words, reply)
             try:
                 loop.run_until_complete(_play(world))
                 world.broken += _judge(world, said)
@@ -324,6 +333,17 @@ async def _add(desk: SimDesk, redis: aioredis.Redis, fields: dict[str, str]) -> 
 # -- the judges -------------------------------------------------------------------------------------------------------
 
 
+def _meant(desk: SimDesk, told: Told) -> dict[str, Ask]:
+    """What was meant, by what is left of the inbox: where the first entry of an id was lost with the tail, a repeat
+    with other content has become the intent."""
+    asks = dict(desk.asks)
+    for entries in told.intents.values():
+        ask, order = asks.get(key_of(entries[0])), entries[0].fields.get("order_id", "")
+        if ask and order in ask.spared:
+            asks[key_of(entries[0])] = Ask((order,))
+    return asks
+
+
 def _judge(world: World, said: Sequence[dict[str, Any]]) -> list[Broken]:
     broken: list[Broken] = []
     for desk in world.desks:
@@ -331,6 +351,7 @@ def _judge(world: World, said: Sequence[dict[str, Any]]) -> list[Broken]:
             # What a lost tail had on record cannot be held against it.
             if not (world.lost_tail and one.promise in ("5", "9") and "attempts are on record" in one.what):
                 broken.append(one)
+    broken += [Broken("simulation", f"the store has no {name}") for name in sorted(world.server.store.unknown)]
     for row in said:
         if not _explained(row):
             broken.append(Broken("log", f"{row}"))
@@ -368,8 +389,9 @@ def _case(world: World, desk: SimDesk) -> Case:
         bulk=frozenset(desk.place.bulk),
     )
     bounds = Bounds(settle_s=SETTLE_S, clocks_us=world.clocks_us)
-    healed_us = world.healed_us
-    return Case(desk.lane, told_of(world, desk.lane), desk.asks, desk.acknowledged, venue_said, bounds, healed_us)
+    told = told_of(world, desk.lane)
+    asks = _meant(desk, told) if world.lost_tail else desk.asks
+    return Case(desk.lane, told, asks, desk.acknowledged, venue_said, bounds, world.healed_us)
 
 
 def _outcome(world: World) -> Outcome:

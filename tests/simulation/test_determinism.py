@@ -1,0 +1,30 @@
+"""A seed is a run: the same callbacks, the same calls at the same microsecond, the same entries."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.simulation.world import Plan, run
+
+SEEDS = (3, 5, 8, 13)
+
+
+def test_a_seed_gives_the_same_run_twice() -> None:
+    for seed in SEEDS:
+        first, second = run(Plan.of(seed)), run(Plan.of(seed))
+        assert (first.fingerprint, first.steps, first.notes) == (second.fingerprint, second.steps, second.notes)
+
+
+@pytest.mark.parametrize("hashes", ["0", "12345"])
+def test_a_seed_gives_the_same_run_in_another_process(hashes: str) -> None:
+    """Also one that hashes texts otherwise, and has run nothing before."""
+    code = f"from tests.simulation.world import Plan, run\nfor s in {SEEDS}: print(run(Plan.of(s)).fingerprint)"
+    env = {**os.environ, "PYTHONHASHSEED": hashes, "PYTHONPATH": os.pathsep.join(sys.path)}
+    told = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True, timeout=100)
+    assert told.stdout.split() == [run(Plan.of(seed)).fingerprint for seed in SEEDS]
+
+
+def test_another_seed_is_another_run() -> None:
+    assert len({run(Plan.of(seed)).fingerprint for seed in SEEDS}) == len(SEEDS)
