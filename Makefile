@@ -50,6 +50,9 @@ durability: env strace ## torn files, power cuts, full disk and memory, judged f
 canaries: env ## chaos with made-up secrets, which must not be found in anything it leaves behind (SECONDS=60 SEED=7)
 	$(BIN)/python -m ops.canaries --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) --result build/canaries.json $(ARGS)
 
+mutants: env ## breaks the product on purpose, in a copy, and shows that the suite notices (ARGS="no-fence --jobs 1")
+	$(BIN)/python -m ops.mutants --result build/mutants.json $(ARGS)
+
 bench: env ## measures speed and counts broken rules (ARGS="--parts peers": beside RQ, Celery, ccxt and others)
 	$(BIN)/python ops/bench/bench.py $(ARGS)
 
