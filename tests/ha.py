@@ -239,6 +239,7 @@ def cluster(folder: Path) -> Iterator[ClusterOfThree]:
                 "cluster-enabled": "yes",
                 "cluster-port": str(bus),
                 "cluster-node-timeout": str(NODE_TIMEOUT_MS),
+                "cluster-require-full-coverage": "no",  # lanes of other nodes go on
                 "cluster-config-file": "nodes.conf",
             }
             nodes.append(_started(stack, folder / f"node{n}", config))

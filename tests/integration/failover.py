@@ -65,14 +65,15 @@ async def true(condition: Callable[[], bool], within_s: float = 30.0) -> None:
 
 
 class Asking:
-    """A producer that asks for cancels all the time, each durably; what it could not have confirmed it sends again
-    under the same id, as the errors say. `accepted`: intents that were confirmed, and their orders."""
+    """A producer that asks for cancels all the time, each durably unless told otherwise; what it could not
+    have confirmed it sends again under the same id, as the errors say. `accepted`: intents that were confirmed, and their orders."""
 
-    def __init__(self, floor: Floor, lane: Lane, url: str, name: str, per_s: float) -> None:
+    def __init__(self, floor: Floor, lane: Lane, url: str, name: str, per_s: float, *, durable: bool = True) -> None:
         self.accepted: dict[str, str] = {}
         self.doubted = 0
         self._floor, self._lane, self._url, self._pause_s = floor, lane, url, 1 / per_s
         self._name = name
+        self._durable = durable
         self._asked = 0
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -88,7 +89,7 @@ class Asking:
     async def _confirmed(self, client: AsyncClient, fields: dict[str, Any], stop: asyncio.Event) -> bool:
         while not stop.is_set():
             try:
-                await client.submit(self._lane, fields, durable=True)
+                await client.submit(self._lane, fields, durable=self._durable)
                 return True
             except (Uncertain, BatchIncomplete, BrokerDown, BrokerRefused):
                 self.doubted += 1

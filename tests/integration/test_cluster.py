@@ -1,0 +1,162 @@
+"""A cluster of three nodes with a lane on each: every part of the product, and slots and nodes that move."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+
+import pytest
+from structlog.testing import capture_logs
+
+from cancelq import AsyncClient, AsyncGuard, Client, Guard, Status
+from cancelq.broker import slot_of
+from cancelq.results import ResultsReader
+from cancelq_worker import cli
+from cancelq_worker.flatten import Flattening, Wish
+from cancelq_worker.roster import ROSTER
+from tests.ha import ClusterOfThree, cluster
+from tests.integration.failover import Asking, passed_limits, patiently, settled, true
+from tests.integration.floor import Floor, floor, spelled
+from tests.integration.test_worker_process import running
+
+pytestmark = [pytest.mark.one_server, pytest.mark.timeout(180)]
+
+Say = Callable[..., Awaitable[tuple[int, str]]]
+VENUES = ("bitget", "bybit", "bingx")
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterOfThree]:
+    with cluster(tmp_path_factory.mktemp("cluster")) as made:
+        yield made
+
+
+@pytest.fixture
+def lanes(nodes: ClusterOfThree) -> list[str]:
+    """A lane of each venue, each on another node."""
+    return [str(nodes.lane(venue, n)) for n, venue in enumerate(VENUES)]
+
+
+async def test_every_command_serves_lanes_on_all_nodes(
+    nodes: ClusterOfThree, lanes: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def say(*words: str) -> tuple[int, str]:
+        code = await asyncio.to_thread(cli.run, list(words), {"CANCELQ_REDIS_URL": nodes.url})
+        out, err = capsys.readouterr()
+        return code, out + err
+
+    # The engine's own lines would stand among those of the commands.
+    with capture_logs():
+        await every_command(nodes, lanes, say)
+
+
+async def every_command(nodes: ClusterOfThree, lanes: list[str], say: Say) -> None:
+    async with floor(nodes.url, *lanes) as desk:
+        for lane in desk.lanes:
+            order = desk.order(lane)
+            words = ("--symbol", spelled(lane.venue), "--order-id", order)
+            code, told = await say("submit", str(lane), *words, "--wait")
+            assert (code, "cancelled" in told) == (0, True), told
+            code, told = await say("trace", order)
+            assert (code, "cancelled" in told) == (0, True), told
+            desk.order(lane)
+            assert (await Flattening(desk.client, Wish(lane), "test").run()).empty
+            assert (await say("pause", str(lane)))[0] == 0
+            code, told = await say("status")
+            assert (code, "paused" in told) == (0, True), told
+            assert (await say("resume", str(lane)))[0] == 0
+            assert (await say("guard", str(lane), "--ttl", "60s", "--once"))[0] == 0
+            assert (await say("guard", str(lane), "--off"))[0] == 0
+        desk.order(desk.lanes[2])
+        async with running({"CANCELQ_REDIS_URL": nodes.url}, "kill", lanes[2], "--yes") as kill:
+            assert await kill.code() == 0, kill.seen
+        code, told = await say("status", "--json")
+        assert (code, {row["lane"] for row in json.loads(told)}) == (0, set(lanes)), told
+        async with running({"CANCELQ_REDIS_URL": nodes.url}, "top", "--json", "--once") as top:
+            assert await top.code() == 0
+            assert all(lane in "".join(top.seen) for lane in lanes)
+        code, told = await say("results", "--json", "--final")
+        assert (code, len({json.loads(line)["venue"] for line in told.splitlines()})) == (0, 3), told
+        code, told = await say("audit")
+        assert (code, told.count("proven:")) == (0, 3), told
+
+
+async def test_clients_find_each_lane_on_its_node(nodes: ClusterOfThree, lanes: list[str]) -> None:
+    async with floor(nodes.url, *lanes) as desk, AsyncClient.from_url(nodes.url) as client:
+        for lane in desk.lanes:
+            ticket = await client.submit(lane, symbol=spelled(lane.venue), order_id=desk.order(lane))
+            assert (await ticket.outcome()).status is Status.cancelled
+        async with AsyncGuard(nodes.url, lanes[0], ttl_s=5) as guard:
+            assert await guard.beat()
+        read = await asyncio.to_thread(_as_one_thread, nodes.url, desk)
+        assert read == set(lanes)
+
+
+def _as_one_thread(url: str, desk: Floor) -> set[str]:
+    """What the clients without asyncio make of it; the lanes whose events were read."""
+    with Client(url) as client, Guard(url, str(desk.lanes[1]), ttl_s=5) as guard:
+        assert guard.beat()
+        tickets = [client.submit(lane, symbol=spelled(lane.venue), order_id=desk.order(lane)) for lane in desk.lanes]
+        assert {event.status for event in client.wait_all(tickets)} == {Status.cancelled}
+    with ResultsReader(url, desk.lanes, group="books", consumer="one", start="0") as reader:
+        seen: set[str] = set()
+        while len(seen) < len(desk.lanes):
+            deliveries = reader.read(1.0)
+            seen |= {str(delivery.lane) for delivery in deliveries}
+            reader.ack(deliveries)
+    return seen
+
+
+async def test_a_worker_process_with_a_server_of_its_own_for_rq(
+    nodes: ClusterOfThree, lanes: list[str], redis_url: str
+) -> None:
+    async with floor(nodes.url, *lanes, workers=0) as desk:
+        env: Mapping[str, str] = {**desk.environment(), "CANCELQ_RQ_REDIS_URL": redis_url}
+        async with running(env, "worker") as worker:
+            for _ in lanes:
+                await worker.expect("watching lane")
+            for lane in desk.lanes:
+                order = desk.order(lane)
+                event = await desk.final(lane, await desk.send(lane, symbol=spelled(lane.venue), order_id=order))
+                assert event.status is Status.cancelled
+            worker.process.terminate()
+            assert await worker.code() == 0
+
+
+async def test_a_slot_that_is_moved_under_load_takes_its_lane_along(nodes: ClusterOfThree) -> None:
+    lane_name = str(nodes.lane("bitget", 0))
+    async with floor(nodes.url, lane_name, env={"CANCELQ_LEASE_MS": "3000"}) as desk:
+        (lane,), stop = desk.lanes, asyncio.Event()
+        asking = Asking(desk, lane, nodes.url, "asked", per_s=60, durable=False)
+        task = asyncio.ensure_future(asking.run(stop))
+        await true(lambda: len(asking.accepted) > 60)
+        slot = slot_of(lane.inbox)
+        for node in (nodes.nodes[1], nodes.nodes[0]):
+            await asyncio.to_thread(nodes.move, slot, node)
+            before = len(asking.accepted)
+            await true(lambda least=before + 60: len(asking.accepted) > least)  # type: ignore[misc]
+        stop.set()
+        await task
+        found = await settled(desk, lane, list(asking.accepted))
+        assert {tuple(e.status for e in found[id_]) for id_ in asking.accepted} == {(Status.cancelled,)}
+        assert not passed_limits(desk)
+
+
+async def test_a_node_that_is_restarted_is_waited_for_and_the_other_lanes_go_on(
+    nodes: ClusterOfThree, lanes: list[str]
+) -> None:
+    # What all lanes share is on node 0: the roster, and the units of this address.
+    assert nodes.holder(slot_of(ROSTER)) is nodes.nodes[0]
+    egress = next(
+        name for n in range(1000) if nodes.holder(slot_of(f"{{egress:{(name := f'e{n}')}}}")) is nodes.nodes[0]
+    )
+    async with floor(nodes.url, *lanes, env={"CANCELQ_LEASE_MS": "3000", "CANCELQ_EGRESS": egress}) as desk:
+        other, away, _ = desk.lanes
+        order = desk.order(away)
+        await asyncio.to_thread(nodes.nodes[1].kill9)
+        asked = await desk.send(other, symbol=spelled(other.venue), order_id=desk.order(other))
+        assert (await settled(desk, other, [asked]))[asked][-1].status is Status.cancelled
+        await asyncio.to_thread(nodes.nodes[1].start)
+        asked = await patiently(lambda: desk.send(away, symbol=spelled(away.venue), order_id=order))
+        assert (await settled(desk, away, [asked]))[asked][-1].status is Status.cancelled
