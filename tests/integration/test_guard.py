@@ -16,6 +16,7 @@ from cancelq_worker.guard_status import GuardStatus, guard_statuses
 from cancelq_worker.ledger import command
 from cancelq_worker.settings import Settings, SettingsError
 from tests.integration.rig import Rig, desk
+from tests.integration.test_worker_process import running
 
 TTL_S = 1.0
 
@@ -152,6 +153,25 @@ async def test_a_paused_lane_is_flattened_all_the_same(redis_url: str) -> None:
         assert rig.truth(order)["state"] == "cancelled"
 
 
+async def test_a_lane_whose_key_is_refused_is_flattened_once_the_key_is_put_right(redis_url: str) -> None:
+    """Until then nothing can be done, and nobody may take it for done."""
+    async with desk(redis_url) as rig:
+        orders = orders_of(rig)
+        rig.fault("code:40014", count=None)
+        await rig.send(symbol="BTCUSDT", order_id=orders[0])
+        async with asyncio.timeout(10):
+            while not await rig.client.hexists(rig.lane.key("hold"), "*|auth"):
+                await command(rig.client, "XREAD", "BLOCK", 50, "STREAMS", rig.lane.results, "$")
+        await rig.client.set(rig.lane.guard, "1", px=800)
+        await told(rig, fired)
+        assert (await status_of(rig)).trouble
+        assert not [event for event in await rig.events() if closed(event)]
+        rig.simulator.core.faults.clear()
+        assert "key" in await operate.resume(rig.client, rig.lane, "bob")
+        await told(rig, closed)
+        assert {rig.truth(order)["state"] for order in orders} == {"cancelled"}
+
+
 async def test_a_refused_round_is_asked_again_for_what_was_open_then(redis_url: str) -> None:
     """The first round is rejected by the venue; meanwhile the strategy is back with a new order and no guard."""
     async with desk(redis_url, venue="bybit") as rig:
@@ -260,6 +280,23 @@ async def test_the_venue_s_own_timer_is_set_while_the_guard_is_kept_and_closed_a
             while await rig.client.exists(rig.lane.key("timer")):
                 await command(rig.client, "XREAD", "BLOCK", 50, "STREAMS", rig.lane.results, "$")
         assert {call["code"] for call in await rig.calls("cancelAllAfter", least=4)} == {"0"}
+
+
+async def test_a_fleet_that_died_is_covered_by_the_venue_s_own_timer(redis_url: str) -> None:
+    """The one process there is gets kill -9 while the guard is kept; the venue's shortest time is ten seconds."""
+    async with desk(redis_url, venue="bingx", workers=0) as rig:
+        env = {**rig.environment(), "CANCELQ_ACCOUNTS__BINGX__MAIN__VENUE_TIMER": "true"}
+        async with running(env, "worker") as fleet:
+            await fleet.expect("watching lane")
+            order = rig.order()
+            await rig.client.set(rig.lane.guard, "1", px=4_000)
+            await rig.calls("cancelAllAfter")
+            fleet.process.kill()
+        assert rig.truth(order)["state"] == "live"
+        async with asyncio.timeout(30):
+            while rig.truth(order)["state"] == "live":
+                await command(rig.client, "XREAD", "BLOCK", 100, "STREAMS", rig.lane.inbox, "$")
+        assert rig.truth(order)["state"] == "cancelled"
 
 
 @pytest.mark.parametrize("venue", ["BITGET", "BYBIT"])

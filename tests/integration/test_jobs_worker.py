@@ -19,16 +19,20 @@ from rq.webhook import Webhook
 from cancelq.contract import Lane
 from cancelq_worker.jobs.guarded import FAILURE_TTL_S, RESULT_TTL_S
 from tests.integration.jobs_rig import (
+    PATIENCE_S,
     PROGRAM,
     ROOT,
+    StallingProxy,
     clean_environment,
     ended,
     failure,
+    give_up_the_dead,
     queue_on,
     rq,
     start_jobs,
 )
 from tests.integration.test_rq_worker import Child, children
+from tests.integration.told import audited, fill, named
 from tests.servers import RedisServer
 
 __all__ = ["children"]  # the fixture
@@ -357,3 +361,32 @@ def test_a_signal_lets_the_job_in_hand_end(children: list[Child], redis_server: 
         assert child.code() == 0
         assert job.get_status() == "finished"
         assert lanes.xlen(LANE.inbox) == 2
+
+
+@pytest.mark.parametrize("word", [b"mark", b"trim"])
+def test_an_archive_job_that_is_killed_half_way_is_finished_by_the_next(
+    children: list[Child], redis_server: RedisServer, redis_url: str, queue: Queue, tmp_path: Path, word: bytes
+) -> None:
+    """Killed when the server has done what it asked, and it does not know: nothing is lost, nothing twice."""
+    settings = {
+        "CANCELQ_ARCHIVE_DIR": str(tmp_path / "archive"),
+        "CANCELQ_RQ_REDIS_URL": redis_url,
+        "CANCELQ_RESULTS_KEEP_DAYS": "1",
+    }
+    with redis_server.client() as lanes:
+        fill(lanes, 25)
+        between = StallingProxy(redis_server.port, b"\r\n" + word + b"\r\n")
+        try:
+            first = start_jobs(children, f"redis://127.0.0.1:{between.port}/0", **settings)
+            job = queue.enqueue("cancelq.jobs.archive", "bitget:main")
+            assert between.stalled.wait(PATIENCE_S)
+            first.send(signal.SIGKILL)
+            first.code()
+        finally:
+            between.close()
+        start_jobs(children, redis_server.url, **settings)
+        give_up_the_dead(queue)
+        assert ended(job) == "finished"
+        found = audited(lanes, tmp_path / "archive")
+        assert (found.archived, found.numbers.statuses["cancelled"], named(found)) == (25, 25, [])
+        assert lanes.xlen(LANE.results) == 0
