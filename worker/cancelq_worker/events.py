@@ -71,17 +71,17 @@ def event(
         _add_call(out, state, endpoint)
     if reply:
         if reply.venue_state:
-            out["venue_state"] = reply.venue_state
+            out["venue_state"] = _one_line(reply.venue_state)
         if reply.filled:
             out["filled"] = reply.filled
         if reply.child_order_id:
             out["child_order_id"] = reply.child_order_id
         if reply.code and "code" not in out:
-            out["code"] = reply.code
+            out["code"] = _one_line(reply.code)
         if reply.http_status:
             out["http_status"] = str(reply.http_status)
         if reply.word in ABOUT_THE_CALL:
-            out.update(refused="1", code=reply.code)
+            out.update(refused="1", code=_one_line(reply.code))
     if open_orders is not None:
         out["open_orders"] = str(open_orders)
     if record["scope"] in SWEEPS:
@@ -129,6 +129,6 @@ def _add_call(out: dict[str, str], state: State, endpoint: str) -> None:
     if "a" in call:
         out["answered_us"] = str(call["a"])
     if call.get("code"):
-        out["code"] = str(call["code"])
+        out["code"] = _one_line(str(call["code"]))
     if call.get("http"):
         out["http_status"] = str(call["http"])

@@ -16,6 +16,7 @@ from cancelq_worker.venues.bingx.codes import (
     OK,
     REMEDIES,
     STATUSES,
+    had_an_end,
     item_of,
     until_ms,
     word_of,
@@ -73,7 +74,7 @@ def whole_call(failure: Reply, orders: int) -> Reply:
     if orders > 1 and failure.word in (Word.FAILED, Word.DOUBTED):
         return replace(failure, word=Word.SPLIT)  # one entry may have spoilt it
     if orders > 1 and failure.word is Word.GONE:
-        return replace(failure, word=Word.UNCLEAR)  # says "no such order" without saying which
+        return replace(failure, word=Word.UNCLEAR, notes={})  # says "no such order" without saying which
     if failure.word in (Word.FAILED, Word.SPLIT):
         return replace(failure, text=named_field(failure.text, _FIELDS))
     return replace(failure)
@@ -138,7 +139,8 @@ def _by_code(meant: Word, code: str, text: str, status: int) -> Reply:
         until = until_ms(text)
         return Reply(meant, code, text, status, retry_us=0 if until else LIMIT_US, retry_at_ms=until)
     error = "" if meant in ABOUT_THE_CALL else _error(code)
-    return Reply(meant, code, REMEDIES.get(code) or text, status, error=error)
+    notes = {"known": 1} if meant is Word.GONE and had_an_end(code, text) else {}
+    return Reply(meant, code, REMEDIES.get(code) or text, status, error=error, notes=notes)
 
 
 def _cancelled(target: Target, row: dict[str, Any], status: int) -> Reply:

@@ -21,6 +21,7 @@ LIMIT_US: Final = 300 * SECOND_US
 
 _BUSY: Final = r"system is busy"
 _ENDED: Final = r"(filled or cancell?ed|cancell?ed or filled) already|not a valid order id"
+_DOUBTFUL: Final = r"not a valid order id"  # stands in one text with the words for an end
 _NO_ORDER: Final = r"order (does )?not exist"
 
 
@@ -111,6 +112,9 @@ ITEMS: Final[tuple[tuple[Word, str, str], ...]] = (
     (Word.GONE, r"can ?not find order", "JK issue 25: a live answer"),
 )
 
+#: Codes of GONE that say that there was such an order, whatever their text is.
+HAD_AN_END: Final = frozenset({"80018", "109422"})
+
 #: Plain words for the account codes a desk meets, with the remedy.
 REMEDIES: Final[dict[str, str]] = {
     "100001": "the signature was refused: check API_SECRET",
@@ -131,6 +135,17 @@ def word_of(code: str, text: str) -> Word:
     """The meaning of a code with its text; what is not listed is unclear."""
     plain = normalised(text)
     return next((word for pattern, word in _OF.get(code, ()) if pattern.search(plain)), Word.UNCLEAR)
+
+
+def had_an_end(code: str, text: str) -> bool | None:
+    """Of a refusal that means GONE: whether the venue says that there was such an order; None if it leaves that open.
+    False: it knows none."""
+    if code in HAD_AN_END:
+        return True
+    plain = normalised(text)
+    if not re.search(_ENDED, plain):
+        return False
+    return None if re.search(_DOUBTFUL, plain) else True
 
 
 def item_of(text: str) -> tuple[Word, str]:

@@ -71,7 +71,7 @@ class BingxStream:
         if not isinstance(message, dict):
             return Frame()
         if "ping" in message:
-            return Frame(send=[_say({"pong": message["ping"], "time": message.get("time", "")})])
+            return Frame(send=[_say({"pong": word(message, "ping"), "time": word(message, "time")})])
         if message.get("e") == "listenKeyExpired":
             return Frame(refused="the listen key has expired")
         data = message.get("data")

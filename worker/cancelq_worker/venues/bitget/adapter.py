@@ -15,7 +15,7 @@ from urllib.parse import quote, urlencode
 import orjson
 
 from cancelq_worker.venues.bitget import looks, rights, signing, sweeps
-from cancelq_worker.venues.bitget.codes import CODES, OK, REMEDIES, word_of
+from cancelq_worker.venues.bitget.codes import CODES, HAD_AN_END, OK, REMEDIES, word_of
 from cancelq_worker.venues.bitget.stream import BitgetStream
 from cancelq_worker.venues.port import (
     Answer,
@@ -299,7 +299,7 @@ def _failure_of(answer: Answer, data: Mapping[str, Any] | None) -> Reply | None:
         return Reply(Word.UNCLEAR, "", f"HTTP {answer.status} with an unreadable answer", answer.status)
     if code == OK:  # success under another status: not believed
         return Reply(Word.UNCLEAR, code, f"HTTP {answer.status}: {text}", answer.status)
-    return Reply(word_of(code), code, REMEDIES.get(code) or text, answer.status)
+    return Reply(word_of(code), code, REMEDIES.get(code) or text, answer.status, notes=_known(code))
 
 
 def _whole_call(failure: Reply, orders: int) -> Reply:
@@ -311,7 +311,13 @@ def _whole_call(failure: Reply, orders: int) -> Reply:
         word = Word.UNCLEAR  # says "no such order" without saying which
     elif word is Word.FAILED:
         text = named_field(text, _FIELDS)
-    return Reply(word, failure.code, text, failure.http_status, retry_us=failure.retry_us)
+    notes = failure.notes if orders == 1 else {}
+    return Reply(word, failure.code, text, failure.http_status, retry_us=failure.retry_us, notes=notes)
+
+
+def _known(code: str) -> dict[str, Any]:
+    """What is noted of an order by a code that says that there was one."""
+    return {"known": 1} if code in HAD_AN_END else {}
 
 
 def _read_single(route: Route, target: Target, data: Any, status: int) -> Reply:
@@ -379,4 +385,4 @@ def _refused_item(row: Mapping[str, Any], status: int) -> Reply:
         word = Word.UNCLEAR  # these make no sense for one item: look
     if word is Word.FAILED:
         text = named_field(text, _FIELDS)
-    return Reply(word, code, text, status)
+    return Reply(word, code, text, status, notes=_known(code))

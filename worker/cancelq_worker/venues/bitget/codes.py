@@ -65,6 +65,9 @@ CODES: dict[str, Word] = {code: word for word, codes, _ in _ROWS for code in cod
 #: code → who says so
 SOURCES: dict[str, str] = {code: source for _, codes, source in _ROWS for code in codes.split()}
 
+#: Codes of GONE by which the venue says that there was such an order: finding it nowhere proves nothing then.
+HAD_AN_END = frozenset({"43026", "43021", "45031", "45055", "50062", "45134", "40769"})
+
 _UNIFIED = (
     "this is a unified account (UTA), or one that is being switched to it, and Bitget's classic v2 calls, which are "
     "used here, do not serve it: use a classic account, such as a sub-account that was never switched"
