@@ -12,7 +12,7 @@ export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help env demo test redis7 prometheus chromium check format chaos durability strace bench canaries pins docker-check sbom clean python3-check
+.PHONY: help env demo test redis7 prometheus chromium check format chaos sim soak durability strace bench canaries pins docker-check sbom clean python3-check
 
 help: ## what there is to make
 	@echo "cancelq: make <target>"
@@ -43,6 +43,16 @@ VENUE   ?= all
 chaos: env ## real processes, everything failing at once, then every promise judged (SECONDS=120 SEED=7 VENUE=bybit)
 	$(BIN)/python -m ops.chaos --seconds $(SECONDS) --venue $(VENUE) $(if $(SEED),--seed $(SEED)) \
 		--result build/chaos.json $(ARGS)
+
+# SEEDS is a number or from-to. One SEED alone is told step by step; LENGTH must be that of the run that broke.
+SEEDS   ?= 1000
+LENGTH  ?= 1.0
+MINUTES ?= 60
+sim: env ## seeded simulation on virtual time, each run judged (SEEDS=1000, SEEDS=500-900, SEED=413 LENGTH=0.5)
+	$(BIN)/python -m ops.sim --length $(LENGTH) $(if $(SEED),--seed $(SEED),--seeds $(SEEDS)) $(ARGS)
+
+soak: env ## new seeds of the simulation for so long; its figures are added to ops/sim-results.json (MINUTES=60)
+	$(BIN)/python -m ops.sim --length $(LENGTH) --minutes $(MINUTES) --result ops/sim-results.json $(ARGS)
 
 durability: env strace ## torn files, power cuts, full disk and memory, judged from keys alone (SEED=7 ARGS="--parts torn --cuts 1000")
 	$(BIN)/python -m ops.durability $(if $(SEED),--seed $(SEED)) $(ARGS)

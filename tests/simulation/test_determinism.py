@@ -22,7 +22,9 @@ def test_a_seed_gives_the_same_run_in_another_process(hashes: str) -> None:
     """Also one that hashes texts otherwise, and has run nothing before."""
     code = f"from tests.simulation.world import Plan, run\nfor s in {SEEDS}: print(run(Plan.of(s)).fingerprint)"
     env = {**os.environ, "PYTHONHASHSEED": hashes, "PYTHONPATH": os.pathsep.join(sys.path)}
-    told = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True, timeout=100)
+    told = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True, timeout=100
+    )
     assert told.stdout.split() == [run(Plan.of(seed)).fingerprint for seed in SEEDS]
 
 

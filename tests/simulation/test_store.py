@@ -198,7 +198,10 @@ def test_every_command_is_answered_as_a_server_answers_it(redis_url: str) -> Non
         run_state_machine_as_test(
             StoreMachine,
             settings=settings(
-                max_examples=40, stateful_step_count=40, suppress_health_check=list(HealthCheck),phases=[Phase.explicit,Phase.reuse,Phase.generate]
+                max_examples=40,
+                stateful_step_count=40,
+                suppress_health_check=list(HealthCheck),
+                phases=[Phase.explicit, Phase.reuse, Phase.generate],
             ),
         )
     finally:

@@ -31,7 +31,7 @@ from ops.chaos.world import Desk
 from ops.checks import Ask, Bounds, Broken, Case, Told, VenueSaid, judge, key_of
 from tests.simulation.fleet import LEASE_MS, Fleet, Worker, settings_for
 from tests.simulation.keyspace import Stream, id_text
-from tests.simulation.loop import Process, VirtualLoop, virtual_time
+from tests.simulation.loop import START_S, Process, VirtualLoop, virtual_time
 from tests.simulation.store import Store
 from tests.simulation.troubles import heal, torment, weather
 from tests.simulation.wire import Server, Wire
@@ -53,6 +53,7 @@ class Plan:
     per_s: float  # of what each venue can take
     faults_per_s: float
     lossy: bool
+    length: float = 1.0  # of which it was drawn
 
     @classmethod
     def of(cls, seed: int, length: float = 1.0) -> Plan:
@@ -66,6 +67,7 @@ class Plan:
             per_s=rng.choice([0.3, 0.6, 1.0]) / len(venues),
             faults_per_s=rng.choice([0.0, 1.0, 3.0, 3.0, 6.0]),
             lossy=rng.random() < 0.15,
+            length=length,
         )
 
 
@@ -411,7 +413,7 @@ def _outcome(world: World) -> Outcome:
     last_us = max((e.settled_us or 0 for told in tolds for e in told.events if e.final), default=0)
     return Outcome(
         world.plan, world.broken, world.faults, sum(len(told.intents) for told in tolds),
-        Counter(e.status.value for told in tolds for e in told.events), len(calls), unclear, world.loop.time(),
+        Counter(e.status.value for told in tolds for e in told.events), len(calls), unclear, world.loop.time() - START_S,
         world.loop.ran, (last_us - healed_us) / 1e6, mark.hexdigest(), world.notes,
     )  # fmt: skip
 
