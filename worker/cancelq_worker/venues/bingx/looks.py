@@ -226,7 +226,8 @@ def read_page(data: Any, pair: str | None, most: int) -> Page | None:
     listed = data.get("orders") if isinstance(data, dict) else None
     if not isinstance(listed, list):
         return None
-    rows, spoilt = [], []
+    rows: list[dict[str, Any]] = []
+    spoilt: list[dict[str, Any]] = []
     for row in listed:
         if isinstance(row, dict):
             (rows if order_id_of(row) and _is_of(row, pair) else spoilt).append(row)

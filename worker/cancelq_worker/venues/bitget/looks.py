@@ -237,7 +237,8 @@ def read_page(data: Any) -> Page | None:
         data = [] if data.get("orderList") is None and more is False else data.get("orderList")
     if not isinstance(data, list) or (not data and more is True):
         return None  # an empty page that says there is more is none either
-    rows, spoilt = [], []
+    rows: list[dict[str, Any]] = []
+    spoilt: list[dict[str, Any]] = []
     for row in data:
         if isinstance(row, dict):
             (rows if is_order_id(row.get("orderId")) else spoilt).append(row)

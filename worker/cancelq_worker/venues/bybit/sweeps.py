@@ -115,7 +115,8 @@ def _order(row: Mapping[str, Any], listed: str) -> OpenOrder | None:
     if kind is None or not (symbol.isascii() and symbol.isalnum() and len(symbol) <= 32):
         return None
     created_ms = epoch_ms(word(row, "createdTime"))
-    return OpenOrder(word(row, "orderId"), word(row, "orderLinkId"), symbol, kind, created_ms)
+    told = not isinstance(row.get("orderLinkId"), bool | dict | list)
+    return OpenOrder(word(row, "orderId"), word(row, "orderLinkId") if told else None, symbol, kind, created_ms)
 
 
 def _kind(row: Mapping[str, Any], listed: str) -> str | None:
