@@ -15,6 +15,7 @@ from cancelq_worker.cli.top_rows import Level, View, compose
 from cancelq_worker.cli.top_screen import draw
 from cancelq_worker.exits import CommandFailed, Exit
 from cancelq_worker.flow import Flow
+from cancelq_worker.guard_status import GuardStatus
 from cancelq_worker.snapshot import AddressStatus, LaneStatus, Refusals, ServerStatus
 from tests.unit.outcomes import NOW_MS, event, newest_first, spans
 
@@ -124,6 +125,14 @@ class TestWhatIsSaid:
         (row,) = compose(SERVER, [MAIN], {MAIN: state()}, {MAIN: flow}).rows
         assert (row.level, row.word) == (Level.trouble, "unresolved")
         assert row.notes[0].text.endswith("cancelq trace close-7")
+
+    def test_a_guard_is_noted_and_a_missed_one_is_trouble(self) -> None:
+        flows = {MAIN: Flow.beginning(NOW_MS)}
+        armed, missed = GuardStatus(4_200, missed=False, fired=None), GuardStatus(None, missed=True, fired=None)
+        (kept,) = compose(SERVER, [MAIN], {MAIN: state()}, flows, guards={MAIN: armed}).rows
+        (late,) = compose(SERVER, [MAIN], {MAIN: state()}, flows, guards={MAIN: missed}).rows
+        assert (kept.word, kept.level, kept.notes[0].text) == ("idle", Level.calm, "guard armed, 4.2 s left")
+        assert (late.word, late.level) == ("guard", Level.trouble)
 
     def test_trouble_comes_first_then_what_waits_longest(self) -> None:
         lanes = [Lane("bybit", name) for name in "abcde"]
@@ -239,6 +248,10 @@ class TestHowItLooks:
 
     def test_a_suspension_by_rq_is_said(self) -> None:
         assert "suspended by `rq suspend`" in shown(replace(busy_desk(), suspended=True), 80)[2]
+
+    def test_a_dry_run_is_said(self) -> None:
+        rehearsed = compose(SERVER, [], {}, {}, rehearsing=["d1"])
+        assert "DRY RUN by d1: nothing it tells in …:dryrun is real" in shown(rehearsed, 80)
 
     def test_text_from_elsewhere_cannot_move_the_cursor(self) -> None:
         lines = shown(view(state(holds=[("*", "rate", "1.0 s more: \x1b[2Jgone\nbybit:forged")])), 120)

@@ -26,8 +26,10 @@ from cancelq_worker.cli.border import failure_of, unknown_lane
 from cancelq_worker.cli.invocation import Invocation
 from cancelq_worker.cli.top_rows import View, compose
 from cancelq_worker.cli.top_screen import WIDTH_OFF_TERMINAL, draw
+from cancelq_worker.dry_run import dry_workers_alive
 from cancelq_worker.exits import CommandFailed, Exit
 from cancelq_worker.flow import Flows
+from cancelq_worker.guard_status import GuardStatus, guard_statuses
 from cancelq_worker.ledger import connect
 from cancelq_worker.rq_worker import rq_suspended
 from cancelq_worker.settings import Settings
@@ -122,7 +124,9 @@ class Source:
         self._flows = Flows(redis, max(100, int(READ_A_SECOND * min(every_s, 2.0))))
         self._lanes: list[Lane] = []
         self._addresses: list[tuple[str, str]] = []
-        self._search_s = 0.0
+        self._search_s = self._beside_s = 0.0
+        self._guards: dict[Lane, GuardStatus] = {}
+        self._rehearsing: list[str] = []
         self._away_s: float | None = None
         self._asking: asyncio.Task[bool | None] | None = None
         self._asked_s = 0.0
@@ -157,7 +161,20 @@ class Source:
         states = await self._snapshots.lanes(self._lanes, server.workers)
         await self._flows.read(list(states), server.now_us)
         addresses = await address_status(self._redis, self._addresses, server.now_us)
-        return compose(server, self._lanes, states, self._flows.of, addresses, suspended=self._suspended)
+        await self._look_beside(list(states))
+        return compose(
+            server, self._lanes, states, self._flows.of, addresses,
+            suspended=self._suspended, guards=self._guards, rehearsing=self._rehearsing,
+        )  # fmt: skip
+
+    async def _look_beside(self, lanes: list[Lane]) -> None:
+        """Guards and dry runs; of very many lanes not in every refresh."""
+        now_s = time.monotonic()
+        if len(lanes) > LOOK_MOST and now_s < self._beside_s:
+            return
+        self._beside_s = now_s + SEARCH_EVERY_S
+        self._guards = await guard_statuses(self._redis, lanes)
+        self._rehearsing = await dry_workers_alive(self._redis)
 
     async def _search(self) -> None:
         """Which lanes and addresses there are."""

@@ -27,6 +27,7 @@ def as_line(view: View) -> str:
                 "workers": server.workers,
             },
             "rq_suspended": view.suspended,
+            "dry_run_workers": list(view.rehearsing),
             "totals": _totals(view.totals),
             "lanes": [_row(row) for row in view.rows],
             "addresses": [address_object(address) for address in view.addresses],
@@ -86,7 +87,8 @@ def _row(row: Row) -> dict[str, Any]:
     state = lane_object(row.status) if row.status else unserved_object(row.lane)
     state.pop("addresses", None)  # they stand beside the lanes
     told = [{"level": note.level.name, "what": note.word, "text": note.text} for note in row.notes]
-    return {**state, "state": row.word, "notes": told, "waiting": row.queued, **_flow(row.flow)}
+    guard = row.guard.as_object() if row.guard else None
+    return {**state, "state": row.word, "guard": guard, "notes": told, "waiting": row.queued, **_flow(row.flow)}
 
 
 def _totals(totals: Totals) -> dict[str, Any]:

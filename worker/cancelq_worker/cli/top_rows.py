@@ -9,6 +9,7 @@ from enum import IntEnum
 from cancelq.contract import Lane
 from cancelq_worker.cli import showing
 from cancelq_worker.flow import GROUPS, Flow, FlowNumbers, together
+from cancelq_worker.guard_status import GuardStatus
 from cancelq_worker.snapshot import AddressStatus, LaneStatus, Refusals, ServerStatus
 
 #: A refusal is the lane's state for so long, and a note for an hour.
@@ -38,12 +39,14 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One lane. `status` is None where no worker has ever served it; `notes` begin with the gravest."""
+    """One lane. `status` is None where no worker has ever served it, `guard` where that was not looked at; `notes`
+    begin with the gravest."""
 
     lane: Lane
     status: LaneStatus | None
     flow: FlowNumbers = NOTHING
     notes: tuple[Note, ...] = ()
+    guard: GuardStatus | None = None
 
     @property
     def level(self) -> Level:
@@ -98,13 +101,14 @@ class Totals:
 @dataclass(frozen=True, slots=True)
 class View:
     """One refresh. `away`: why the server cannot be reached now, and since how many seconds; what is shown then was
-    true before. `suspended`: by RQ."""
+    true before. `suspended`: by RQ; `rehearsing`: dry-run workers that live."""
 
     server: ServerStatus
     rows: tuple[Row, ...]
     totals: Totals
     addresses: tuple[AddressStatus, ...] = ()
     suspended: bool | None = None
+    rehearsing: tuple[str, ...] = ()
     away: tuple[str, float] | None = field(default=None)
 
 
@@ -116,13 +120,15 @@ def compose(
     addresses: Sequence[AddressStatus] = (),
     *,
     suspended: bool | None = None,
+    guards: Mapping[Lane, GuardStatus] | None = None,
+    rehearsing: Sequence[str] = (),
 ) -> View:
     """The view of these lanes, each of which has a flow if it has a state."""
     numbers = {lane: flows[lane].numbers() for lane in states}
-    rows = [
-        Row(lane, states.get(lane), numbers.get(lane, NOTHING), notes(states.get(lane), numbers.get(lane, NOTHING)))
-        for lane in lanes
-    ]
+    rows = []
+    for lane in lanes:
+        status, flow, guard = states.get(lane), numbers.get(lane, NOTHING), (guards or {}).get(lane)
+        rows.append(Row(lane, status, flow, notes(status, flow, guard), guard))
     totals = Totals(
         lanes=len(rows),
         troubled=sum(row.level is Level.trouble for row in rows),
@@ -133,14 +139,14 @@ def compose(
         flow=together([flows[lane] for lane in numbers], list(numbers.values())),
     )
     ordered = sorted(addresses, key=lambda a: (-a.held_ms, -a.share, a.egress, a.bucket))
-    return View(server, tuple(sorted(rows, key=_urgency)), totals, tuple(ordered), suspended)
+    return View(server, tuple(sorted(rows, key=_urgency)), totals, tuple(ordered), suspended, tuple(rehearsing))
 
 
 def _urgency(row: Row) -> tuple[int, int, str]:
     return -row.level, -(row.oldest_ms or 0), str(row.lane)
 
 
-def notes(status: LaneStatus | None, flow: FlowNumbers) -> tuple[Note, ...]:
+def notes(status: LaneStatus | None, flow: FlowNumbers, guard: GuardStatus | None = None) -> tuple[Note, ...]:
     """What is to be told of a lane, the gravest first."""
     if status is None:
         return (Note(Level.trouble, "not served", "no worker has ever served it: start one with this account"),)
@@ -153,6 +159,8 @@ def notes(status: LaneStatus | None, flow: FlowNumbers) -> tuple[Note, ...]:
     if flow.unresolved:
         said = f"{len(flow.unresolved)} unresolved, a person must look: cancelq trace {flow.unresolved[-1]}"
         found.append(Note(Level.trouble, "unresolved", said))
+    if guard and guard.text:
+        found.append(Note(Level.trouble, "guard", guard.text) if guard.trouble else Note(Level.calm, "", guard.text))
     for bucket, refusals in status.refusals.items():
         if refusals.lately:
             word = "refused" if refusals.age_ms < JUST_NOW_MS else ""

@@ -85,6 +85,9 @@ def _head(view: View) -> Iterator[Text]:
         yield Text(said, STYLES[Level.trouble])
     if view.suspended:
         yield Text("suspended by `rq suspend`: every lane is paused until `rq resume`", STYLES[Level.trouble])
+    if view.rehearsing:
+        said = f"DRY RUN by {', '.join(view.rehearsing)}: nothing it tells in …:dryrun is real"
+        yield Text(showing.printable(said), STYLES[Level.notice])
     yield Text("")
 
 
