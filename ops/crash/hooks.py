@@ -24,7 +24,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,7 +35,7 @@ import redis.asyncio as aioredis
 
 from cancelq_worker import ledger
 from cancelq_worker.carrier import Carrier
-from cancelq_worker.http import Door, Exchange
+from cancelq_worker.http import FIRST_BYTE, Door, Exchange, Trace
 from cancelq_worker.lane_parts import Call, Outcome
 from cancelq_worker.ledger import (
     SCRIPTS,
@@ -158,7 +158,11 @@ class _Step:
 def _wrap_trips(step: _Step) -> None:
     trip, run = ledger.round_trip, Scripts.run
 
-    async def round_trip(client: aioredis.Redis, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+    async def round_trip(
+        client: aioredis.Redis,
+        commands: Sequence[tuple[Any, ...]],
+        then: Callable[[list[Any]], tuple[Any, ...] | None] = lambda _: None,
+    ) -> list[Any]:
         settling, replies, rest = _settling.get(), list[Any](), list(commands)
         for n, words in enumerate(commands):
             name = _names.get(words[1], "") if words[0] == "EVALSHA" else ""
@@ -171,8 +175,8 @@ def _wrap_trips(step: _Step) -> None:
                 rest = rest[upto:]
                 if name != "admit" or (replies[-1][0] == 1 and replies[-1][2]):
                     step.reached(point)
-        replies += await trip(client, rest)
-        for words, reply in zip(commands, replies, strict=True):
+        replies += await trip(client, rest, then)
+        for words, reply in zip(commands, replies, strict=False):  # a last one may be a WAIT
             if words[0] == "EVALSHA" and _names.get(words[1]) == "take" and isinstance(reply, list) and reply[4]:
                 step.reached(f"{_taken_flow(read_taken(reply, ''))}.take-sent")
         return replies
@@ -253,7 +257,7 @@ def _wrap_calls(step: _Step) -> None:
         flow = _flow.get()
         if flow:
             step.reached(f"{flow}.connect")
-            request.extensions["trace"] = _trace(step, flow)
+            request.extensions["trace"] = _trace(step, flow, request.extensions["trace"])
         return await handle(self, request)
 
     Carrier.carry = carry_  # type: ignore[method-assign]
@@ -262,13 +266,16 @@ def _wrap_calls(step: _Step) -> None:
     _wrap_judge(step)
 
 
-def _trace(step: _Step, flow: str) -> Callable[[str, object], Awaitable[None]]:
-    async def trace(event: str, _: object) -> None:
-        if event == "http11.send_request_headers.started":
+def _trace(step: _Step, flow: str, own: Trace) -> Trace:
+    """What happens at a call's moments, before the worker's own code hears of them."""
+
+    async def trace(event: str, about: object) -> None:
+        if event == FIRST_BYTE:
             step.leaves(f"{flow}.written")
             step.reached(f"{flow}.send")
         elif event == "http11.send_request_body.complete":
             step.reached(f"{flow}.written")
+        await own(event, about)
 
     return trace
 

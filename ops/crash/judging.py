@@ -15,6 +15,8 @@ from ops.checks.case import Row
 from ops.crash.cells import DRAIN_S, LEASE_MS, NOISE_S, Cell, Played
 
 ON_THE_WAY_US = 20_000
+#: Where a worker stands still before it has sent, it must not send any more: others have, by then.
+SENT_ONCE = {(f"cancel.{step}", "stop") for step in ("take-sent", "take-answered", "connect", "send")}
 
 #: What a worker says when something happened that its fault does not explain.
 _NEVER = ("settle refused", "take refused", "admission refused")
@@ -56,6 +58,8 @@ def judge(played: Played) -> Verdict:
         if event.final and event.status is not Status.cancelled:
             verdict.broken.append(f"[cell] {event.id}: {event.status} ({event.detail}), of an order that was open")
     _sent_unseen(case, verdict)
+    if (played.cell.point, played.cell.fault) in SENT_ONCE and verdict.most_named != 1:
+        verdict.broken.append(f"[7] an order was named by {verdict.most_named} calls: its permit was used late")
     _times(played, case, verdict)
     _ends(played, verdict)
     return verdict

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import httpx
@@ -61,6 +61,10 @@ class Exchange:
     answered_ns: int
 
 
+#: What the HTTP library calls the moment before it writes, and what it tells of such moments.
+FIRST_BYTE = "http11.send_request_headers.started"
+Trace = Callable[[str, object], Awaitable[None]]
+
 MakeTransport = Callable[[ssl.SSLContext | bool], httpx.AsyncBaseTransport]
 
 
@@ -104,10 +108,11 @@ class Door:
         self._closing: set[asyncio.Task[None]] = set()
 
     async def call(self, signed: Signed, *, connect_s: float, total_s: float) -> Exchange:
-        """Sends exactly these bytes. `connect_s`: until a connection must be had; `total_s`: until the whole
-        answer must be here. Raises NotSent or NoAnswer."""
+        """Sends exactly these bytes. `connect_s`: until a connection must be had, and the first byte have left;
+        `total_s`: until the whole answer must be here. Raises NotSent or NoAnswer."""
         pool = self._pool
-        task = asyncio.ensure_future(self._call(pool.transport, signed, connect_s, total_s))
+        departure = _departure(monotonic_ns() + int(connect_s * 1e9))
+        task = asyncio.ensure_future(self._call(pool.transport, signed, departure, connect_s, total_s))
         pool.calls.add(task)
         task.add_done_callback(pool.ended)
         task.add_done_callback(lambda _: self._reap(pool))
@@ -135,6 +140,7 @@ class Door:
         self,
         transport: httpx.AsyncBaseTransport,
         signed: Signed,
+        departure: Trace,
         connect_s: float,
         total_s: float,
     ) -> Exchange:
@@ -144,7 +150,7 @@ class Door:
         try:
             wire = httpx.Request(
                 request.method, url, headers={**signed.headers, "Accept-Encoding": "identity", "User-Agent": "cancelq"},
-                content=request.body or None, extensions={"timeout": timeout},
+                content=request.body or None, extensions={"timeout": timeout, "trace": departure},
             )  # fmt: skip
             response = await transport.handle_async_request(wire)
             body = await _read(response, sent_ns + int((total_s + connect_s) * 1e9))
@@ -169,6 +175,17 @@ class Door:
             await pool.transport.aclose()
         if self._closing:
             await asyncio.wait(set(self._closing), timeout=1.0)
+
+
+def _departure(send_by_ns: int) -> Trace:
+    """Looks at the clock at the last moment before the first byte is written: a process that stood still after it had
+    decided to send must not send any more, as its permit may be another's by then."""
+
+    async def look(event: str, _: object) -> None:
+        if event == FIRST_BYTE and monotonic_ns() > send_by_ns:
+            raise httpx.PoolTimeout("this process was too slow to send in time")
+
+    return look
 
 
 async def _read(response: httpx.Response, deadline_ns: int) -> bytes:
