@@ -123,7 +123,7 @@ async def hurt_link(world: World) -> None:
         link, whose = slot.venue, "worker-venue"
     else:
         link, whose = world.producers_link, "producer-redis"
-    what = rng.choice(["reset", "delay", "blackhole", "swallow", "cut"])
+    what = rng.choice(["reset", "delay", "blackhole", "down", "swallow", "cut"])
     world.did(f"link {whose}: {what}")
     match what:
         case "reset":
@@ -136,6 +136,11 @@ async def hurt_link(world: World) -> None:
             link.blackhole = True
             await asyncio.sleep(rng.uniform(0.3, 4))
             link.blackhole = False
+        case "down":
+            link.down = True
+            link.reset()
+            await asyncio.sleep(rng.uniform(0.3, 4))
+            link.down = False
         case "swallow":
             link.swallow = True
         case _:

@@ -11,13 +11,14 @@ from socket import SO_LINGER, SOL_SOCKET
 class Link:
     """A TCP proxy on a port of its own that can stall, break or lose what passes.
 
-    `delay_s` holds every piece back; `blackhole` passes nothing and says nothing; `swallow` loses the next answer
-    and everything after it on that connection; `cut_after` breaks a connection after so many bytes of answer.
+    `delay_s` holds every piece back; `down` breaks each new connection at once; `blackhole` passes nothing and says
+    nothing; `swallow` loses the next answer and everything after it on that connection; `cut_after` breaks a connection
+    after so many bytes of answer. `lost_bytes` and `turned_away` count what was lost, and connections that were broken.
     """
 
     def __init__(self, upstream: int) -> None:
         self.upstream = upstream
-        self.lost_bytes = 0
+        self.lost_bytes = self.turned_away = 0
         self.port = 0
         self.heal()
         self._pairs: set[tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = set()
@@ -27,12 +28,12 @@ class Link:
         self.port = self._server.sockets[0].getsockname()[1]
 
     def heal(self) -> None:
-        self.delay_s, self.blackhole, self.swallow = 0.0, False, False
+        self.delay_s, self.blackhole, self.swallow, self.down = 0.0, False, False, False
         self.cut_after: int | None = None
 
     @property
     def healthy(self) -> bool:
-        return not (self.delay_s or self.blackhole or self.swallow or self.cut_after is not None)
+        return not (self.delay_s or self.blackhole or self.down or self.swallow or self.cut_after is not None)
 
     def reset(self) -> None:
         """Breaks every connection with RST."""
@@ -45,6 +46,10 @@ class Link:
                 writer.transport.abort()
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.down:
+            self.turned_away += 1
+            writer.transport.abort()
+            return
         try:
             up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.upstream)
         except OSError:

@@ -264,7 +264,7 @@ MUTANTS = (
         "#!lua flags=allow-oom\n-- SETTLE",
         "#!lua\n-- SETTLE",
         "a full memory can never drain again",
-        (f"{_RULES}test_a_full_memory_closes_the_intake_and_nothing_else",),
+        (f"{_SCRIPTS}test_a_full_memory_stops_admission_and_neither_takes_nor_settlements",),
     ),
     Mutant(
         "intake-open-when-memory-is-full",
@@ -272,7 +272,7 @@ MUTANTS = (
         "#!lua\n-- ADMIT",
         "#!lua flags=allow-oom\n-- ADMIT",
         "the intake goes on filling a memory that is full",
-        (f"{_RULES}test_a_full_memory_closes_the_intake_and_nothing_else",),
+        (f"{_SCRIPTS}test_a_full_memory_stops_admission_and_neither_takes_nor_settlements",),
     ),
     Mutant(
         "equal-errors-not-counted",

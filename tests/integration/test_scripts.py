@@ -6,11 +6,12 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
+from redis.exceptions import ResponseError
 
 from cancelq.contract import Status
 from cancelq_worker import guard_ledger
 from cancelq_worker.events import head
-from cancelq_worker.ledger import Hold, Settlement, command
+from cancelq_worker.ledger import Hold, RoundRequest, Settlement, command, is_memory_full
 from tests.integration.lone_ledger import lone_desk
 from tests.integration.rig import LANE
 from tests.integration.script_bench import (
@@ -22,6 +23,7 @@ from tests.integration.script_bench import (
     looked_for,
     works_of,
 )
+from tests.servers import RedisServer
 
 pytestmark = pytest.mark.one_server
 
@@ -299,6 +301,24 @@ async def test_the_inbox_is_never_trimmed_past_the_cursor(bench: Bench) -> None:
         await bench.desk.admit(admission[:300])
     await bench.ledger.trim(60_000, 24, time.time_ns() // 1_000_000)
     assert 200 <= await command(bench.desk.client, "XLEN", LANE.inbox) < 500
+
+
+async def test_a_full_memory_stops_admission_and_neither_takes_nor_settlements(redis_server: RedisServer) -> None:
+    async with lone_desk(redis_server.url) as desk:
+        bench = Bench(desk)
+        await bench.orders("11")
+        await desk.add(symbol="BTCUSDT", order_id="12")
+        admission = await bench.admission()
+        await command(desk.client, "CONFIG", "SET", "maxmemory", "1")
+        refused = (await bench.ledger.round(RoundRequest(admission=admission))).admitted
+        assert isinstance(refused, ResponseError)
+        assert is_memory_full(refused)
+        assert await desk.intents() == ["i-11"]
+        (work,) = works_of(await bench.take())
+        await bench.hold(1_000_000)
+        assert (await bench.settle(Settlement(None, [ended(work)]))).applied == 1
+        await command(desk.client, "CONFIG", "SET", "maxmemory", "0")
+        assert (await bench.apply(admission)).admitted == 1
 
 
 # -- guards -----------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -151,4 +152,34 @@ async def test_a_settlement_whose_round_failed_is_made_again(redis_url: str) -> 
         assert event.status is Status.cancelled
         assert event.answered_us, "the answer to the cancel is not on record"
         assert [e.status for e in await rig.of(id_)] == [Status.accepted, Status.cancelled]
+    await link.close()
+
+
+async def test_while_redis_cannot_be_reached_nothing_is_sent(redis_url: str) -> None:
+    """What was granted before may still leave within its send-by time; then the venue hears nothing, cancels or looks,
+    until Redis is back, and everything gets its outcome."""
+    link = Link(int(redis_url.rsplit(":", 1)[1].partition("/")[0]))
+    await link.open()
+    async with desk(redis_url, workers=0) as rig:
+        rig.start("w1", CANCELQ_REDIS_URL=f"redis://127.0.0.1:{link.port}/0")
+        ids = await rig.send_all([{"symbol": "BTCUSDT", "order_id": rig.order()} for _ in range(1200)])
+        await rig.calls("cancel", 3)
+        down_us = time.time_ns() // 1000
+        link.down = True
+        link.reset()
+
+        async def tried_often() -> bool:
+            return link.turned_away >= 8 and time.time_ns() // 1000 - down_us > 2_000_000
+
+        assert await until(tried_often, 20)
+        up_us = time.time_ns() // 1000
+        late = [
+            call["endpoint"]
+            for call in rig.simulator.calls().entries
+            if down_us + SEND_BY_MS * 1000 + 300_000 < call["at_us"] < up_us
+        ]
+        assert late == []
+        link.heal()
+        finals = await rig.finals(ids)
+        assert {event.status for event in finals.values()} == {Status.cancelled}
     await link.close()
