@@ -136,7 +136,7 @@ class LaneServer:
         return LaneStream(
             StreamParts(
                 str(self.lane), stream, parts.ws_url, parts.worker, parts.ledger, parts.venue_clock, parts.tls,
-                self._gate.call_aside, self.pushed,
+                self._gate.call_aside, self.pushed, parts.open_socket,
             )
         )  # fmt: skip
 

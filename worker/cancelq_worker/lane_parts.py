@@ -6,12 +6,15 @@ import asyncio
 import ssl
 from dataclasses import dataclass, field
 
+from websockets.asyncio.client import connect
+
 from cancelq_worker.clocks import Pace, RemoteClock
 from cancelq_worker.egress import Egress, Ticket
 from cancelq_worker.http import Door
 from cancelq_worker.ledger import Batch, LanePlan, Ledger, Settlement
 from cancelq_worker.metrics import LaneMetrics
 from cancelq_worker.state import Work
+from cancelq_worker.streaming import OpenSocket
 from cancelq_worker.venues.port import Route, Venue
 from cancelq_worker.verdict import Finish, Judge
 
@@ -41,6 +44,7 @@ class LaneParts:
     allow_withdraw_key: bool = False
     ws_url: str | None = None
     tls: ssl.SSLContext | None = None
+    open_socket: OpenSocket = connect  # for the order stream
 
     @property
     def total_s(self) -> float:

@@ -36,6 +36,10 @@ BACKOFF_S, BACKOFF_MOST_S = 0.25, 30.0
 REFUSED_S = 15.0  # before a refused login is tried again
 
 
+#: Opens a connection to an address, with the options of websockets' own.
+OpenSocket = Callable[..., contextlib.AbstractAsyncContextManager[ClientConnection]]
+
+
 class StreamRefused(Exception):
     """The venue will not let us listen; the message is the venue's own, short and without a key."""
 
@@ -57,6 +61,7 @@ class StreamParts:
     tls: ssl.SSLContext | None
     call: Callable[[Request], Awaitable[Answer]]
     told: Callable[[list[Push]], None]
+    open_socket: OpenSocket = connect
 
 
 class LaneStream:
@@ -117,7 +122,7 @@ class LaneStream:
             except ValueError as error:
                 raise StreamRefused(LEFT_OUT if answer.quotes else str(error)[:200]) from None
         address = stream.address(self._p.ws_url, key)
-        async with connect(
+        async with self._p.open_socket(
             address,
             ssl=self._p.tls if address.startswith("wss:") else None,
             proxy=None,
