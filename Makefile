@@ -12,7 +12,7 @@ export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help env demo test redis7 prometheus chromium check format chaos sim soak durability strace bench canaries pins docker-check sbom clean python3-check
+.PHONY: help env demo test redis7 prometheus chromium check format chaos mutants reliability sim soak durability strace bench canaries pins docker-check sbom clean python3-check
 
 help: ## what there is to make
 	@echo "cancelq: make <target>"
@@ -62,6 +62,9 @@ canaries: env ## chaos with made-up secrets, which must not be found in anything
 
 mutants: env ## breaks the product on purpose, in a copy, and shows that the suite notices (ARGS="no-fence --jobs 1")
 	$(BIN)/python -m ops.mutants --result build/mutants.json $(ARGS)
+
+reliability: env ## puts the figures of the kept runs (ops/*.json) into docs/RELIABILITY.md
+	$(BIN)/python -m ops.reliability
 
 bench: env ## measures speed and counts broken rules (ARGS="--parts peers": beside RQ, Celery, ccxt and others)
 	$(BIN)/python ops/bench/bench.py $(ARGS)
