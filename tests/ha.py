@@ -210,13 +210,28 @@ class ClusterOfThree:
     def move(self, slot: int, to: RedisDebian) -> None:
         """Moves a slot with all its keys, as `redis-cli --cluster reshard` does."""
         source = self.holder(slot)
-        ids = {node: _run(node, "CLUSTER", "MYID").decode() for node in (source, to)}
-        _run(to, "CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source])
-        _run(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", ids[to])
+        ids = self.begin_move(slot, to)
         while keys := _run(source, "CLUSTER", "GETKEYSINSLOT", slot, 10):
             _run(source, "MIGRATE", "127.0.0.1", to.port, "", 0, 5000, "KEYS", *keys)
         for node in (to, source, *(node for node in self.nodes if node not in (to, source))):
             _run(node, "CLUSTER", "SETSLOT", slot, "NODE", ids[to])
+
+    def begin_move(self, slot: int, to: RedisDebian) -> dict[RedisDebian, str]:
+        """From now on keys of the slot may be moved; the names of both nodes."""
+        source = self.holder(slot)
+        ids = {node: _run(node, "CLUSTER", "MYID").decode() for node in (source, to)}
+        _run(to, "CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source])
+        _run(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", ids[to])
+        return ids
+
+    def give_up_move(self, slot: int) -> None:
+        for node in self.nodes:
+            _run(node, "CLUSTER", "SETSLOT", slot, "STABLE")
+
+
+def move_key(key: str, source: RedisDebian, to: RedisDebian) -> None:
+    """Moves one key, as a part of the move of its slot."""
+    _run(source, "MIGRATE", "127.0.0.1", to.port, key, 0, 5000)
 
 
 def _is_well(node: RedisDebian) -> bool:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 
 import pytest
+from redis.exceptions import RedisError
 from structlog.testing import capture_logs
 
 from cancelq import AsyncClient, AsyncGuard, Client, Guard, Status
@@ -14,11 +15,15 @@ from cancelq.broker import slot_of
 from cancelq.results import ResultsReader
 from cancelq_worker import cli
 from cancelq_worker.flatten import Flattening, Wish
+from cancelq_worker.ledger import RoundRequest, TakeRequest
 from cancelq_worker.roster import ROSTER
-from tests.ha import ClusterOfThree, cluster
+from tests.ha import ClusterOfThree, cluster, move_key
 from tests.integration.failover import Asking, passed_limits, patiently, settled, true
 from tests.integration.floor import Floor, floor, spelled
+from tests.integration.lone_ledger import Desk, lone_desk
+from tests.integration.rig import LANE
 from tests.integration.test_worker_process import running
+from tests.servers import RedisServer
 
 pytestmark = [pytest.mark.one_server, pytest.mark.timeout(180)]
 
@@ -141,6 +146,59 @@ async def test_a_slot_that_is_moved_under_load_takes_its_lane_along(nodes: Clust
         found = await settled(desk, lane, list(asking.accepted))
         assert {tuple(e.status for e in found[id_]) for id_ in asking.accepted} == {(Status.cancelled,)}
         assert not passed_limits(desk)
+
+
+async def test_while_a_slot_is_being_moved_a_script_is_refused_whole(nodes: ClusterOfThree) -> None:
+    async with lone_desk(nodes.url) as desk:
+        slot = slot_of(LANE.inbox)
+        source = nodes.holder(slot)
+        to = next(node for node in nodes.nodes if node is not source)
+        await desk.add(symbol="BTCUSDT", order_id="1")
+        assert (await desk.admit(await desk.read())).admitted == 1
+        cursor = await desk.ledger.cursor()
+        await desk.add(symbol="BTCUSDT", order_id="2", scope="tpsl")  # of a class that has no queue yet
+        more = desk.intake.prepare(cursor, await desk.read(cursor), ())
+        nodes.begin_move(slot, to)
+        before = everything(source)
+        # The node has all the lane's keys still. One that was never there could be on the other node for all it knows.
+        assert await refused(desk, RoundRequest(admission=more))
+        assert await refused(desk, RoundRequest(takes=[TakeRequest("c", "b1")]))
+        assert everything(source) == before
+        nodes.give_up_move(slot)
+        assert (await desk.take("b2")).batch
+
+
+async def refused(desk: Desk, wanted: RoundRequest) -> bool:
+    try:
+        reply = await desk.ledger.round(wanted)
+    except RedisError:
+        return True
+    return all(isinstance(part, RedisError) for part in (reply.admitted, *reply.taken) if part)
+
+
+def everything(node: RedisServer) -> dict[bytes, bytes | None]:
+    with node.client() as client:
+        return {key: client.dump(key) for key in client.scan_iter()}
+
+
+async def test_an_inbox_that_has_moved_ahead_of_its_slot_is_followed(nodes: ClusterOfThree) -> None:
+    lane = nodes.lane("bybit", 1)
+    source, to = nodes.nodes[1], nodes.nodes[2]
+    with source.client() as redis:
+        redis.xgroup_create(lane.inbox, "made", mkstream=True)
+    nodes.begin_move(slot_of(lane.inbox), to)
+    with Client(nodes.url) as client:
+        client.submit(lane, symbol="BTCUSDT", order_id="1")
+        move_key(lane.inbox, source, to)
+        client.submit(lane, symbol="BTCUSDT", order_id="2")
+        assert [
+            ticket.id for ticket in client.submit_many(lane, [{"id": "3", "symbol": "BTCUSDT", "order_id": "3"}])
+        ] == ["3"]
+    async with AsyncClient.from_url(nodes.url) as client:
+        await client.submit(lane, symbol="BTCUSDT", order_id="4")
+    nodes.move(slot_of(lane.inbox), to)
+    with to.client() as redis:
+        assert [fields[b"order_id"] for _, fields in redis.xrange(lane.inbox)] == [b"1", b"2", b"3", b"4"]
 
 
 async def test_a_node_that_is_restarted_is_waited_for_and_the_other_lanes_go_on(

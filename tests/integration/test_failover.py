@@ -88,6 +88,8 @@ async def test_workers_on_an_isolated_master_send_nothing_and_take_what_replaced
             await true(lambda: len(inside.accepted) > 30 and len(outside.accepted) > 30)
             link.blackhole = True
             cut_us, confirmed = epoch_us(), len(inside.accepted)
+            lost = [desk.order(lane) for _ in range(200)]  # asked of the old master by one who does not wait
+            await desk.send_all(lane, [{"symbol": "BTCUSDT", "order_id": order} for order in lost])
             await asyncio.to_thread(servers.await_failover, old)
             promoted_us, before = epoch_us(), len(outside.accepted)
             await true(lambda: len(outside.accepted) > before + 30)
@@ -104,3 +106,4 @@ async def test_workers_on_an_isolated_master_send_nothing_and_take_what_replaced
             assert {desk.truth(lane, order)["state"] for order in accepted.values()} == {"cancelled"}
             assert not passed_limits(desk)
             assert not calls_between(desk, lane, cut_us + SENT_BY_US, promoted_us + HELD_US)
+            assert {desk.truth(lane, order)["state"] for order in lost} == {"live"}
