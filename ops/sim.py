@@ -23,7 +23,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.simulation.world import Outcome, Plan, run
+from tests.simulation.judging import Outcome
+from tests.simulation.run import run
+from tests.simulation.world import Plan
 
 RESULTS = Path(__file__).with_name("sim-results.json")
 A_PORTION = 10

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import random
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import redis.asyncio as aioredis
 
@@ -20,16 +20,20 @@ from cancelq_worker.settings import Account, Settings
 from cancelq_worker.simulator.simulator import DEMO_KEY, DEMO_PASSPHRASE, DEMO_SECRET, Simulator
 from cancelq_worker.venues.port import Venue
 from cancelq_worker.wiring import Wiring, beside
+from ops.chaos.places import PLACES
 from tests.simulation.loop import Process, VirtualLoop
+from tests.simulation.stream_link import StreamLink
 from tests.simulation.venue_link import VenueLink
 from tests.simulation.wire import Server, Wire
 
 NOWHERE = "redis://127.0.0.1:1/0"
+VENUE = "127.0.0.1:2"
 LEASE_MS = 4_000
+ADDRESS = "10.0.0.1"  # all workers leave by it
 
 
 @functools.cache
-def settings_for(venues: tuple[str, ...]) -> Settings:
+def settings_for(venues: tuple[str, ...], streams: bool) -> Settings:
     """One account at each of these venues."""
     env: dict[str, str] = {
         "CANCELQ_REDIS_URL": NOWHERE,
@@ -39,8 +43,8 @@ def settings_for(venues: tuple[str, ...]) -> Settings:
     for venue in venues:
         account = f"CANCELQ_ACCOUNTS__{venue.upper()}__MAIN__"
         env |= {
-            f"{account}BASE_URL": "http://venue",
-            f"{account}WS_URL": "",
+            f"{account}BASE_URL": f"http://{VENUE}",
+            f"{account}WS_URL": f"ws://{VENUE}{PLACES[venue].stream_path}" if streams else "",
             f"{account}API_KEY": DEMO_KEY,
             f"{account}API_SECRET": DEMO_SECRET,
         }
@@ -72,7 +76,16 @@ class VirtualWiring(Wiring):
     def _parts(self, lane: Lane, account: Account, venue: Venue, new_key: bool) -> LaneParts:
         parts, rng = super()._parts(lane, account, venue, new_key), self._virtual.rng
         judge = replace(parts.judge, rng=random.Random(rng.random()))
-        return replace(parts, judge=judge, tag=f"{rng.getrandbits(32):08x}")
+        tag = f"{rng.getrandbits(32):08x}"
+        return replace(parts, judge=judge, tag=tag, open_socket=self._virtual.streams.open_socket)
+
+
+class Send(NamedTuple):
+    """A call that left a worker."""
+
+    worker: Worker
+    at_s: float
+    path: str
 
 
 @dataclass
@@ -85,6 +98,9 @@ class Fleet:
     simulator: Simulator
     settings: Settings
     rng: random.Random
+    workers: list[Worker] = field(default_factory=list)
+    poison: set[str] = field(default_factory=set)  # orders whose intents end every worker that takes them
+    sends: list[Send] = field(default_factory=list)
 
 
 class Worker:
@@ -96,6 +112,7 @@ class Worker:
         self.rng = random.Random(fleet.rng.random())
         self.started = 0
         self.suspended = False
+        self.poisoned = 0
         self.draining_since_s: float | None = None
         self.past: list[Process] = []
         self.start()
@@ -111,7 +128,10 @@ class Worker:
         self.process.per_million = self.rng.uniform(-20.0, 20.0)
         self.past.append(self.process)
         self.wire = Wire(fleet.server, random.Random(self.rng.random()))
-        self.link = VenueLink(fleet.loop, fleet.venue, fleet.simulator, random.Random(self.rng.random()), "10.0.0.1")
+        way = fleet.loop, fleet.venue, fleet.simulator
+        self.link = VenueLink(*way, random.Random(self.rng.random()), ADDRESS)
+        self.link.leaving = self._leaving
+        self.streams = StreamLink(*way, random.Random(self.rng.random()), ADDRESS)
         self.draining_since_s, self.disturbed = None, False
         self._stop = asyncio.Event()
         self.task = fleet.loop.start(self.process, self._serve())
@@ -125,13 +145,25 @@ class Worker:
         finally:
             await wiring.close()
 
+    def _leaving(self, path: str, named: bytes) -> bool:
+        """A call is about to leave; False: the worker ended before it did."""
+        poison = self._fleet.poison
+        if poison and any(order.encode() in named for order in poison) and "ancel" in path:
+            self.poisoned += 1
+            self.kill()
+            return False
+        self._fleet.sends.append(Send(self, self._fleet.loop.time(), path))
+        return True
+
     @property
     def alive(self) -> bool:
         return self.process.alive and not self.task.done()
 
     def kill(self) -> None:
         """As `kill -9`: nothing of it runs any more. What it sent is on its way."""
-        self._fleet.loop.kill(self.process)
+        fleet = self._fleet
+        fleet.loop.kill(self.process)
+        fleet.loop.at(fleet.venue, fleet.loop.time() + 0.01, self.streams.cut)
 
     def drain(self) -> None:
         """As TERM."""
@@ -142,8 +174,4 @@ class Worker:
         self._fleet.loop.release(self.process)
         self.wire.heal()
         self.link.heal()
-
-
-def spread(venues: Mapping[str, int], rng: random.Random) -> str:
-    """One of them, by weight."""
-    return rng.choices(list(venues), list(venues.values()))[0]
+        self.streams.heal()

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from tests.simulation.world import Plan, run
+from tests.simulation.run import run
+from tests.simulation.world import Plan
 
 SEEDS = (3, 5, 8, 13)
 
@@ -20,7 +21,10 @@ def test_a_seed_gives_the_same_run_twice() -> None:
 @pytest.mark.parametrize("hashes", ["0", "12345"])
 def test_a_seed_gives_the_same_run_in_another_process(hashes: str) -> None:
     """Also one that hashes texts otherwise, and has run nothing before."""
-    code = f"from tests.simulation.world import Plan, run\nfor s in {SEEDS}: print(run(Plan.of(s)).fingerprint)"
+    code = (
+        "from tests.simulation.run import run\nfrom tests.simulation.world import Plan\n"
+        f"for seed in {SEEDS}: print(run(Plan.of(seed)).fingerprint)"
+    )
     env = {**os.environ, "PYTHONHASHSEED": hashes, "PYTHONPATH": os.pathsep.join(sys.path)}
     told = subprocess.run(
         [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True, timeout=100

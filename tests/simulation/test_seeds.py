@@ -5,7 +5,8 @@
 
 import pytest
 
-from tests.simulation.world import Plan, run
+from tests.simulation.run import run
+from tests.simulation.world import Plan
 
 PORTIONS, A_PORTION = 40, 25
 

@@ -20,9 +20,10 @@ from redis.exceptions import NoScriptError, ResponseError
 from redis.retry import Retry
 
 from cancelq_worker.ledger import SCRIPTS
+from tests.simulation.run import run
 from tests.simulation.scripts import HOST
 from tests.simulation.store import Store
-from tests.simulation.world import Plan, run
+from tests.simulation.world import Plan
 
 KEYS = [b"k1", b"k2", b"k3"]
 key = st.sampled_from(KEYS)

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import random
-from collections import Counter
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cancelq_worker.simulator.faults import Fault
 from ops.chaos.places import FAULTS_OF_CANCELS, FAULTS_OF_LOOKS
+from ops.checks import Ask
 from tests.simulation.fleet import Worker
+from tests.simulation.world import World, weather
 
-if TYPE_CHECKING:
-    from tests.simulation.world import World
-
-Act = Callable[["World"], Coroutine[Any, Any, None]]
+Act = Callable[[World], Coroutine[Any, Any, None]]
 
 
 async def torment(world: World, for_s: float, per_s: float) -> None:
@@ -190,6 +187,46 @@ async def hurt_venue(world: World) -> None:
     world.simulator.add_fault(Fault(kind, endpoint=where, count=rng.choice([1, 1, 2, 4]), delay_ms=delay_ms))
 
 
+async def hurt_streams(world: World) -> None:
+    """The venue's order streams, as a whole or those of one worker."""
+    rng, streams = world.rng, _any(world).streams
+    match rng.choice(["dropped", "cut", "silent", "refused", "logins refused"]):
+        case "dropped":
+            world.did("streams dropped")
+            world.simulator.drop_streams()
+        case "cut":
+            world.did("stream cut")
+            streams.cut()
+        case "silent":
+            world.did("stream silent")
+            streams.silent = True
+            await asyncio.sleep(rng.uniform(0.5, 5.0))
+            streams.silent = False
+            streams.cut()
+        case "refused":
+            world.did("stream: no connection")
+            streams.refused = True
+            await asyncio.sleep(rng.uniform(0.5, 3.0))
+            streams.refused = False
+        case _:
+            world.did("stream: logins refused")
+            world.simulator.configure({"stream_refuse_logins": True})
+            await asyncio.sleep(rng.uniform(0.5, 3.0))
+            world.simulator.configure({"stream_refuse_logins": False})
+
+
+async def poison(world: World) -> None:
+    """An intent that ends every worker which takes it into a call."""
+    if not world.fleet.poison:
+        world.did("poison")
+        desk = world.rng.choice(world.desks)
+        order = desk.new_order()
+        world.fleet.poison.add(order)
+        fields = {"id": f"poison-{order}", "symbol": desk.place.spelt("BTC"), "order_id": order}
+        desk.asks[fields["id"]] = Ask((order,))
+        desk.extra.append(fields)
+
+
 async def change_venue(world: World) -> None:
     """Other ways, lags and races."""
     world.did("venue: other delays and races")
@@ -205,21 +242,6 @@ async def suspend_worker(world: World) -> None:
     worker.suspended = False
 
 
-def weather(rng: random.Random) -> dict[str, object]:
-    """How the venue behaves for a while; nothing of it is a fault."""
-    return {
-        "latency_before_ms": rng.choice([(0, 0), (1, 5), (5, 25), (20, 80)]),
-        "latency_after_ms": rng.choice([(0, 0), (1, 5), (5, 25), (20, 80)]),
-        "cancel_delay_ms": rng.choice([0, 0, 50, 400]),
-        "race_fill": rng.choice([0.0, 0.05, 0.3]),
-        "race_partial": rng.choice([0.0, 0.2]),
-        "history_lag_ms": rng.choice([0, 0, 300, 1500]),
-        "info_lag_ms": rng.choice([0, 0, 300]),
-        "open_lag_ms": rng.choice([0, 0, 500]),
-        "symbol_cancel_miss": rng.choice([0.0, 0.3]),
-    }
-
-
 ACTS: tuple[tuple[Act, float], ...] = (
     (hurt_venue, 34),
     (hurt_way, 20),
@@ -229,6 +251,8 @@ ACTS: tuple[tuple[Act, float], ...] = (
     (pause_worker, 7),
     (drain_worker, 4),
     (suspend_worker, 1),
+    (hurt_streams, 4),
+    (poison, 1),
     (restart_store, 2),
     (lose_tail, 3),
     (pause_store, 3),
@@ -238,5 +262,3 @@ ACTS: tuple[tuple[Act, float], ...] = (
     (jump_worker_clock, 1),
     (jump_venue_clock, 1),
 )
-
-Counts = Counter[str]

@@ -1,4 +1,4 @@
-"""The way to the simulated venues: httpx' transport without a socket, in virtual time, with every way to lose a call."""
+"""The way to the simulated venues: httpx' transport without a socket, on virtual time, which can lose every call."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import httpx
 
+from cancelq_worker.http import FIRST_BYTE
 from cancelq_worker.simulator.core import Request
 from cancelq_worker.simulator.faults import DRIP_MS, Delivery, Reply
 from cancelq_worker.simulator.simulator import Simulator
@@ -34,7 +35,7 @@ class VenueLink:
         self.refused = False
         self.lose = ""  # how the next answer is lost: a word of `_NEVER`, or "early" for a call that never arrives
         self.slow_s = 0.0
-        self.calls = 0
+        self.leaving: Callable[[str, bytes], bool] = lambda path, named: True  # False: it does not leave
         self.lost = 0
 
     def transport(self, _: object = None) -> httpx.AsyncBaseTransport:
@@ -50,7 +51,10 @@ class VenueLink:
         if self.refused:
             await asyncio.sleep(0.001)
             raise httpx.ConnectError("connection refused")
-        self.calls += 1
+        if trace := request.extensions.get("trace"):
+            await trace(FIRST_BYTE, {})
+        if not self.leaving(request.url.path, request.url.query + request.content):
+            await asyncio.sleep(1_000)  # of a process that is no more
         travel = _Travel(self._loop.create_future())
         if self.blackhole:
             travel.lost = True

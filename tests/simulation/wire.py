@@ -240,12 +240,12 @@ class Connection:
         # It arrives whatever becomes of the sender.
         self._loop.at(wire.server.process, self._arrives_s, wire.server.carry_out, self, batch)
 
-    async def read_response(self, *_: Any, timeout: float | None = None, **__: Any) -> Any:
+    async def read_response(self, *_: Any, **how: Any) -> Any:
         if not self._replies:
             if not self.open:
                 raise RedisConnectionError(self._why or "Connection closed")
             self._reader = self._loop.create_future()
-            wait_s = self.socket_timeout if timeout is None else timeout
+            wait_s = how.get("timeout") or self.socket_timeout
             if wait_s == float("inf"):
                 await self._reader
             else:

@@ -1,0 +1,126 @@
+"""The judges of a run: those that chaos has too, and what only a run on virtual time can tell."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cancelq.contract import Lane
+from ops.checks import Ask, Bounds, Broken, Case, Told, VenueSaid, judge, key_of
+from tests.simulation.fleet import LEASE_MS
+from tests.simulation.keyspace import Stream, id_text
+from tests.simulation.loop import START_S
+from tests.simulation.world import Plan, SimDesk, World
+
+SETTLE_S = 2 * LEASE_MS / 1000 + 10  # promised: everything is settled that long after the last fault
+
+
+@dataclass
+class Outcome:
+    """What a run came to."""
+
+    plan: Plan
+    broken: list[Broken]
+    faults: Counter[str]
+    intents: int
+    statuses: Counter[str]
+    calls: int
+    unclear: int
+    virtual_s: float
+    steps: int
+    settled_s: float
+    fingerprint: str
+    notes: list[str]
+
+    def __str__(self) -> str:
+        lines = [f"seed {self.plan.seed}: {len(self.broken)} broken promises; {self.plan}"]
+        return "\n".join([*lines, *map(str, self.broken[:20])])
+
+
+def _meant(desk: SimDesk, told: Told) -> dict[str, Ask]:
+    """What was meant, by what is left of the inbox: where the first entry of an id was lost with the tail, a repeat
+    with other content has become the intent."""
+    asks = dict(desk.asks)
+    for entries in told.intents.values():
+        ask, order = asks.get(key_of(entries[0])), entries[0].fields.get("order_id", "")
+        if ask and order in ask.spared:
+            asks[key_of(entries[0])] = Ask((order,))
+    return asks
+
+
+def judge_run(world: World, said: Sequence[dict[str, Any]]) -> list[Broken]:
+    broken: list[Broken] = []
+    for desk in world.desks:
+        broken += [one for one in judge(_case(world, desk)) if not (world.lost_tail and _was_lost(one))]
+    broken += [Broken("simulation", f"the store has no {name}") for name in sorted(world.server.store.unknown)]
+    for row in said:
+        if not _explained(row):
+            broken.append(Broken("log", f"{row}"))
+    for trouble in world.loop.troubles:
+        broken.append(Broken("log", f"{trouble.get('message')}: {trouble.get('exception')!r}"))
+    return broken
+
+
+def _was_lost(one: Broken) -> bool:
+    """What a lost tail had on record cannot be held against a run."""
+    return "attempts are on record" in one.what or "bulk calls for" in one.what
+
+
+def _explained(row: dict[str, Any]) -> bool:
+    """Whether faults of the run explain an error that was logged."""
+    error = str(row.get("error", ""))
+    event = str(row.get("event", ""))
+    if event.startswith(("settle refused", "take refused", "admission refused")):
+        return any(word in error for word in ("LOADING", "OOM", "maxmemory", "NOSCRIPT"))
+    return "exc_info" not in row
+
+
+def told_of(world: World, lane: Lane) -> Told:
+    """The lane's streams as they are now."""
+    store = world.server.store
+
+    def rows(stream: str) -> list[tuple[str, list[bytes]]]:
+        found = store.get(stream.encode(), Stream)
+        return [(id_text(at).decode(), flat) for at, flat in zip(found.ids, found.fields, strict=True)] if found else []
+
+    return Told.read(rows(lane.inbox), rows(lane.results))
+
+
+def _case(world: World, desk: SimDesk) -> Case:
+    venue, simulator = desk.lane.venue, world.simulator
+    venue_said = VenueSaid(
+        orders=simulator.truth(venue=venue).entries,
+        calls=[call for call in simulator.calls().entries if call["venue"] == venue],
+        rates=[row for row in simulator.rates() if row["bucket"].startswith(f"{venue}/")],
+        bulk=frozenset(desk.place.bulk),
+    )
+    bounds = Bounds(settle_s=SETTLE_S, clocks_us=world.clocks_us)
+    told = told_of(world, desk.lane)
+    asks = _meant(desk, told) if world.lost_tail else desk.asks
+    return Case(desk.lane, told, asks, desk.acknowledged, venue_said, bounds, world.healed_us)
+
+
+def outcome_of(world: World) -> Outcome:
+    tolds = [told_of(world, desk.lane) for desk in world.desks]
+    calls = world.simulator.calls().entries
+    mark = hashlib.blake2b(digest_size=16)
+    for desk in world.desks:
+        for stream in (desk.lane.inbox, desk.lane.results):
+            found = world.server.store.get(stream.encode(), Stream)
+            for at, flat in zip(found.ids, found.fields, strict=True) if found else ():
+                mark.update(id_text(at) + b"\0".join(flat))
+    for call in calls:
+        mark.update(f"{call['steady_us']} {call['endpoint']} {call['ids']} {call['code']}".encode())
+    unclear = sum(max(1, len(call["ids"])) for call in calls if call["fault"])
+    unclear += sum(worker.link.lost for worker in world.workers)
+    healed_us = world.healed_us
+    last_us = max((e.settled_us or 0 for told in tolds for e in told.events if e.final), default=0)
+    virtual_s = world.loop.time() - START_S
+    return Outcome(
+        world.plan, world.broken, world.faults, sum(len(told.intents) for told in tolds),
+        Counter(e.status.value for told in tolds for e in told.events), len(calls), unclear, virtual_s,
+        world.loop.ran, (last_us - healed_us) / 1e6, mark.hexdigest(), world.notes,
+    )  # fmt: skip
