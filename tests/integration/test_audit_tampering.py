@@ -225,3 +225,24 @@ def test_a_resolved_event_needs_an_unresolved_one(client: Redis) -> None:
     assert isinstance(added, bytes)
     (line,) = named(audited(client))
     assert f"{added.decode()} i-1: resolved, but it never was unresolved" in line
+
+
+GUARD_EVENT: dict[Any, Any] = {
+    "v": "1", "id": "op-guard-1-1", "venue": "bitget", "account": "main", "status": "operator", "final": "0",
+    "evidence": "local", "act": "guard", "actor": "guard", "settled_us": "1763690000000000",
+    "detail": "the deadline was missed by 5 ms: flattening the lane, asked as guard-1-order, guard-1-stop",
+}  # fmt: skip
+
+
+def test_what_the_dead_man_s_switch_asked_for_needs_its_event(client: Redis) -> None:
+    """Its intents stand in no inbox, so that anybody could make some up: an event of its own must name them."""
+    fill(client, 2)
+    swept: dict[str, Any] = {"scope": "account", "open_orders": "0"}
+    client.xadd(MAIN.results, event(3, id="guard-1-order", **swept), entry_id(3))
+    (line,) = named(audited(client))
+    assert "guard-1-order: nobody asked for it: no event of the dead man's switch names it" in line
+    client.xadd(MAIN.results, GUARD_EVENT, entry_id(4))
+    (line,) = named(audited(client))
+    assert "guard-1-stop: it has no final event" in line
+    client.xadd(MAIN.results, event(5, id="guard-1-stop", **swept))
+    assert named(audited(client)) == []

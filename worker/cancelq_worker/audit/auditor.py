@@ -150,7 +150,9 @@ class _Auditor:
         for problem in faults(told, self._lane):
             self._wrong(where, entry, problem)
         self._out.numbers.event(told)
-        if told.status is not Status.operator:
+        if told.status is Status.operator:
+            self._books.acted(told, where)
+        else:
             self._books.told(told, where)
 
     def _asked_for(self, told: Told, entry: Entry) -> bool:

@@ -5,6 +5,7 @@ Everything is set down in files and taken up again in parts, so that memory does
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -18,9 +19,10 @@ from cancelq_worker.audit.numbers import LISTED_MOST, Listed, Numbers
 from cancelq_worker.audit.rules import Told
 from cancelq_worker.audit.spill import Spill
 
-#: Ids of intents that no producer writes: the dead man's switch is an act of the lane itself.
+#: Ids of intents that no producer writes: the dead man's switch is an act of the lane itself, and its event names them.
 GUARD = "guard-"
-ASKED = "asked"
+_NAMED_BY_GUARD = re.compile(r"guard-[0-9]{1,20}[A-Za-z0-9._:-]*[A-Za-z0-9]")
+ASKED, NAMED = "asked", "named"
 _LABELS = frozenset(
     ("scope", "symbol", "order_id", "client_order_id", "strategy", "reason", "traceparent", "priority", "origin")
 )
@@ -49,7 +51,8 @@ class Horizon:
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """What is set down of an entry of either stream. `what` is an event's status, or `asked`; `due_us`: of an entry
+    """What is set down of an entry of either stream. `what` is an event's status, `asked`, or `named` where an event of
+    the dead man's switch names the intent; `due_us`: of an entry
     that must not be sent earlier, else 0; `times` in the order of `_TIMES`, of a final event only."""
 
     id: str
@@ -118,6 +121,13 @@ class Books:
                 entry.id, (entry.id, ASKED, entry.queued_us, entry.entry_id, "inbox", 0, due_us, labels, [])
             )
 
+    def acted(self, told: Told, where: str) -> None:
+        """An operator's event. Of those of the dead man's switch: the intents it names are asked for by it."""
+        at_us = order_of(told.entry_id)[0] * 1000
+        if told.fields.get("act") == "guard" and self._horizon.covers(at_us):
+            for id_ in _NAMED_BY_GUARD.findall(told.fields.get("detail", "").partition("asked as")[2]):
+                self._intents.add(id_, (id_, NAMED, at_us, told.entry_id, where, 0, 0, {}, []))
+
     def told(self, told: Told, where: str) -> None:
         """An event, which `rules` have looked at; no operator's."""
         queued_us = told.queued_us
@@ -155,6 +165,8 @@ class Books:
 
     def _judge_id(self, id_: str, records: list[_Record]) -> None:
         moments: dict[int, _Moment] = defaultdict(_Moment)
+        named = [record for record in records if record.what == NAMED]
+        records = [record for record in records if record.what != NAMED]
         for record in records:
             if record.what == Status.resolved:
                 continue
@@ -168,8 +180,10 @@ class Books:
             else:
                 moment.way.append(record)
         for moment in moments.values():
-            self._judge_answers(id_, moment)
+            self._judge_answers(id_, moment, named)
             self._judge_course(moment)
+        if named and not any(moment.finals for moment in moments.values()):
+            self._unanswered(named[-1], 1)
         finals = sorted((m.finals[0] for m in moments.values() if m.finals), key=lambda final: final.place)
         self._judge_repeats(finals)
         was_unresolved = any(final.what == Status.unresolved for final in finals)
@@ -178,14 +192,14 @@ class Books:
             if record.what == Status.resolved and known and not was_unresolved:
                 self._wrong(record, "resolved, but it never was unresolved")
 
-    def _judge_answers(self, id_: str, moment: _Moment) -> None:
+    def _judge_answers(self, id_: str, moment: _Moment, named: list[_Record]) -> None:
         """Each entry has exactly one answer, and each answer an entry."""
         told = [*moment.finals, *moment.duplicates]
         for final in moment.finals[1:]:
             first = moment.finals[0]
             self._wrong(final, f"a second final event ({final.what}); the first is {first.entry_id} ({first.what})")
         if not moment.asked:
-            self._unasked(id_, (*told, *moment.way)[0])
+            self._unasked(id_, (*told, *moment.way)[0], named)
             return
         self._numbers.intents += len(moment.asked)
         lacking = len(moment.asked) - len(told)
@@ -199,9 +213,13 @@ class Books:
             if problem := _other_labels(answer.labels, moment.asked):
                 self._wrong(answer, problem)
 
-    def _unasked(self, id_: str, record: _Record) -> None:
-        if id_.startswith(GUARD):
+    def _unasked(self, id_: str, record: _Record, named: list[_Record]) -> None:
+        if named:
             self._numbers.guards += 1
+        elif id_.startswith(GUARD) and not self._horizon.whole and record.queued_us <= self._horizon.results_us:
+            self._numbers.guards += 1  # the event that named it is trimmed
+        elif id_.startswith(GUARD):
+            self._wrong(record, "nobody asked for it: no event of the dead man's switch names it")
         elif record.queued_us > self._horizon.inbox_us:
             self._wrong(record, "nobody asked for it: no entry of the inbox has this id and time")
         else:
