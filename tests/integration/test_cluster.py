@@ -15,7 +15,7 @@ from cancelq.broker import slot_of
 from cancelq.results import ResultsReader
 from cancelq_worker import cli
 from cancelq_worker.flatten import Flattening, Wish
-from cancelq_worker.ledger import RoundRequest, TakeRequest
+from cancelq_worker.ledger import RoundRequest, TakeRequest, command, script_keys
 from cancelq_worker.roster import ROSTER
 from tests.ha import ClusterOfThree, cluster, move_key
 from tests.integration.failover import Asking, passed_limits, patiently, settled, true
@@ -163,6 +163,9 @@ async def test_while_a_slot_is_being_moved_a_script_is_refused_whole(nodes: Clus
         # The node has all the lane's keys still. One that was never there could be on the other node for all it knows.
         assert await refused(desk, RoundRequest(admission=more))
         assert await refused(desk, RoundRequest(takes=[TakeRequest("c", "b1")]))
+        half = f"redis.call('SET', KEYS[1], 'half') return redis.call('GET', '{LANE.key('elsewhere')}')"
+        with pytest.raises(RedisError):
+            await command(desk.client, "EVAL", half, *script_keys(desk.client, LANE.key("clock")))
         assert everything(source) == before
         nodes.give_up_move(slot)
         assert (await desk.take("b2")).batch
