@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 import orjson
 import typer
@@ -91,21 +92,33 @@ def _object(one: Finding) -> dict[str, object]:
 
 
 def show(report: Report) -> None:
-    """On a terminal wrapped to its width; elsewhere one line each."""
+    """On a terminal wrapped to its width, what is well of a lane in one line; elsewhere one line each."""
     console = Console(highlight=False)
     group = ""
-    for one in report.findings:
+    for one in _folded(report.findings) if console.is_terminal else report.findings:
         if one.group != group:
             group = one.group
-            _heading(console, TITLES[group])
+            console.print()
+            console.print(Text(TITLES[group], style="bold"))
         _line(console, one)
     console.print()
     console.print(_summary(report), soft_wrap=True)
 
 
-def _heading(console: Console, title: str) -> None:
-    console.print()
-    console.print(Text(title, style="bold"))
+def _folded(findings: Sequence[Finding]) -> list[Finding]:
+    """What is well of each lane (or node of a cluster), group by group, as one finding."""
+    shown: list[Finding] = []
+    places: dict[tuple[str, str], int] = {}
+    for one in findings:
+        key = one.group, one.subject
+        if one.level is Level.ok and key in places:
+            before = shown[places[key]]
+            shown[places[key]] = replace(before, told=f"{before.told}; {one.told}")
+            continue
+        if one.level is Level.ok and ":" in one.subject:
+            places[key] = len(shown)
+        shown.append(one)
+    return shown
 
 
 def _line(console: Console, one: Finding) -> None:
@@ -123,10 +136,18 @@ def _line(console: Console, one: Finding) -> None:
 
 
 def _sentence(one: Finding) -> str:
-    return f"{one.subject}: {one.told}" if ":" in one.subject or one.group == "venue" else one.told
+    """With what it is about, where the group does not say that."""
+    return f"{one.subject}: {one.told}" if one.subject not in ("server", "jobs", "settings") else one.told
 
 
 def _summary(report: Report) -> Text:
-    parts = [f"{report.count(level)} {name}" for level, name in ((Level.fail, "failed"), (Level.warn, "warned"))]
-    parts += [f"{report.count(Level.unknown)} unknown", f"{report.count(Level.ok)} ok"]
+    parts = [
+        f"{report.count(level)} {name}{'s' * (level >= Level.warn and report.count(level) != 1)}"
+        for level, name in (
+            (Level.fail, "failure"),
+            (Level.warn, "warning"),
+            (Level.unknown, "unknown"),
+            (Level.ok, "ok"),
+        )
+    ]
     return Text(f"{', '.join(parts)}, in {report.took_ms / 1000:.1f} s", style=SHADES[report.level])

@@ -61,7 +61,7 @@ async def examine(p: Patient) -> Report:
     """Asks everything. Never raises, and takes no longer than some ten seconds."""
     begun = time.monotonic()
     first, alive = await _reached(p)
-    checks = [*_aside(p), *(check for one in alive for check in _of_server(p, one))]
+    checks = [*_aside(p, reached=bool(alive)), *(check for one in alive for check in _of_server(p, one))]
     if alive:
         checks.append(Check(About("server.sentinels", "server"), lambda: spread.sentinels(p)))
         checks += await _of_lanes(p)
@@ -130,12 +130,11 @@ async def _answered(check: Check) -> list[Finding]:
         return [check.about.unknown(f"the check itself failed: {said}", "this is a fault of cancelq")]
 
 
-def _aside(p: Patient) -> list[Check]:
-    """What needs no Redis of the lanes."""
-    checks = [
-        Check(About("settings.valid", "settings"), lambda: configuration.accounts(p)),
-        Check(About("jobs.server", "jobs"), lambda: jobs.state(p)),
-    ]
+def _aside(p: Patient, *, reached: bool) -> list[Check]:
+    """What needs no Redis of the lanes. `reached`: whether that answers."""
+    checks = [Check(About("settings.valid", "settings"), lambda: configuration.accounts(p))]
+    if reached or p.settings.rq_redis_url:
+        checks.append(Check(About("jobs.server", "jobs"), lambda: jobs.state(p)))
     hosts: dict[tuple[str, str], list[Lane]] = {}
     for lane in p.configured:
         if p.offline:

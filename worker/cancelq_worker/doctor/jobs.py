@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 
 from redis import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError, RedisError
 from rq import Queue, Worker
 from rq.registry import FailedJobRegistry
 from rq.serializers import JSONSerializer
 
 from cancelq.rq import QUEUE
 from cancelq_worker.doctor.findings import About, Finding
-from cancelq_worker.doctor.patient import Patient
+from cancelq_worker.doctor.patient import Patient, not_allowed
 from cancelq_worker.exits import Exit
 from cancelq_worker.jobs.table import table_of
 from cancelq_worker.jobs.trigger import periods_of
@@ -32,6 +32,9 @@ async def state(p: Patient) -> list[Finding]:
         return [about.fail("; ".join(error.problems), PLAIN, Exit.CONFIGURATION)]
     try:
         running, failed = await asyncio.to_thread(_looked_at, connection)
+    except NoPermissionError as error:
+        refused = not_allowed(error)
+        return [about.unknown(str(refused), refused.remedy)]
     except (RedisError, OSError) as error:
         said = redacted_text(str(error))[:160] or type(error).__name__
         return [about.fail(f"RQ's server {place} does not answer: {said}", "see rq_redis_url", Exit.UNREACHABLE)]

@@ -82,7 +82,7 @@ async def of_addresses(p: Patient, venue: str, account: Account) -> list[Finding
     about = About("limits.address", venue)
     buckets = sized(KINDS[venue].address_buckets, account.limits)
     limits = [Limit(bucket, bucket.units, SETTING if bucket.fixed else DOCUMENTED) for bucket in buckets]
-    told = f"{_by_source(limits)}, counted for calls that leave by {p.settings.egress} (egress)"
+    told = f"per address, {_by_source(limits)}; it is counted under the name {p.settings.egress} (egress)"
     facts: dict[str, Any] = {
         "egress": p.settings.egress,
         "buckets": [
@@ -113,4 +113,8 @@ def _window(window_us: int) -> str:
 
 
 def _reserve(units: int) -> str:
-    return f"{units} of each kept for urgent cancels (urgent_reserve)" if units else "none kept for urgent cancels"
+    return (
+        f"urgent cancels keep {units} of each, at most a fifth (urgent_reserve)"
+        if units
+        else "none kept for urgent cancels"
+    )

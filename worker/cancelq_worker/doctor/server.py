@@ -13,6 +13,7 @@ from redis.exceptions import (
     BusyLoadingError,
     NoPermissionError,
     RedisError,
+    ResponseError,
 )
 
 from cancelq_worker.doctor.findings import About, Finding
@@ -44,6 +45,9 @@ async def reachable(p: Patient, s: Server) -> list[Finding]:
     except (AuthenticationError, AuthorizationError) as error:
         said = redacted_text(str(error))[:160]
         return [about.fail(f"{place} refuses this user: {said}", RIGHTS, Exit.CONFIGURATION)]
+    except ResponseError as error:
+        # So it answers a ping when it refuses writes; the checks of durability tell the reason.
+        return [about.ok(f"{place} answers, with a complaint: {redacted_text(str(error))[:120]}")]
     except (RedisError, OSError, TimeoutError) as error:
         said = redacted_text(str(error))[:200] or type(error).__name__
         return [about.fail(f"{place} does not answer: {said}", REACH, Exit.UNREACHABLE)]
@@ -155,12 +159,18 @@ async def _required(p: Patient, s: Server, info: Mapping[str, Any]) -> Finding:
 
 
 async def clients(p: Patient, s: Server) -> list[Finding]:
-    info, about = await s.info(), About("server.clients", s.subject)
+    return [judge_clients(await s.info(), s.subject)]
+
+
+def judge_clients(info: Mapping[str, Any], subject: str = "server") -> Finding:
+    about = About("server.clients", subject)
     count, most = int(info.get("connected_clients", 0)), int(info.get("maxclients", 0))
     told = f"{count:,} clients of {most:,}"
+    facts: dict[str, Any] = {"clients": count, "most": most or None}
     if most and count > CLIENTS_MOST * most:
-        return [about.warn(f"{told}: soon nobody can connect", "raise maxclients, or find who keeps connections open")]
-    return [about.ok(told, clients=count, most=most or None)]
+        remedy = "raise maxclients, or find who keeps connections open"
+        return about.warn(f"{told}: soon nobody can connect", remedy, **facts)
+    return about.ok(told, **facts)
 
 
 async def clock(p: Patient, s: Server) -> list[Finding]:
