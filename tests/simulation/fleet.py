@@ -83,7 +83,7 @@ class VirtualWiring(Wiring):
 class Send(NamedTuple):
     """A call that left a worker."""
 
-    worker: Worker
+    process: Process
     at_s: float
     path: str
 
@@ -152,7 +152,7 @@ class Worker:
             self.poisoned += 1
             self.kill()
             return False
-        self._fleet.sends.append(Send(self, self._fleet.loop.time(), path))
+        self._fleet.sends.append(Send(self.process, self._fleet.loop.time(), path))
         return True
 
     @property

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cancelq.contract import Lane
+from cancelq.contract import Lane, Status
+from cancelq_worker.lane_parts import SEND_BY_MS
 from ops.checks import Ask, Bounds, Broken, Case, Told, VenueSaid, judge, key_of
 from tests.simulation.fleet import LEASE_MS
 from tests.simulation.keyspace import Stream, id_text
 from tests.simulation.loop import START_S
 from tests.simulation.world import Plan, SimDesk, World
 
+STRIKES = 3
 SETTLE_S = 2 * LEASE_MS / 1000 + 10  # promised: everything is settled that long after the last fault
 
 
@@ -53,8 +55,11 @@ def _meant(desk: SimDesk, told: Told) -> dict[str, Ask]:
 
 def judge_run(world: World, said: Sequence[dict[str, Any]]) -> list[Broken]:
     broken: list[Broken] = []
+    world.tolds = {desk.lane: told_of(world, desk.lane) for desk in world.desks}
     for desk in world.desks:
         broken += [one for one in judge(_case(world, desk)) if not (world.lost_tail and _was_lost(one))]
+        broken += sent_late(world, world.tolds[desk.lane])
+    broken += [*sent_without_store(world), *poisoned(world)]
     broken += [Broken("simulation", f"the store has no {name}") for name in sorted(world.server.store.unknown)]
     for row in said:
         if not _explained(row):
@@ -62,6 +67,44 @@ def judge_run(world: World, said: Sequence[dict[str, Any]]) -> list[Broken]:
     for trouble in world.loop.troubles:
         broken.append(Broken("log", f"{trouble.get('message')}: {trouble.get('exception')!r}"))
     return broken
+
+
+def sent_late(world: World, told: Told) -> Iterator[Broken]:
+    """7: a call that has not left half a second after its permit was asked for is given back."""
+    slack_us = SEND_BY_MS * 1000 + world.clocks_us + 50_000
+    for event in told.events:
+        if event.final and event.sent_us and event.taken_us and event.sent_us - event.taken_us > slack_us:
+            yield Broken("7", f"{event.id}: taken at {event.taken_us}, sent {event.sent_us - event.taken_us} us later")
+
+
+def sent_without_store(world: World) -> Iterator[Broken]:
+    """8: what was granted before leaves within its time; after that nothing does while the store cannot be reached."""
+    routes = {endpoint for desk in world.desks for endpoint in (*desk.place.cancels, *desk.place.looks)}
+    for cut in world.cuts:
+        for send in world.fleet.sends:
+            if (
+                (cut.worker is None or send.process is cut.worker)
+                and cut.from_s + SEND_BY_MS / 1000 + 0.05 < send.at_s < cut.to_s
+                and send.path.rpartition("/")[2] in routes
+            ):
+                yield Broken("8", f"{send.process.name} sent {send.path} at {send.at_s:.3f}, cut off from {cut}")
+
+
+def poisoned(world: World) -> Iterator[Broken]:
+    """13: an intent that ends workers ends after three of them, alone."""
+    poison, killed = world.fleet.poison, sum(worker.poisoned for worker in world.workers)
+    if not poison or world.lost_tail:
+        return
+    if killed > STRIKES:
+        yield Broken("13", f"one intent ended {killed} workers")
+    others = sum(world.faults[f"worker {what}"] for what in ("killed", "paused", "paused past its lease"))
+    for desk in world.desks:
+        for event in world.tolds[desk.lane].events:
+            if event.id.startswith("poison-"):
+                if event.final and killed >= STRIKES and event.status is not Status.unresolved:
+                    yield Broken("13", f"{event.id} ended {killed} workers and is {event.status}")
+            elif event.status is Status.unresolved and "workers ended" in (event.detail or "") and not others:
+                yield Broken("13", f"{event.id} was harmed: {event.detail}")
 
 
 def _was_lost(one: Broken) -> bool:
@@ -98,13 +141,13 @@ def _case(world: World, desk: SimDesk) -> Case:
         bulk=frozenset(desk.place.bulk),
     )
     bounds = Bounds(settle_s=SETTLE_S, clocks_us=world.clocks_us)
-    told = told_of(world, desk.lane)
+    told = world.tolds[desk.lane]
     asks = _meant(desk, told) if world.lost_tail else desk.asks
     return Case(desk.lane, told, asks, desk.acknowledged, venue_said, bounds, world.healed_us)
 
 
 def outcome_of(world: World) -> Outcome:
-    tolds = [told_of(world, desk.lane) for desk in world.desks]
+    tolds = list(world.tolds.values())
     calls = world.simulator.calls().entries
     mark = hashlib.blake2b(digest_size=16)
     for desk in world.desks:

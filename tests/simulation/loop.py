@@ -56,6 +56,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def __init__(self, rng: random.Random) -> None:
         super().__init__()
+        self._stopping = False
         self._rng = rng
         self._now = START_S
         self._timers: list[_Timer] = []
@@ -172,6 +173,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
             process.held = True
             if process in self._runnable:
                 self._runnable.remove(process)
+
+    def holds(self, process: Process) -> bool:
+        """Whether it is held now."""
+        return process.held
 
     def release(self, process: Process) -> None:
         if process.held:

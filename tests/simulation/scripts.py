@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import orjson
-from lupa.lua51 import LuaRuntime, lua_type
+from lupa.lua51 import LuaRuntime, lua_type  # type: ignore[import-untyped]  # it has no stubs
 from redis.exceptions import ResponseError
 
 Run = Callable[[bytes, Sequence[bytes]], Any]

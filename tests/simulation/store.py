@@ -284,7 +284,7 @@ class Store:
         members = self.get(a[0], SortedSet)
         if members is None:
             return 0
-        gone = sum(members.drop(member) for member in a[1:])
+        gone: int = sum(members.drop(member) for member in a[1:])
         if not members.scores:
             self._drop(a[0])
         return gone
@@ -510,16 +510,16 @@ _ZADD_OPTIONS = frozenset({b"NX", b"XX", b"LT", b"GT", b"CH"})
 _DENY_OOM = frozenset({b"SET", b"HSET", b"HINCRBY", b"SADD", b"ZADD", b"ZINCRBY", b"XADD", b"XGROUP"})
 _COMMANDS: dict[bytes, Callable[[Store, Words], Any]] = {
     b"DEL": Store._del, b"UNLINK": Store._del, b"EXISTS": Store._exists, b"EXPIRE": Store._expire,
-    b"PEXPIRE": Store._pexpire, b"PTTL": Store._pttl, b"GET": Store._get, b"MGET": Store._mget, b"GETDEL": Store._getdel, b"SET": Store._set,
-    b"HSET": Store._hset, b"HGET": Store._hget, b"HMGET": Store._hmget, b"HGETALL": Store._hgetall,
-    b"HDEL": Store._hdel, b"HEXISTS": Store._hexists, b"HLEN": Store._hlen, b"HINCRBY": Store._hincrby,
-    b"SADD": Store._sadd, b"SREM": Store._srem, b"SMEMBERS": Store._smembers, b"SCARD": Store._scard,
-    b"SISMEMBER": Store._sismember,
-    b"ZADD": Store._zadd, b"ZREM": Store._zrem, b"ZINCRBY": Store._zincrby, b"ZCARD": Store._zcard,
-    b"ZSCORE": Store._zscore, b"ZMSCORE": Store._zmscore, b"ZCOUNT": Store._zcount, b"ZRANGE": Store._zrange,
-    b"ZREVRANGE": Store._zrevrange, b"ZRANGEBYSCORE": Store._zrangebyscore,
-    b"ZREVRANGEBYSCORE": Store._zrevrangebyscore, b"ZREMRANGEBYSCORE": Store._zremrangebyscore,
-    b"XADD": Store._xadd, b"XLEN": Store._xlen, b"XRANGE": Store._xrange, b"XREVRANGE": Store._xrevrange,
-    b"XTRIM": Store._xtrim, b"XGROUP": Store._xgroup, b"XREAD": Store._xread,
-    b"TIME": Store._time, b"INFO": Store._info, b"SCRIPT": Store._scripting, b"PING": Store._ping,
+    b"PEXPIRE": Store._pexpire, b"PTTL": Store._pttl, b"GET": Store._get, b"MGET": Store._mget,
+    b"GETDEL": Store._getdel, b"SET": Store._set, b"HSET": Store._hset, b"HGET": Store._hget, b"HMGET": Store._hmget,
+    b"HGETALL": Store._hgetall, b"HDEL": Store._hdel, b"HEXISTS": Store._hexists, b"HLEN": Store._hlen,
+    b"HINCRBY": Store._hincrby, b"SADD": Store._sadd, b"SREM": Store._srem, b"SMEMBERS": Store._smembers,
+    b"SCARD": Store._scard, b"SISMEMBER": Store._sismember, b"ZADD": Store._zadd, b"ZREM": Store._zrem,
+    b"ZINCRBY": Store._zincrby, b"ZCARD": Store._zcard, b"ZSCORE": Store._zscore, b"ZMSCORE": Store._zmscore,
+    b"ZCOUNT": Store._zcount, b"ZRANGE": Store._zrange, b"ZREVRANGE": Store._zrevrange,
+    b"ZRANGEBYSCORE": Store._zrangebyscore, b"ZREVRANGEBYSCORE": Store._zrevrangebyscore,
+    b"ZREMRANGEBYSCORE": Store._zremrangebyscore, b"XADD": Store._xadd, b"XLEN": Store._xlen,
+    b"XRANGE": Store._xrange, b"XREVRANGE": Store._xrevrange, b"XTRIM": Store._xtrim, b"XGROUP": Store._xgroup,
+    b"XREAD": Store._xread, b"TIME": Store._time, b"INFO": Store._info, b"SCRIPT": Store._scripting,
+    b"PING": Store._ping,
 }  # fmt: skip

@@ -232,7 +232,7 @@ def test_a_server_answers_all_that_is_said_in_a_run_as_the_store_did(redis_url: 
                 words = [*words[:-1], b"100000"]
             elif words[0] == b"XADD":
                 words = [reply if word == b"*" else word for word in words]
-            there = _reply(lambda asked=words: _ask(server, asked))  # type: ignore[misc]
+            there = _reply(lambda asked=words: _ask(server, asked))
             here = f"{type(reply).__name__}" if isinstance(reply, ResponseError) else reply
             assert _plain(there) == _plain(here), f"{words[:12]}"
     assert scripts > 200

@@ -10,7 +10,7 @@ from cancelq_worker.simulator.faults import Fault
 from ops.chaos.places import FAULTS_OF_CANCELS, FAULTS_OF_LOOKS
 from ops.checks import Ask
 from tests.simulation.fleet import Worker
-from tests.simulation.world import World, weather
+from tests.simulation.world import Cut, World, weather
 
 Act = Callable[[World], Coroutine[Any, Any, None]]
 
@@ -88,7 +88,10 @@ async def pause_store(world: World) -> None:
     if not process.held:
         world.did("store paused")
         world.loop.hold(process)
+        from_s = world.loop.time()
         await asyncio.sleep(world.rng.choice([0.05, 0.3, 1.0, 3.0]) * world.rng.uniform(0.5, 1.2))
+        if world.loop.holds(process):
+            world.cuts.append(Cut(None, from_s, world.loop.time()))
         world.loop.release(process)
 
 
@@ -130,7 +133,8 @@ async def jump_venue_clock(world: World) -> None:
 async def hurt_wire(world: World) -> None:
     """Between a worker or a producer and the store."""
     rng = world.rng
-    wire = rng.choice([*(worker.wire for worker in world.workers), *world.producer_wires])
+    wires = [(worker.wire, worker.process) for worker in world.workers]
+    wire, process = rng.choice([*wires, *((wire, None) for wire in world.producer_wires)])
     match rng.choice(["cut", "slow", "blackhole", "lost reply", "lost reply"]):
         case "cut":
             world.did("wire: cut")
@@ -142,8 +146,10 @@ async def hurt_wire(world: World) -> None:
             wire.slow_s = 0.0
         case "blackhole":
             world.did("wire: silent")
-            wire.blackhole = True
+            wire.blackhole, from_s = True, world.loop.time()
             await asyncio.sleep(rng.uniform(0.2, 4.0))
+            if wire.blackhole and process:
+                world.cuts.append(Cut(process, from_s, world.loop.time()))
             wire.blackhole = False
         case _:
             world.did("wire: reply lost")

@@ -44,6 +44,9 @@ class Server:
         self._connections: dict[int, Connection] = {}
         self._waiting: dict[bytes, list[Connection]] = {}
 
+    def is_up(self) -> bool:
+        return self.up
+
     def connected(self, connection: Connection) -> int:
         self._numbered += 1
         self._connections[self._numbered] = connection

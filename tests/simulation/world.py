@@ -7,11 +7,13 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
+from cancelq.contract import Lane
 from cancelq_worker.simulator.simulator import Simulator
 from ops.chaos.places import PLACES
 from ops.chaos.world import Desk
-from ops.checks import Broken
+from ops.checks import Broken, Told
 from tests.simulation.fleet import Fleet, Worker, settings_for
 from tests.simulation.keyspace import Stream, id_text
 from tests.simulation.loop import Process, VirtualLoop
@@ -95,6 +97,14 @@ class Alarm:
         self._set()
 
 
+class Cut(NamedTuple):
+    """For so long a worker (None: every one) could not reach the store."""
+
+    worker: Process | None
+    from_s: float
+    to_s: float
+
+
 @dataclass
 class World:
     """The parts of a run."""
@@ -110,6 +120,8 @@ class World:
     broken: list[Broken] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     producer_wires: list[Wire] = field(default_factory=list)
+    cuts: list[Cut] = field(default_factory=list)
+    tolds: dict[Lane, Told] = field(default_factory=dict)  # the streams as they were at the end
     clocks_us: int = 2_000
     lost_tail: bool = False
     restarts: int = 0
@@ -137,10 +149,11 @@ class World:
         if not keep_all:
             kept = store.copy()
             await asyncio.sleep(self.rng.uniform(0.0, 1.0))
-            if not server.up:
+            if not server.is_up():
                 return
         self.did("store restarted" if keep_all else "store lost its tail")
         server.stop()
+        from_s = self.loop.time()
         self.loop.release(server.process)
         await asyncio.sleep(self.rng.uniform(0.05, 2.0))
         self.restarts += 1
@@ -152,6 +165,7 @@ class World:
         server.up = True
         await asyncio.sleep(self.rng.uniform(0.0, 0.3))
         server.loading = False
+        self.cuts.append(Cut(None, from_s, self.loop.time()))
 
     def _forget_unsynced(self) -> None:
         """What was lost had not been synced: it was never accepted."""
