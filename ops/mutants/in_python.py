@@ -56,7 +56,7 @@ MUTANTS = (
         'return self.policy.max_walk_lookups if "walk" in state.notes else self.policy.max_lookups',
         "return 10**9",
         "one order that cannot be found uses up the look-ups of all others",
-        (f"{_VERDICT}test_any_answers_in_any_order_come_to_an_end",),
+        (f"{_VERDICT}test_an_acknowledged_order_that_stays_open_is_looked_at_within_the_bound",),
     ),
     Mutant(
         "not-found-too-soon",

@@ -9,9 +9,10 @@ import pytest
 from redis.exceptions import ResponseError
 
 from cancelq.contract import Status
-from cancelq_worker import guard_ledger
+from cancelq_worker import guard_ledger, operate
 from cancelq_worker.events import head
-from cancelq_worker.ledger import Hold, RoundRequest, Settlement, command, is_memory_full
+from cancelq_worker.ledger import SCRIPTS, Hold, RoundRequest, Settlement, command, is_memory_full
+from cancelq_worker.roster import FRESH_MS, ROSTER
 from tests.integration.lone_ledger import lone_desk
 from tests.integration.rig import LANE
 from tests.integration.script_bench import (
@@ -156,6 +157,27 @@ async def test_the_fastest_way_is_relied_on_only_after_enough_samples(bench: Ben
     assert 0 < trusted[-1] <= 100_000
 
 
+async def test_less_than_the_shortest_way_seen_is_relied_on(bench: Bench) -> None:
+    """The shortest way there and the shortest way back seldom meet in one call."""
+    await bench.orders("11")
+    await bench.take("")
+    for n in range(40):
+        await bench.permit(f"m-{n}", "a", rtt_us=60_000 + 1_000 * n)
+    trusted = float(await command(bench.desk.client, "HGET", LANE.key(f"rtt:{BATCH.name}"), "fast"))
+    assert 0 < trusted < 60_000
+
+
+async def test_permits_that_are_out_are_moved_when_the_way_becomes_shorter(bench: Bench) -> None:
+    await bench.orders("11")
+    await bench.take("")
+    for n in range(25):
+        await bench.permit(f"m-{n}", "a", rtt_us=100_000)
+    last = LANE.key(f"permits:{BATCH.name}"), "m-24:1"
+    before = float(await command(bench.desk.client, "ZSCORE", *last))
+    await bench.permit("near", "a", rtt_us=10_000)
+    assert float(await command(bench.desk.client, "ZSCORE", *last)) == before + 90_000
+
+
 async def test_a_refusal_doubles_what_is_kept_beyond_the_window(bench: Bench) -> None:
     await bench.orders("11")
     await bench.take("")
@@ -211,6 +233,14 @@ async def test_a_pause_stops_normal_cancels_and_neither_urgent_ones_nor_looks(be
     await bench.orders("1", priority="urgent")
     assert [work.id for work in works_of(await bench.take("cl"))] == ["i-1"]
     assert (await bench.take("cl")).batch is None
+
+
+async def test_resume_ends_a_pause_and_no_other_hold(bench: Bench) -> None:
+    await bench.orders("11")
+    await bench.hold(60_000_000)
+    await bench.settle(Settlement(None, [], holds=[Hold("*", "auth", -1, "test"), Hold("*", "paused", -1, "test")]))
+    await operate.resume(bench.desk.client, LANE, "alice")
+    assert sorted(await bench.holds()) == ["auth", "rate"]
 
 
 async def test_another_server_closes_every_bucket_until_its_permits_are_surely_free(bench: Bench) -> None:
@@ -321,7 +351,7 @@ async def test_a_full_memory_stops_admission_and_neither_takes_nor_settlements(r
         assert (await bench.apply(admission)).admitted == 1
 
 
-# -- guards -----------------------------------------------------------------------------------------------------
+# -- guards and watchers ----------------------------------------------------------------------------------------
 
 
 async def test_a_guard_that_was_renewed_meanwhile_does_not_fire(bench: Bench) -> None:
@@ -336,3 +366,11 @@ async def test_a_guard_that_was_renewed_meanwhile_does_not_fire(bench: Bench) ->
     fired = [await guard_ledger.fire(redis, LANE, seen.armed, 1, seen.wall_ms, [], told) for _ in range(2)]
     assert fired == [True, False]
     assert [event["status"] for event in await bench.told()] == ["operator"]
+
+
+async def test_a_worker_that_was_silent_for_two_seconds_is_not_counted_on(bench: Bench) -> None:
+    redis = bench.desk.client
+    seconds, us = await command(redis, "TIME")
+    now_ms = int(seconds) * 1000 + int(us) // 1000
+    await command(redis, "ZADD", ROSTER, now_ms - 2_000, "dead", now_ms - 500, "late")
+    assert await SCRIPTS.run(redis, "roster", [ROSTER], ["me", FRESH_MS]) == [b"late", b"me"]

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import ssl
 import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
+import orjson
 import pytest
+import trustme
 
 from cancelq.contract import Status
 from cancelq_worker.carrier import OWN_SAMPLES, Carrier
 from cancelq_worker.clocks import monotonic_ns
 from cancelq_worker.gate import Gate
+from cancelq_worker.http import NotSent
 from cancelq_worker.lane_parts import SEND_BY_MS, Call, LaneParts
 from cancelq_worker.ledger import Batch, Move, RoundRequest, Taken, TakeRequest, command
 from cancelq_worker.settings import Settings
+from cancelq_worker.simulator.simulator import DEMO_KEY, DEMO_PASSPHRASE
+from cancelq_worker.venues.port import Signed
 from cancelq_worker.venues.registry import open_venue
 from cancelq_worker.wiring import Wiring
 from ops.chaos.links import Link
@@ -68,9 +75,9 @@ class Hand:
 
 
 @asynccontextmanager
-async def hand(redis_url: str) -> AsyncIterator[Hand]:
+async def hand(redis_url: str, **env: str) -> AsyncIterator[Hand]:
     async with desk(redis_url, workers=0) as rig, lone_desk(redis_url) as inbox:
-        wiring = Parts(Settings.load(None, rig.environment()), "w1", lambda: False)
+        wiring = Parts(Settings.load(None, rig.environment(**env)), "w1", lambda: False)
         parts = wiring.of_lane()
 
         def never(job: Coroutine[object, object, None]) -> None:
@@ -92,6 +99,57 @@ async def test_a_call_past_its_send_by_time_is_given_back_and_not_sent(redis_url
         assert isinstance(move, Move)
         assert (move.state.attempts, move.delay_us, move.event) == (0, None, None)
         assert one.cancels == 0
+
+
+async def test_a_call_ends_well_before_its_lease(redis_url: str) -> None:
+    """So that nobody looks for its orders while the venue may still be executing it."""
+    async with hand(redis_url) as one:
+        assert SEND_BY_MS + one.parts.total_s * 1000 + 2_000 <= one.parts.plan.lease_us / 1000
+
+
+async def test_a_venue_whose_certificate_nobody_vouches_for_gets_no_call(redis_url: str) -> None:
+    heard = asyncio.Event()
+
+    async def hear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.set()
+        writer.close()
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    server = await asyncio.start_server(hear, "127.0.0.1", 0, ssl=context)
+    port = server.sockets[0].getsockname()[1]
+    async with desk(redis_url, workers=0) as rig:
+        env = rig.environment(CANCELQ_ACCOUNTS__BITGET__MAIN__BASE_URL=f"https://127.0.0.1:{port}")
+        wiring = Parts(Settings.load(None, env), "w1", lambda: False)
+        parts = wiring.of_lane()
+        with pytest.raises(NotSent):
+            await parts.cancel_door.call(Signed(parts.venue.probe_request(), {}), connect_s=5, total_s=5)
+        assert not heard.is_set()
+        await wiring.close()
+    server.close()
+
+
+@pytest.mark.parametrize("code", ["40017", "40009", "429", "99999"])
+async def test_the_words_of_a_venue_that_quotes_the_request_are_left_out(redis_url: str, code: str) -> None:
+    """Whatever the code: neither event nor hold repeats what the call was signed with."""
+
+    async def quote(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked = (await reader.readuntil(b"\r\n\r\n")).decode()
+        body = orjson.dumps({"code": code, "msg": asked})
+        writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(quote, "127.0.0.1", 0)
+    base_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with hand(redis_url, CANCELQ_ACCOUNTS__BITGET__MAIN__BASE_URL=base_url) as one:
+        settlement = (await one.carrier.carry(await one.call())).settlement
+        told = repr((settlement.works, settlement.holds))
+        assert code in told
+        assert DEMO_KEY not in told
+        assert DEMO_PASSPHRASE not in told
+        assert "ACCESS-SIGN" not in told
+    server.close()
 
 
 async def test_a_worker_that_drains_sends_nothing_of_what_it_took(redis_url: str) -> None:
