@@ -85,7 +85,7 @@ def _looked(question: Question, named: Named, data: Any) -> Stated:
             open_ = all(_state(row) in OPEN for row in mine)
             over = all(_state(row) in ENDS for row in mine)
             return frozenset({"failed"}) if open_ else frozenset({"absent"}) if over else NOTHING
-        return agreed([_end(named, row) for row in mine])
+        return agreed([_end(named, row) for row in mine if not _elsewhere(named, row)])
     if rows is None or not all(_readable(named, row) for row in rows):
         return NOTHING
     if not rows and ended:
@@ -120,6 +120,12 @@ def _is(named: Named, row: dict[str, Any]) -> bool:
     return text(row.get("clientOid")) == named.client_id
 
 
+def _elsewhere(named: Named, row: dict[str, Any]) -> bool:
+    """Whether it is of another pair: the same client id is another order's there."""
+    symbol = row.get("symbol")
+    return not named.order_id and bool(named.symbol) and symbol is not None and text(symbol).upper() != named.symbol
+
+
 def _readable(named: Named, row: dict[str, Any]) -> bool:
     id_, client_id = row.get("orderId"), row.get("clientOid")
     if not (isinstance(id_, str) and id_.isascii() and id_.isdigit() and len(id_) <= 32):
@@ -133,9 +139,6 @@ def _state(row: dict[str, Any]) -> str:
 
 def _end(named: Named, row: dict[str, Any]) -> Stated:
     """A TP/SL order that fired may read `filled`: no source tells which word it has."""
-    symbol = row.get("symbol")
-    if not named.order_id and named.symbol and symbol is not None and text(symbol).upper() != named.symbol:
-        return NOTHING  # a client id at another pair is another order's
     end = ENDS.get(_state(row), NOTHING)
     return end | {"triggered"} if named.scope == "tpsl" and "filled" in end else end
 

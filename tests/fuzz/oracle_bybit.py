@@ -78,7 +78,7 @@ def _looked(question: Question, named: Named, result: Any) -> Stated:
     mine = [row for row in rows if _is(named, row)]
     if not mine:
         return NOTHING if rows or text(result.get("nextPageCursor")) else frozenset({"absent"})
-    ends = agreed([_end(question, named, row) for row in mine])
+    ends = agreed([_end(question, named, row) for row in mine if not _elsewhere(named, row)])
     if named.refused and all(_state(row) in OPEN for row in mine):
         ends |= agreed([_named_wrongly(named, row) for row in mine])
     return ends
@@ -94,10 +94,12 @@ def _state(row: dict[str, Any]) -> str:
     return text(row.get("orderStatus"))
 
 
+def _elsewhere(named: Named, row: dict[str, Any]) -> bool:
+    """Whether it is of another pair: the same client id is another order's there."""
+    return not named.order_id and text(row.get("symbol")) not in ("", named.symbol)
+
+
 def _end(question: Question, named: Named, row: dict[str, Any]) -> Stated:
-    symbol = text(row.get("symbol"))
-    if not named.order_id and symbol not in ("", named.symbol):
-        return NOTHING  # a client id at another pair is another order's
     end = ENDS.get(_state(row), NOTHING)
     passing = "triggered" in end and named.scope == "order" and question.path == "realtime"
     return NOTHING if passing else end

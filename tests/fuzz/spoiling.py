@@ -91,7 +91,8 @@ def _change(rng: Random, parent: Any, at: Any, places: list[tuple[Any, Any]], wo
         case 8 if isinstance(parent, list):
             rng.shuffle(parent)
         case _:
-            parent[at] = rng.choice(([parent[at]], {"list": parent[at]}, str(parent[at])[: rng.randrange(30)]))
+            start = "" if isinstance(parent[at], dict | list) else str(parent[at])[: rng.randrange(30)]
+            parent[at] = rng.choice(([parent[at]], {"list": parent[at]}, start))
 
 
 def _repeat(rng: Random, parent: Any, at: Any, words: tuple[Any, ...]) -> None:

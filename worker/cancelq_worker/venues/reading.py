@@ -40,6 +40,13 @@ def safe_id(text: str) -> str:
     return text if _SAFE_ID.fullmatch(text) else ""
 
 
+def row_id(row: Mapping[str, Any], name: str) -> str:
+    """An id of a row as exact text; "" where there is none that can stand in a state line, or one that went through a
+    float and has lost its last digits."""
+    value = row.get(name)
+    return safe_id(str(value)) if isinstance(value, str | int) and not isinstance(value, bool) else ""
+
+
 def filled(text: str) -> str:
     """A filled quantity as decimal text; "" for none, and for what is no plain number."""
     return text if _AMOUNT.fullmatch(text) and text.strip("0.") else ""

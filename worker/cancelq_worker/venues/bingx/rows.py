@@ -65,7 +65,8 @@ def client_id_of(row: Row) -> str | None:
 
 def kind_of(row: Row) -> str:
     """The scope this order belongs to, by its type; "" if the row does not tell."""
-    kind = word(row, "type").upper()
+    told = row.get("type")
+    kind = told.upper() if isinstance(told, str) else ""
     if kind.startswith("TAKE_STOP_"):
         return "tpsl"
     if kind.startswith("TRIGGER_"):

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from cancelq_worker.venues.bybit.codes import CODES, HAD_AN_END, OK, REMEDIES, word_of
 from cancelq_worker.venues.port import Answer, Reply, Word
-from cancelq_worker.venues.reading import named_field, safe_id, word
+from cancelq_worker.venues.reading import named_field, row_id, word
 
 BAN_US: Final = 600_000_000  # rate limit page: an address that went over its limit stays quiet for ten minutes
 RESET_MOST_MS: Final = 5_000  # limits are counted per second; a reset further away is none
@@ -127,7 +127,7 @@ def _item(named: Named, row: Any, outcome: Any, reset: int) -> Reply:
 def _acknowledged(named: Named, row: Mapping[str, Any]) -> Reply:
     if not _may_be(named, row):
         return Reply(Word.UNCLEAR, OK, "the answer speaks of another order", 200)
-    order_id, client_id = safe_id(word(row, "orderId")), safe_id(word(row, "orderLinkId"))
+    order_id, client_id = row_id(row, "orderId"), row_id(row, "orderLinkId")
     return Reply(Word.ACKNOWLEDGED, OK, http_status=200, order_id=order_id, client_order_id=client_id)
 
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from cancelq_worker.venues.bybit.codes import NO_SUCH_ORDER
 from cancelq_worker.venues.port import NextLook, Reply, Route, Stage, Target, Word
-from cancelq_worker.venues.reading import filled, safe_id, word
+from cancelq_worker.venues.reading import filled, row_id, word
 from cancelq_worker.venues.sweeping import kept_of_a_look
 
 SCOPES: Final[tuple[str, ...]] = ("order", "tpsl", "stop")
@@ -102,7 +102,7 @@ def read(route: Route, target: Target, result: Any) -> Reply:
 def rows_of_list(result: Any) -> list[dict[str, Any]] | None:
     """The rows of a list of spot orders; None if there is no list, or something on it that is no row."""
     rows = result.get("list") if isinstance(result, dict) else None
-    if not isinstance(rows, list) or not all(isinstance(row, dict) and safe_id(word(row, "orderId")) for row in rows):
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and row_id(row, "orderId") for row in rows):
         return None
     return rows if word(result, "category") in ("", "spot") else None
 
@@ -114,8 +114,8 @@ def row_reply(row: Mapping[str, Any]) -> Reply:
     return Reply(
         meaning,
         text="" if meaning is not Word.UNCLEAR else f"unknown order state {state!r}",
-        order_id=safe_id(word(row, "orderId")),
-        client_order_id=safe_id(word(row, "orderLinkId")),
+        order_id=row_id(row, "orderId"),
+        client_order_id=row_id(row, "orderLinkId"),
         venue_state=state,
         filled=filled(word(row, "cumExecQty")),
     )

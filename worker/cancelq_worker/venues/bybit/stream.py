@@ -15,7 +15,7 @@ import orjson
 from cancelq_worker.venues.bybit import looks
 from cancelq_worker.venues.bybit.signing import Credentials
 from cancelq_worker.venues.port import Answer, Frame, Push, Request, Word
-from cancelq_worker.venues.reading import rows_of, safe_id, word
+from cancelq_worker.venues.reading import row_id, rows_of, word
 
 TOPIC: Final = "order.spot"
 TOPICS: Final = ("order", TOPIC)
@@ -76,7 +76,7 @@ def _say(op: str, *args: str | int) -> str:
 
 
 def _push(row: dict[str, Any]) -> Push | None:
-    order_id, client_id = safe_id(word(row, "orderId")), safe_id(word(row, "orderLinkId"))
+    order_id, client_id = row_id(row, "orderId"), row_id(row, "orderLinkId")
     if not order_id or word(row, "category") not in ("", "spot"):
         return None
     reply = looks.row_reply(row)

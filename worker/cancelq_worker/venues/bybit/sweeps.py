@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from cancelq_worker.venues.bybit.looks import KINDS, PLAIN_TYPES, STATES, WAITING, rows_of_list
 from cancelq_worker.venues.port import Reply, Route, Stage, Target, Word
-from cancelq_worker.venues.reading import epoch_ms, word
+from cancelq_worker.venues.reading import epoch_ms, row_id, word
 from cancelq_worker.venues.sweeping import ORDER, Manner, OpenOrder, OpenPage, bulk_symbol, kinds, narrowed, progress
 
 PAGE: Final = 50
@@ -115,8 +115,9 @@ def _order(row: Mapping[str, Any], listed: str) -> OpenOrder | None:
     if kind is None or not (symbol.isascii() and symbol.isalnum() and len(symbol) <= 32):
         return None
     created_ms = epoch_ms(word(row, "createdTime"))
-    told = not isinstance(row.get("orderLinkId"), bool | dict | list)
-    return OpenOrder(word(row, "orderId"), word(row, "orderLinkId") if told else None, symbol, kind, created_ms)
+    told = not isinstance(row.get("orderLinkId"), bool | float | dict | list)
+    client_id = word(row, "orderLinkId") if told else None
+    return OpenOrder(row_id(row, "orderId"), client_id, symbol, kind, created_ms)
 
 
 def _kind(row: Mapping[str, Any], listed: str) -> str | None:
