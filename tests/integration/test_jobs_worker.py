@@ -4,6 +4,7 @@ import signal
 import socket
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
@@ -190,6 +191,26 @@ def test_what_is_no_job_at_all_ends_nobody(children: list[Child], redis_url: str
     # Left over in the list of what was popped, they must not end the next worker, either.
     start_jobs(children, redis_url)
     assert ended(queue.enqueue("cancelq.rq.submit", "bitget:main", CANCEL)) == "finished"
+
+
+def test_jobs_that_are_bombs_end_nobody(children: list[Child], redis_url: str, queue: Queue) -> None:
+    bombs = {
+        "unpacks to 200 MB": zlib.compress(b'["cancelq.rq.submit", null, ["' + b"x" * 200_000_000 + b'"], {}]', 1),
+        "is nested": zlib.compress(b'["cancelq.rq.submit", null, ' + b"[" * 900_000),
+        "has a huge number": zlib.compress(b'["cancelq.rq.submit", null, [' + b"9" * 100_000 + b"], {}]"),
+        "is large as it is": b'["cancelq.rq.submit", null, ["' + b"x" * 2_000_000 + b'"], {}]',
+    }
+    for name, data in bombs.items():
+        queue.connection.hset(f"rq:job:{name}", "data", data)
+        queue.connection.hset(f"rq:job:{name}", "created_at", "2026-01-01T00:00:00Z")
+        queue.connection.rpush(queue.key, name)
+    child = start_jobs(children, redis_url)
+    assert ended(queue.enqueue("cancelq.rq.submit", "bitget:main", CANCEL)) == "finished"
+    assert child.process.poll() is None
+    status = Path(f"/proc/{child.process.pid}/status").read_text()
+    (most_kb,) = (int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
+    assert most_kb < 180_000
+    assert len(inbox(queue.connection)) == 1
 
 
 def test_every_job_is_bounded_whatever_it_asks_for(children: list[Child], redis_url: str, queue: Queue) -> None:

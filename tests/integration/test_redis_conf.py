@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from redis.exceptions import RedisError
 
 from tests.servers import KINDS, RedisServer, ServerMissing
 
@@ -31,6 +32,19 @@ def test_it_is_durable_and_never_evicts(server_kind: str, tmp_path: Path) -> Non
         "maxmemory-policy": "noeviction",
         "maxmemory": str(512 * 1024 * 1024),
     }
+
+
+def test_no_value_is_larger_than_anybody_could_mean(server_kind: str, tmp_path: Path) -> None:
+    """It bounds each field of an entry, not their number: how much there may be in all is `maxmemory`'s to say."""
+    server = _server(server_kind, tmp_path)
+    try:
+        with server.client() as client:
+            client.xadd("inbox", {"symbol": "BTCUSDT", "order_id": "1"})
+            with pytest.raises((RedisError, OSError)):
+                client.xadd("inbox", {"reason": "x" * 1_100_000})
+            assert client.xlen("inbox") == 1
+    finally:
+        server.stop()
 
 
 def _server(kind: str, folder: Path) -> RedisServer:

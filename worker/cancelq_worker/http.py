@@ -16,6 +16,7 @@ import httpx
 
 from cancelq_worker.clocks import monotonic_ns
 from cancelq_worker.repeating import repeats, secrets_of_call
+from cancelq_worker.unpacking import unpacked
 from cancelq_worker.venues.port import Answer, Request, Signed
 
 POOL = 8  # more connections cost more CPU each and gain nothing at a venue's rates
@@ -192,7 +193,7 @@ async def _read(response: httpx.Response, deadline_ns: int) -> bytes:
     """The body, whole, within its size and time."""
     chunks, size = [], 0
     try:
-        async for chunk in response.aiter_bytes():
+        async for chunk in response.aiter_raw():
             size += len(chunk)
             if size > BODY_MOST:
                 raise NoAnswer(f"an answer over {BODY_MOST} bytes")
@@ -201,4 +202,7 @@ async def _read(response: httpx.Response, deadline_ns: int) -> bytes:
             chunks.append(chunk)
     finally:
         await response.aclose()
-    return b"".join(chunks)
+    try:
+        return unpacked(b"".join(chunks), response.headers.get("Content-Encoding", ""), BODY_MOST)
+    except ValueError as error:
+        raise NoAnswer(str(error)) from None

@@ -7,6 +7,8 @@ up, and arguments as JSON.
 
 from __future__ import annotations
 
+import contextlib
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -27,6 +29,8 @@ log = structlog.get_logger("cancelq.jobs")
 RESULT_TTL_S = 86_400
 FAILURE_TTL_S = 7 * 86_400
 TIMEOUT_MOST_S = 900
+# Bytes of a job's name and arguments; thousands of ids fit in.
+DATA_MOST = 1_048_576
 # A job that was abandoned, or that failed for a reason that may pass, is run again after these waits.
 RETRY_AFTER_S = (5, 30, 120)
 
@@ -61,6 +65,7 @@ class GuardedJob(Job):
     def restore(self, raw_data: Mapping[bytes, bytes]) -> None:
         """Reads a job's hash. What is none counts as no job at all: RQ would end the worker over it, every time."""
         try:
+            _refuse_large(raw_data.get(b"data", b""))
             super().restore(raw_data)
             self._judge(raw_data)
         except NoSuchJobError:
@@ -161,6 +166,16 @@ class GuardedJob(Job):
         if self.retries_left is None:
             # A job without Retry that is abandoned by a worker that died would never run again.
             self.retries_left, self.retry_intervals = len(RETRY_AFTER_S), list(RETRY_AFTER_S)
+
+
+def _refuse_large(data: bytes) -> None:
+    """RQ unpacks whatever a job holds, and a few kilobytes can unpack to gigabytes."""
+    unpacker = zlib.decompressobj()
+    # What cannot be unpacked, older versions of RQ left as it was.
+    with contextlib.suppress(zlib.error):
+        unpacker.decompress(data, DATA_MOST)
+    if unpacker.unconsumed_tail or len(data) > DATA_MOST:
+        raise ValueError(f"its data is larger than {DATA_MOST} bytes")
 
 
 def _within(given: float, most: int) -> int:
