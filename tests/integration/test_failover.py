@@ -13,8 +13,10 @@ from cancelq import AsyncClient, Status, Unconfirmed
 from cancelq_worker import cli
 from ops.chaos.links import Link
 from tests.ha import role, stopped, until, watched
-from tests.integration.failover import Asking, calls_between, epoch_us, passed_limits, settled, true
+from tests.integration.failover import Asking, calls_between, epoch_us, passed_limits, patiently, settled, true
 from tests.integration.floor import floor
+from tests.integration.test_worker_process import running
+from tests.servers import RedisServer
 
 pytestmark = [pytest.mark.one_server, pytest.mark.timeout(180)]
 
@@ -107,3 +109,30 @@ async def test_workers_on_an_isolated_master_send_nothing_and_take_what_replaced
             assert not passed_limits(desk)
             assert not calls_between(desk, lane, cut_us + SENT_BY_US, promoted_us + HELD_US)
             assert {desk.truth(lane, order)["state"] for order in lost} == {"live"}
+
+
+async def test_a_worker_process_and_what_rq_knows_of_it_outlive_a_failover(tmp_path: Path) -> None:
+    with watched(tmp_path, replicas=2, config=SAFE) as servers:
+        async with (
+            floor(servers.url, LANE, workers=0, env=ENV) as desk,
+            running(desk.environment(), "worker") as worker,
+        ):
+            (lane,) = desk.lanes
+            await worker.expect("watching lane")
+            old = servers.master()
+            await asyncio.to_thread(servers.await_replicas, 2)  # of RQ's keys too
+            old.kill9()
+            new = await asyncio.to_thread(servers.await_failover, old)
+            beaten = await asyncio.to_thread(rq_heartbeat, new)
+            await asyncio.to_thread(until, lambda: rq_heartbeat(new) > beaten, "a heartbeat on the new master")
+            order = desk.order(lane)
+            asked = await patiently(lambda: desk.send(lane, symbol="BTCUSDT", order_id=order))
+            assert (await settled(desk, lane, [asked]))[asked][-1].status is Status.cancelled
+            worker.process.terminate()
+            assert await worker.code() == 0, worker.seen
+
+
+def rq_heartbeat(server: RedisServer) -> str:
+    with server.client() as client:
+        (worker,) = client.smembers("rq:workers")
+        return str(client.hget(worker, "last_heartbeat"))
