@@ -27,7 +27,7 @@ pytestmark = pytest.mark.one_server("redis7")
 @pytest.fixture(scope="module")
 def well(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisDebian]:
     """A server with nothing wrong, shared: a test that changes it changes it back."""
-    config = {"maxmemory": "256mb", "enable-protected-configs": "local"}
+    config = {"maxmemory": "256mb", "repl-diskless-sync-delay": "0"}
     made = RedisDebian(tmp_path_factory.mktemp("well"), durable=True, config=config)
     made.start()
     yield made
@@ -114,7 +114,7 @@ async def test_a_replica_is_found_from_both_sides(well: RedisDebian, redis_serve
         assert "min-replicas-to-write 1" in the(report, "server.replicas").remedy
         with changed(client, min_replicas_to_write="1"):
             assert the(await examined(well.url), "server.replicas").level is Level.ok
-        missing = the(await examined(well.url, CANCELQ_DURABLE_REPLICAS="2"), "server.replicas")
+        missing = the(await examined(well.url, {"CANCELQ_DURABLE_REPLICAS": "2"}), "server.replicas")
         assert missing.level is Level.fail
         assert "workers send nothing" in missing.told
         replica.replicaof("NO", "ONE")

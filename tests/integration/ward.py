@@ -15,9 +15,11 @@ from cancelq_worker.doctor.patient import Patient
 from cancelq_worker.settings import Settings
 
 
-async def examined(redis_url: str, *, lanes: Sequence[str] = (), offline: bool = True, **env: str) -> Report:
+async def examined(
+    redis_url: str, env: Mapping[str, str] | None = None, *, lanes: Sequence[str] = (), offline: bool = True
+) -> Report:
     """What `cancelq doctor` finds with these settings."""
-    settings = Settings.load(None, {"CANCELQ_REDIS_URL": redis_url, **env}, need_keys=False)
+    settings = Settings.load(None, {"CANCELQ_REDIS_URL": redis_url, **(env or {})}, need_keys=False)
     patient = Patient(settings, [Lane.parse(lane) for lane in lanes], offline=offline)
     try:
         return await examine(patient)

@@ -27,6 +27,8 @@ ROUND_TRIPS = 3
 #: Entries of an inbox that are counted in one command, and of all inboxes in one snapshot of `top`.
 COUNT_PAGE, COUNT_MOST = 500, 5_000
 ENDLESS = "until resumed"
+#: The largest id an entry can have: the server refuses to look behind it.
+LAST_ID = f"{2**64 - 1}-{2**64 - 1}"
 REFUSED_LATELY_MS = 3_600_000
 #: A lane with work is touched every two seconds, and by the next worker if one dies.
 UNATTENDED_MS = 10_000
@@ -185,7 +187,7 @@ class Snapshots:
             elif backlog is None or backlog.cursor != s.cursor or not backlog.last:
                 backlog = _Backlog(s.cursor, s.cursor, 0)
             self._backlogs[lane] = backlog
-            if backlog.last and lane in due:
+            if backlog.last not in ("", LAST_ID) and lane in due:
                 unfinished.append(lane)
         left = self._count_most
         while unfinished and left > 0:

@@ -14,8 +14,8 @@ from cancelq_worker.doctor.findings import About, Finding
 from cancelq_worker.doctor.patient import Patient, asked
 from cancelq_worker.doctor.seen import Seen
 from cancelq_worker.ledger import command
+from cancelq_worker.snapshot import LAST_ID
 
-LARGEST = 2**64 - 1
 AHEAD_MOST_MS = 60_000
 STANDS_MS = 5_000
 BACKLOG_MOST, WAIT_MOST_MS = 5_000, 60_000
@@ -67,8 +67,8 @@ async def blocked(p: Patient, lane: Lane) -> list[Finding]:
 
 def judge_last_id(lane: Lane, last: str, now_ms: int) -> Finding:
     about = About("inbox.blocked", str(lane))
-    ms, _, number = last.partition("-")
-    if int(ms) >= LARGEST and int(number) >= LARGEST:
+    ms = last.partition("-")[0]
+    if last == LAST_ID:
         return about.fail(
             "blocked: an entry with the largest id there is was added, and no other can follow: producers are refused",
             "begin a new inbox (docs/DOCTOR.md tells how), and find who writes explicit ids",

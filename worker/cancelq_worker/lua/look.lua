@@ -16,6 +16,7 @@
 
 local ROOT = string.sub(KEYS[1], 1, -6)
 local CLASSES_MOST, AHEAD_MOST = 1000, 64
+local LAST_ID = '18446744073709551615-18446744073709551615' -- none can follow, and the server refuses to look behind it
 
 local function text(n) return string.format('%.0f', n) end
 
@@ -48,13 +49,17 @@ end
 
 local cursor = redis.call('GET', ROOT .. 'cursor')
 local after, first, whole = cursor and '(' .. cursor or '-', '', 0
+local function next_entry(from)
+  if from == '(' .. LAST_ID then return nil end
+  return redis.call('XRANGE', ROOT .. 'inbox', from, '+', 'COUNT', 1)[1]
+end
 local ahead = redis.call('SCARD', ROOT .. 'ahead')
 do
-  local entry = redis.call('XRANGE', ROOT .. 'inbox', after, '+', 'COUNT', 1)[1]
+  local entry = next_entry(after)
   if entry and entry[1] == redis.call('XRANGE', ROOT .. 'inbox', '-', '+', 'COUNT', 1)[1][1] then whole = 1 end
   local seen = 0
   while entry and ahead > 0 and seen < AHEAD_MOST and redis.call('SISMEMBER', ROOT .. 'ahead', entry[1]) == 1 do
-    entry = redis.call('XRANGE', ROOT .. 'inbox', '(' .. entry[1], '+', 'COUNT', 1)[1]
+    entry = next_entry('(' .. entry[1])
     seen = seen + 1
   end
   if entry then first = entry[1] end
