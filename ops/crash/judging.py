@@ -12,7 +12,8 @@ from cancelq.contract import Status
 from ops.checks import Case
 from ops.checks import judge as judge_case
 from ops.checks.case import Row
-from ops.crash.cells import DRAIN_S, LEASE_MS, NOISE_S, Cell, Played
+from ops.crash.cells import Cell, Played
+from ops.crash.desk import DRAIN_S, LEASE_MS, NOISE_S, Desk
 
 ON_THE_WAY_US = 20_000
 #: Where a worker stands still before it has sent, it must not send any more: others have, by then.
@@ -52,7 +53,7 @@ class Verdict:
 def judge(played: Played) -> Verdict:
     """Each broken promise is one line, with its number. What every run must keep is in `ops/checks`; here is what only
     a cell can tell."""
-    verdict, case = Verdict(played.cell, played.fault_us is not None), played.case
+    verdict, case = Verdict(played.cell, played.fault_us is not None), played.desk.case(played.fault_us)
     verdict.broken += [str(broken) for broken in judge_case(case)]
     for event in case.told.events:
         if event.final and event.status is not Status.cancelled:
@@ -100,17 +101,20 @@ def _times(played: Played, case: Case, verdict: Verdict) -> None:
 
 def _ends(played: Played, verdict: Verdict) -> None:
     """Whoever was not killed drains in time; nobody says what should never be said."""
-    for pid, code in played.exits.items():
-        expected = -9 if played.cell.fault == "kill" and pid == played.victim else 0
-        if code != expected:
-            verdict.broken.append(f"[17] worker {pid} ended with {code}, not with {expected}")
-    if played.drained_s > DRAIN_S + NOISE_S:
-        verdict.broken.append(f"[17] {played.drained_s:.1f} s from TERM to the last exit, {DRAIN_S:.0f} are promised")
-    for log in played.logs:
-        for line in log.read_text(errors="replace").splitlines():
-            said = _said(line)
-            if said.startswith(_NEVER):
-                verdict.broken.append(f"[log] {line[:300]}")
+    for worker in played.desk.workers:
+        expected = -9 if played.cell.fault == "kill" and worker.pid == played.victim else 0
+        if worker.code != expected:
+            verdict.broken.append(f"[17] worker {worker.pid} ended with {worker.code}, not with {expected}")
+    if played.desk.drained_s > DRAIN_S + NOISE_S:
+        late = f"{played.desk.drained_s:.1f} s from TERM to the last exit, {DRAIN_S:.0f} are promised"
+        verdict.broken.append(f"[17] {late}")
+    verdict.broken += never_said(played.desk)
+
+
+def never_said(desk: Desk) -> list[str]:
+    """Lines of the workers' logs that no fault here explains."""
+    lines = [line for worker in desk.workers for line in worker.log.read_text(errors="replace").splitlines()]
+    return [f"[log] {line[:300]}" for line in lines if _said(line).startswith(_NEVER)]
 
 
 def _said(line: str) -> str:
