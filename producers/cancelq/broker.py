@@ -28,6 +28,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
 
 from cancelq.errors import UrlError
+from cancelq.tls import flaw, welcomed
 
 SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
 # How long a sentinel, or a node that is asked for the map of its cluster, may take to answer.
@@ -75,7 +76,7 @@ class Broker:
             raise UrlError(f"must be a URL that begins with {', '.join(f'{known}://' for known in SCHEMES)}")
         base, _, how = scheme.partition("+")
         if not how:
-            return _checked(cls("server", (), "", url))
+            return _checked(cls("server", (), "", _greeting(url)))
         hosts, query, path = _split(rest)
         login, _, places = hosts.rpartition("@")
         seeds = tuple(_place(text, 26379 if how == "sentinel" else 6379) for text in places.split(","))
@@ -89,7 +90,12 @@ class Broker:
         else:
             name, db = "", "0"
         plain = f"{base}://{login + '@' if login else ''}{seeds[0]}/{db}{'?' + urlencode(asked) if asked else ''}"
-        return _checked(cls("sentinel" if how == "sentinel" else "cluster", seeds, name, plain, login_there))
+        return _checked(cls("sentinel" if how == "sentinel" else "cluster", seeds, name, _greeting(plain), login_there))
+
+    @property
+    def tls(self) -> bool:
+        """Whether its servers speak TLS."""
+        return self.plain.startswith("rediss")
 
     @cached_property
     def options(self) -> dict[str, Any]:
@@ -138,23 +144,52 @@ def _master(words: Sequence[str]) -> tuple[str, str]:
     return words[0], (words[1:] or ["0"])[0]
 
 
+def _greeting(plain: str) -> str:
+    """With a name that TLS connections tell the server, and so begin with a reply.
+
+    Only that reply says whether the server takes the client's certificate, which must be known before an intent is on
+    its way; and redis-py holds a fresh TLS 1.3 connection that nothing was read from for one with stray replies.
+    """
+    if not plain.startswith("rediss") or re.search("[?&]client_name=", plain):
+        return plain
+    return f"{plain}{'&' if '?' in plain else '?'}client_name=cancelq"
+
+
 def _checked(broker: Broker) -> Broker:
     try:
-        _ = broker.options
+        options = broker.options
     except ValueError:
         raise UrlError("has a port or an option that redis-py does not understand") from None
+    if problem := flaw(options):
+        raise UrlError(problem)
     return broker
 
 
 # -- where the servers are ------------------------------------------------------------------------------------
 
 
-def newest_master(replies: Sequence[Reply]) -> Place:
-    """The master by the word of the sentinels, each reply one's `SENTINEL MASTER`: where they differ, of the one that
-    has heard of the latest failover."""
-    told = [dict(zip(reply[::2], reply[1::2], strict=False)) for reply in replies]
-    latest = max(told, key=lambda fields: int(fields.get(b"config-epoch", 0)))
-    return Place(latest[b"ip"].decode(), int(latest[b"port"]))
+class Elections:
+    """Which master `seeds` sentinels name."""
+
+    def __init__(self, seeds: int) -> None:
+        self._seeds = seeds
+        self._epoch = -1
+        self._master = Place("", 0)
+
+    def judge(self, replies: Sequence[Reply]) -> Place:
+        """The master by the word of those that answered, each reply one's `SENTINEL MASTER`: where they differ, of the
+        one that has heard of the latest failover. Some that are cut off from the rest name an old one: only most of all
+        sentinels together can take back a failover that was heard of before."""
+        told = [dict(zip(reply[::2], reply[1::2], strict=False)) for reply in replies]
+        latest = max(told, key=_epoch)
+        if _epoch(latest) >= self._epoch or 2 * len(replies) > self._seeds:
+            self._epoch = _epoch(latest)
+            self._master = Place(latest[b"ip"].decode(), int(latest[b"port"]))
+        return self._master
+
+
+def _epoch(told: Mapping[Any, Any]) -> int:
+    return int(told.get(b"config-epoch", 0))
 
 
 class SlotMap:
@@ -189,6 +224,7 @@ class Guide:
         self.broker = broker
         self._map: SlotMap | None = None
         self._seeds = list(broker.seeds)
+        self._elections = Elections(len(broker.seeds))
 
     def doubt(self) -> None:
         """What was told last led nowhere."""
@@ -198,7 +234,7 @@ class Guide:
         """Where to try to connect, one after the other. `slot` None: of a cluster, any node. `RedisConnectionError` if
         nobody can tell."""
         if self.broker.kind == "sentinel":
-            return (newest_master([reply for _, reply in self._answers(most=len(self._seeds))]),)
+            return (self._elections.judge([reply for _, reply in self._answers(most=len(self._seeds))]),)
         if self._map is None:
             self._map = next((SlotMap(reply, place) for place, reply in self._answers(most=1)), None)
         known = self._map
@@ -299,9 +335,9 @@ def client(url: str, *, heeding: bool = False, **options: Any) -> redis.Redis:
     commands find their node, and a demoted master is left; without, the caller looks after both, as `Link` does.
     `UrlError`."""
     broker = Broker.read(url)
-    options = {"retry": Retry(NoBackoff(), 0), **options}
+    options = {"retry": Retry(NoBackoff(), 0), "redis_connect_func": welcomed if broker.tls else None, **options}
     if broker.kind == "server":
-        return redis.Redis.from_url(url, **options)
+        return redis.Redis.from_url(broker.plain, **options)
     if broker.kind == "cluster" and heeding:
         return ClusterRedis(broker, options)
     return redis.Redis.from_pool(led_pool(Guide(broker), heeding=heeding, **options))
@@ -336,6 +372,7 @@ class ClusterRedis(redis.Redis):
                 replies = [node.execute_command(*args, **options) for node in self.nodes()]  # type: ignore[no-untyped-call]
                 return replies[0]
             return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+        args = tuple(whole_or_not(args))
         for nth in range(1, FOLLOWED_MOST + 1):
             try:
                 return self.home(key).execute_command(*args, **options)  # type: ignore[no-untyped-call]
@@ -386,6 +423,7 @@ _KEYLESS = frozenset(
     ("ACL", "AUTH", "CLIENT", "CLUSTER", "COMMAND", "CONFIG", "DBSIZE", "ECHO", "EXEC", "FLUSHALL", "HELLO", "INFO",
      "KEYS", "LASTSAVE", "LATENCY", "MODULE", "MULTI", "PING", "ROLE", "SCAN", "SCRIPT", "SLOWLOG", "TIME", "WAIT")
 )  # fmt: skip
+_SCRIPTED = frozenset(("EVAL", "EVALSHA", "EVALSHA_RO", "EVAL_RO"))
 _TWO_WORDS = frozenset(("MEMORY", "OBJECT", "XGROUP", "XINFO"))
 
 
@@ -395,7 +433,7 @@ def key_of(args: Sequence[Any]) -> str | bytes | None:
     if name in _KEYLESS:
         return None
     key: str | bytes
-    if name in ("EVAL", "EVALSHA", "EVALSHA_RO", "EVAL_RO"):
+    if name in _SCRIPTED:
         key = args[3] if int(args[2]) else ""
         return key or None
     if name in ("XREAD", "XREADGROUP"):
@@ -404,6 +442,20 @@ def key_of(args: Sequence[Any]) -> str | bytes | None:
         return key
     key = args[2 if name in _TWO_WORDS and not rest else 1]
     return key
+
+
+def never_there(key: str) -> str:
+    """A key of the same slot as `key`, which holds a hash tag, that nobody ever writes. A script that names it is
+    refused whole while its slot is being moved; else it would stop half way at the first key that has gone."""
+    return f"{key.partition('}')[0]}}}:never"
+
+
+def whole_or_not(args: Sequence[Any]) -> Sequence[Any]:
+    """The command with `never_there` among its keys, if it is a script's."""
+    if str(args[0]).upper() not in _SCRIPTED or "}" not in str(args[3]):
+        return args
+    end = 3 + int(args[2])
+    return (*args[:2], int(args[2]) + 1, *args[3:end], never_there(str(args[3])), *args[end:])
 
 
 def for_every_node(args: Sequence[Any]) -> bool:

@@ -19,6 +19,7 @@ from cancelq.broker import (
     FOLLOWED_MOST,
     NOT_HERE,
     Broker,
+    Elections,
     Elsewhere,
     Place,
     Reply,
@@ -26,11 +27,11 @@ from cancelq.broker import (
     for_every_node,
     key_of,
     led_class,
-    newest_master,
     one_home,
     slot_of,
     unknown,
 )
+from cancelq.tls import async_welcomed
 
 # After the first sentinel's answer, how much longer the others are waited for.
 OTHERS_S = 0.1
@@ -46,6 +47,7 @@ class AsyncGuide:
         self.pools: WeakSet[aioredis.ConnectionPool] = WeakSet()
         self._map: SlotMap | None = None
         self._seeds = list(broker.seeds)
+        self._elections = Elections(len(broker.seeds))
         self._asking = asyncio.Lock()
 
     def doubt(self) -> None:
@@ -90,7 +92,7 @@ class AsyncGuide:
                 task.cancel()
         if not replies:
             raise unknown(self.broker, troubles)
-        return newest_master(replies)
+        return self._elections.judge(replies)
 
     async def follow(self) -> None:
         """Looks after the master until cancelled: when the sentinels name another one, every connection to the old one
@@ -188,9 +190,9 @@ def led_pool(
 def client(url: str, **options: Any) -> aioredis.Redis:
     """As `broker.client` without `heeding`."""
     broker = Broker.read(url)
-    options = {"retry": Retry(NoBackoff(), 0), **options}
+    options = {"retry": Retry(NoBackoff(), 0), "redis_connect_func": async_welcomed if broker.tls else None, **options}
     if broker.kind == "server":
-        return aioredis.Redis.from_url(url, **options)
+        return aioredis.Redis.from_url(broker.plain, **options)
     return aioredis.Redis.from_pool(led_pool(AsyncGuide(broker), **options))
 
 

@@ -13,6 +13,8 @@ queued:
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cancelq.tls import advice
+
 
 class CancelqError(Exception):
     """Base of every error of this package."""
@@ -68,7 +70,8 @@ class BrokerDown(CancelqError):
 
 
 class BrokerRefused(CancelqError):
-    """The server was reached and refused; nothing was queued. `code` is its word, like `OOM` or `NOPERM`."""
+    """The server was reached and refused; nothing was queued. `code` is its word, like `OOM` or `NOPERM`, `said` the
+    rest of its words."""
 
     def __init__(self, cause: BaseException) -> None:
         said = str(cause)
@@ -78,6 +81,7 @@ class BrokerRefused(CancelqError):
             word, _, rest = said.partition(" ")
             if word.isupper():
                 self.code, said = word, rest
+        self.said = said
         super().__init__(f"the server refused: {self.code or ''} {said}{_remedy(self.code)}")
 
 
@@ -180,7 +184,11 @@ class OutcomeTimeout(CancelqError, TimeoutError):
 def _words(cause: BaseException | None) -> str:
     if cause is None:
         return "no reason known"
-    return str(cause) if isinstance(cause, CancelqError) else f"{type(cause).__name__}: {cause}"
+    if isinstance(cause, CancelqError):
+        return str(cause)
+    said = f"{type(cause).__name__}: {cause}"
+    about_tls = advice(said)
+    return f"{said}; {about_tls}" if about_tls else said
 
 
 def _remedy(code: str | None) -> str:

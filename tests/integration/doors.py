@@ -31,7 +31,8 @@ ROOT = Path(__file__).parents[2]
 USERS_SH = ROOT / "ops" / "redis" / "users.sh"
 MAIN, OTHER = Lane("bitget", "main"), Lane("bybit", "main")
 USERS = (
-    "admin", "worker", "operator", "auditor", "jobs", "metrics", "rq-desk", "producer-bitget-main", "producer-bybit-main",
+    "admin", "worker", "operator", "auditor", "jobs", "metrics", "rq-desk",
+    "producer-bitget-main", "producer-bybit-main",
 )  # fmt: skip
 PATIENCE_S = 20.0
 OPEN_TO_ALL = "user default on nopass ~* &* +@all\n"
@@ -43,7 +44,7 @@ def password_of(user: str) -> str:
     return f"password-of-{user}"
 
 
-def users_sh(folder: Path, *lanes: str) -> "subprocess.CompletedProcess[str]":
+def users_sh(folder: Path, *lanes: str) -> subprocess.CompletedProcess[str]:
     """What the script prints for these lanes, with the passwords in a folder."""
     return subprocess.run(
         [str(USERS_SH), str(folder), *lanes], capture_output=True, text=True, timeout=PATIENCE_S, check=False
@@ -110,7 +111,7 @@ class Doors:
         self._admin = self.client("admin")
         with server.client() as client:  # still open to all
             acl_file.write_text(users_sh(passwords, str(MAIN), str(OTHER)).stdout)
-            client.execute_command("ACL LOAD")  # type: ignore[no-untyped-call]
+            client.execute_command("ACL LOAD")
 
     def url(self, user: str) -> str:
         return f"redis://{user}:{password_of(user)}@127.0.0.1:{self.server.port}/0"
@@ -134,7 +135,7 @@ class Doors:
     def _raw(self, *words: str) -> Any:
         with self.client("admin") as client:
             client.response_callbacks.clear()
-            return client.execute_command(*words)  # type: ignore[no-untyped-call]
+            return client.execute_command(*words)
 
     def close(self) -> None:
         self._admin.close()

@@ -27,7 +27,8 @@ class Operation:
 
 
 def _op(line: str, *may: str) -> Operation:
-    return Operation(tuple(line.format(lane="cancelq:{bitget:main}", other="cancelq:{bybit:main}").split()), frozenset(may))
+    words = line.format(lane="cancelq:{bitget:main}", other="cancelq:{bybit:main}").split()
+    return Operation(tuple(words), frozenset(may))
 
 
 assert str(MAIN) == "bitget:main"

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import signal
-import subprocess
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,24 +17,19 @@ from rq.serializers import JSONSerializer
 
 from cancelq import AsyncClient, Client, Guard
 from cancelq.contract import Event, Status
-from cancelq.errors import BrokerRefused, GroupMissing
+from cancelq.errors import GroupMissing
 from cancelq.results import ResultsReader
 from cancelq_worker import cli
 from cancelq_worker.embedded import free_port
-from cancelq_worker.exits import Exit
 from tests.integration.doors import (
     MAIN,
     OTHER,
     PATIENCE_S,
-    USERS,
     Doors,
     Venue,
     accounts,
     doors,
-    password_of,
     start,
-    users_sh,
-    write_passwords,
 )
 from tests.integration.jobs_rig import ended, rq
 from tests.integration.rights import (
@@ -49,7 +41,6 @@ from tests.integration.rights import (
     OPERATIONS,
     OPERATOR,
     PRODUCER,
-    STRANGER,
     WORKER,
     Operation,
 )
@@ -76,7 +67,7 @@ class Desk:
     def submit(self, **fields: str) -> Event:
         """One intent as the producer's own client asks for it, and what became of it."""
         with Client(self.doors.url(PRODUCER)) as client:
-            return client.submit(MAIN, symbol="BTCUSDT", **fields).wait(PATIENCE_S)
+            return client.submit(MAIN, {"symbol": "BTCUSDT", **fields}).wait(PATIENCE_S)
 
 
 @pytest.fixture(scope="module", params=list(KINDS))
@@ -138,7 +129,6 @@ def run(desk: Desk, capsys: pytest.CaptureFixture[str]) -> Run:
         return code, out, err
 
     return run
-
 
 
 # -- what each does with the real programs ----------------------------------------------------------------------------
@@ -277,7 +267,7 @@ def test_jobs_of_every_kind_are_done_under_their_own_user(desk: Desk) -> None:
 def test_an_operator_holds_and_releases_by_rq_and_a_job_on_a_lanes_queue_is_failed(desk: Desk) -> None:
     desk.doors.refused()
     url = desk.doors.url(OPERATOR)
-    assert "lane:bitget:main" in rq(url, "info", "--only-workers", "--raw")
+    assert "lane:bitget:main" in rq(url, "info", "lane:bitget:main", "--raw")
     rq(url, "suspend")
     desk.worker.expect("suspended by RQ")
     rq(url, "resume")
@@ -295,7 +285,7 @@ def test_a_monitor_reads_a_workers_page_and_the_worker_its_gauges(desk: Desk) ->
     for _ in range(int(PATIENCE_S / 0.2)):
         with urllib.request.urlopen(f"{desk.http}/metrics", timeout=5) as answer:
             page = answer.read().decode()
-        if "cancelq_lane" in page and 'lane_queued{' in page:
+        if "cancelq_lane" in page and "lane_queued{" in page:
             break
         desk.submit(order_id=desk.venue.order())
     assert "cancelq_ready 1.0" in page
@@ -312,7 +302,7 @@ def test_a_worker_loads_its_scripts_again_and_a_monitor_may_not(desk: Desk, run:
     assert desk.doors.refused() == set()
 
 
-# -- every door, tried --------------------------------------------------------------------------------------------------
+# -- every door, tried ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=str)
@@ -324,8 +314,7 @@ def test_who_may(desk: Desk, operation: Operation) -> None:
             assert said == b"OK", f"{user}: {said!r}"
             continue
         with desk.doors.client(user) as client, pytest.raises(ResponseError) as refused:
-            client.execute_command(*operation.words)  # type: ignore[no-untyped-call]
-            pytest.fail(f"{user} may do this")
+            client.execute_command(*operation.words)
         if not isinstance(refused.value, NoPermissionError):
             # Some commands are shut for everybody by the server's configuration, before it asks who comes.
             assert "not allowed" in str(refused.value)
@@ -335,15 +324,11 @@ def test_who_may(desk: Desk, operation: Operation) -> None:
 @pytest.mark.parametrize("user", [WORKER, JOBS])
 def test_a_script_opens_no_door_that_is_shut(desk: Desk, user: str) -> None:
     """Whoever may load and run scripts is held to its own rights in them, command by command."""
-    for body in (
-        "return redis.call('XADD', KEYS[1], '*', 'symbol', 'X')" if user == WORKER else "return redis.call('XTRIM', KEYS[1], 'MAXLEN', 0)",
-        "return redis.call('XDEL', KEYS[1], '1-1')",
-        "return redis.call('DEL', KEYS[1])",
-        "return redis.call('SET', KEYS[1], 'x')",
-    ):
+    unheld = "'XADD', KEYS[1], '*', 'symbol', 'X'" if user == WORKER else "'XTRIM', KEYS[1], 'MAXLEN', 0"
+    for words in (unheld, "'XDEL', KEYS[1], '1-1'", "'DEL', KEYS[1]", "'SET', KEYS[1], 'x'"):
         with desk.doors.client(user) as client:
-            sha = client.script_load(body)
-            with pytest.raises(ResponseError, match="(?i)can't (access|run)|permission"):
+            sha = client.script_load(f"return redis.call({words})")
+            with pytest.raises(ResponseError, match=r"(?i)can't (access|run)|permission"):
                 client.evalsha(sha, 1, MAIN.inbox)
     with desk.doors.client(AUDITOR) as auditor:
         assert auditor.type(MAIN.inbox) == b"stream"

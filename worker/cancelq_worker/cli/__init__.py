@@ -65,7 +65,7 @@ def run(args: Sequence[str], env: Mapping[str, str]) -> int:
         # Here, because naming the errors means importing the libraries that raise them.
         from cancelq_worker.cli.border import failure_of
 
-        failure = failure_of(error)
+        failure = failure_of(error, invocation.redis_user)
     _tell(failure)
     return failure.code
 

@@ -21,12 +21,18 @@ from cancelq.errors import (
     OutcomeTimeout,
     Uncertain,
 )
+from cancelq.tls import advice
 from cancelq_worker.exits import CommandFailed, EmbeddedServerError, Exit
 from cancelq_worker.logs import redacted_text
 from cancelq_worker.settings import SettingsError
 
-REACH = "check that the server runs and that redis_url (CANCELQ_REDIS_URL) names it"
-RIGHTS = "put the user and password into redis_url (CANCELQ_REDIS_URL), and allow that user these commands"
+REACH = "check that the server runs and that redis_url (CANCELQ_REDIS_URL) names it, with rediss:// if it speaks TLS"
+LOGIN = "put the right user and password into redis_url (CANCELQ_REDIS_URL)"
+RIGHTS = (
+    "run it as a user whose role may do this (docs/SECURITY.md), named in redis_url (CANCELQ_REDIS_URL); "
+    "ACL LOG on the server tells the command and the key"
+)
+CERTIFICATES = "redis_url (CANCELQ_REDIS_URL) names the certificates; docs/SECURITY.md tells how"
 OWN_SERVER = "or run a server of your own and name it in redis_url (CANCELQ_REDIS_URL)"
 SETTINGS = "correct it there; the file is named by --config or CANCELQ_CONFIG, variables begin with CANCELQ_"
 _REFUSED_RIGHTS = (
@@ -38,8 +44,9 @@ _REFUSED_RIGHTS = (
 _ABOUT_RIGHTS = frozenset({"NOAUTH", "WRONGPASS", "NOPERM"})
 
 
-def failure_of(error: Exception) -> CommandFailed:
-    """What to tell about `error`. One that is not in the table is told as a fault of this program."""
+def failure_of(error: Exception, user: str = "") -> CommandFailed:
+    """What to tell about `error`, met as that `user` of the server. One that is not in the table is told as a fault of
+    this program."""
     match error:
         case CommandFailed():
             return error
@@ -52,19 +59,22 @@ def failure_of(error: Exception) -> CommandFailed:
         case EmbeddedServerError():
             return CommandFailed(str(error), OWN_SERVER, Exit.UNREACHABLE)
         case redis.exceptions.RedisError():
-            return _of_redis(error)
+            return _of_redis(error, user)
         case _:
-            return _of_client(error) or _unexpected(error)
+            return _of_client(error, user) or _unexpected(error)
 
 
-def _of_client(error: Exception) -> CommandFailed | None:
+def _of_client(error: Exception, user: str) -> CommandFailed | None:
     match error:
         case NotAccepted():
             return CommandFailed(str(error), "cancelq status shows the lanes there are", Exit.UNHEALTHY)
+        case BrokerDown() if isinstance(error.__cause__, redis.exceptions.AuthenticationError):
+            return _refused(str(error.__cause__), user, LOGIN)
         case BrokerDown():
-            return CommandFailed(redacted_text(str(error)), REACH, Exit.UNREACHABLE)
+            remedy = CERTIFICATES if advice(str(error)) else REACH
+            return CommandFailed(redacted_text(str(error)), remedy, Exit.UNREACHABLE)
         case BrokerRefused() if error.code in _ABOUT_RIGHTS:
-            return CommandFailed(str(error), RIGHTS, Exit.CONFIGURATION)
+            return _refused(error.said, user, RIGHTS if error.code == "NOPERM" else LOGIN)
         case BrokerRefused():
             code = Exit.UNHEALTHY if error.code in ("OOM", "MISCONF") else Exit.UNREACHABLE
             return CommandFailed(str(error), "try again once that is mended", code)
@@ -87,14 +97,22 @@ def _of_client(error: Exception) -> CommandFailed | None:
             return None
 
 
-def _of_redis(error: redis.exceptions.RedisError) -> CommandFailed:
+def _of_redis(error: redis.exceptions.RedisError, user: str) -> CommandFailed:
     said = redacted_text(str(error)) or type(error).__name__
     # These first: to redis-py some of them are connection errors.
     if isinstance(error, _REFUSED_RIGHTS):
-        return CommandFailed(f"Redis refused: {said}", RIGHTS, Exit.CONFIGURATION)
+        return _refused(said, user, LOGIN if isinstance(error, redis.exceptions.AuthenticationError) else RIGHTS)
     if isinstance(error, redis.exceptions.ConnectionError | redis.exceptions.TimeoutError):
-        return CommandFailed(f"Redis cannot be reached: {said}", REACH, Exit.UNREACHABLE)
+        told = f"Redis cannot be reached: {said}"
+        if about_tls := advice(said):
+            return CommandFailed(f"{told}; {about_tls}", CERTIFICATES, Exit.UNREACHABLE)
+        return CommandFailed(told, REACH, Exit.UNREACHABLE)
     return CommandFailed(f"Redis refused: {said}", "try again once that is mended", Exit.UNREACHABLE)
+
+
+def _refused(said: str, user: str, remedy: str) -> CommandFailed:
+    """The server does not let this user in, or not this far."""
+    return CommandFailed(f"Redis refused{f' user {user}' if user else ''}: {said}", remedy, Exit.CONFIGURATION)
 
 
 def unknown_lane(lane: Lane) -> CommandFailed:

@@ -22,12 +22,17 @@ class Invocation:
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     config: Path | None = None
     traceback: bool = False
+    # The user of the lanes' server, once the settings were read.
+    redis_user: str = ""
 
     def settings(self, *, need_keys: bool = False) -> Settings:
         """The settings; `SettingsError` if they cannot be used. Most commands need no account and no key."""
+        from cancelq.broker import Broker
         from cancelq_worker.settings import Settings
 
-        return Settings.load(self.config, self.env, need_keys=need_keys)
+        settings = Settings.load(self.config, self.env, need_keys=need_keys)
+        self.redis_user = Broker.read(settings.redis_url).options.get("username", "default")
+        return settings
 
     def redis(self, settings: Settings) -> redis.Redis:
         """A client of the lanes' server that answers bytes and never repeats a command by itself."""
