@@ -33,8 +33,8 @@ ADDRESS = "10.0.0.1"  # all workers leave by it
 
 
 @functools.cache
-def settings_for(venues: tuple[str, ...], streams: bool) -> Settings:
-    """One account at each of these venues."""
+def settings_for(venues: tuple[str, ...], streams: bool, batch: int) -> Settings:
+    """One account at each of these venues; `batch`: the most orders of a call, 0: the venue's own."""
     env: dict[str, str] = {
         "CANCELQ_REDIS_URL": NOWHERE,
         "CANCELQ_LEASE_MS": str(LEASE_MS),
@@ -48,6 +48,8 @@ def settings_for(venues: tuple[str, ...], streams: bool) -> Settings:
             f"{account}API_KEY": DEMO_KEY,
             f"{account}API_SECRET": DEMO_SECRET,
         }
+        if batch:
+            env[f"{account}BATCH_SIZE"] = str(batch)
         if venue == "bitget":
             env[f"{account}PASSPHRASE"] = DEMO_PASSPHRASE
     return Settings.load(None, env)

@@ -10,6 +10,7 @@ from typing import Any
 
 from cancelq.contract import Lane, Status
 from cancelq_worker.lane_parts import SEND_BY_MS
+from cancelq_worker.simulator.simulator import DEMO_UID
 from ops.checks import Ask, Bounds, Broken, Case, Told, VenueSaid, judge, key_of
 from tests.simulation.fleet import LEASE_MS
 from tests.simulation.keyspace import Stream, id_text
@@ -17,6 +18,7 @@ from tests.simulation.loop import START_S
 from tests.simulation.world import Plan, SimDesk, World
 
 STRIKES = 3
+RESERVE = 1  # permits of a bucket that are kept for urgent intents, of at most a fifth
 SETTLE_S = 2 * LEASE_MS / 1000 + 10  # promised: everything is settled that long after the last fault
 
 
@@ -36,10 +38,30 @@ class Outcome:
     settled_s: float
     fingerprint: str
     notes: list[str]
+    used: float  # of the limit of the bucket that cancels used most, less the reserve; 0 where it was no backlog
 
     def __str__(self) -> str:
         lines = [f"seed {self.plan.seed}: {len(self.broken)} broken promises; {self.plan}"]
-        return "\n".join([*lines, *map(str, self.broken[:20])])
+        return "\n".join([*lines, *dict.fromkeys(str(one)[:600] for one in self.broken[:20])])
+
+
+def _used(world: World) -> float:
+    """How much of what it may, less the urgent reserve, the busiest bucket of cancels took while it had the choice."""
+    if not world.plan.backlog:
+        return 0.0
+    (desk,) = world.desks
+    calls = [
+        call for call in world.simulator.calls().entries if call["endpoint"].rpartition("/")[2] in desk.place.cancels
+    ]
+    if len(calls) < 2:
+        return 0.0
+    span_s = (calls[-1]["steady_us"] - calls[0]["steady_us"]) / 1e6
+    shares = [0.0]
+    for row in world.simulator.rates():
+        if row["bucket"].rpartition("/")[2] in desk.place.cancels and row["limit"] and row["owner"] == DEMO_UID:
+            windows = 1 + span_s * 1000 / row["window_ms"]
+            shares.append(row["admitted"] / ((row["limit"] - min(RESERVE, row["limit"] // 5)) * windows))
+    return max(shares)
 
 
 def _meant(desk: SimDesk, told: Told) -> dict[str, Ask]:
@@ -57,7 +79,7 @@ def judge_run(world: World, said: Sequence[dict[str, Any]]) -> list[Broken]:
     broken: list[Broken] = []
     world.tolds = {desk.lane: told_of(world, desk.lane) for desk in world.desks}
     for desk in world.desks:
-        broken += [one for one in judge(_case(world, desk)) if not (world.lost_tail and _was_lost(one))]
+        broken += [one for one in judge(_case(world, desk)) if not _excused(world, one)]
         broken += sent_late(world, world.tolds[desk.lane])
     broken += [*sent_without_store(world), *poisoned(world)]
     broken += [Broken("simulation", f"the store has no {name}") for name in sorted(world.server.store.unknown)]
@@ -107,9 +129,15 @@ def poisoned(world: World) -> Iterator[Broken]:
                 yield Broken("13", f"{event.id} was harmed: {event.detail}")
 
 
-def _was_lost(one: Broken) -> bool:
-    """What a lost tail had on record cannot be held against a run."""
-    return "attempts are on record" in one.what or "bulk calls for" in one.what
+def _excused(world: World, one: Broken) -> bool:
+    """What a run's faults had to break: what was on record in a lost tail; what the end of a backlog cut off; how old
+    orders are, where clocks were set by more than the second that the asked ages leave; how long poison lasts."""
+    if world.plan.backlog:
+        return "has no final event" in one.what or "attempts are on record" in one.what
+    if world.lost_tail and ("attempts are on record" in one.what or "bulk calls for" in one.what):
+        return True
+    by_age = "its orders are open" in one.what or "was to be left alone" in one.what
+    return (world.clocks_us > 900_000 and by_age) or (one.promise == "11" and "poison-" in one.what)
 
 
 def _explained(row: dict[str, Any]) -> bool:
@@ -141,9 +169,10 @@ def _case(world: World, desk: SimDesk) -> Case:
         bulk=frozenset(desk.place.bulk),
     )
     bounds = Bounds(settle_s=SETTLE_S, clocks_us=world.clocks_us)
+    healed_us = None if world.plan.backlog else world.healed_us
     told = world.tolds[desk.lane]
     asks = _meant(desk, told) if world.lost_tail else desk.asks
-    return Case(desk.lane, told, asks, desk.acknowledged, venue_said, bounds, world.healed_us)
+    return Case(desk.lane, told, asks, desk.acknowledged, venue_said, bounds, healed_us)
 
 
 def outcome_of(world: World) -> Outcome:
@@ -165,5 +194,5 @@ def outcome_of(world: World) -> Outcome:
     return Outcome(
         world.plan, world.broken, world.faults, sum(len(told.intents) for told in tolds),
         Counter(e.status.value for told in tolds for e in told.events), len(calls), unclear, virtual_s,
-        world.loop.ran, (last_us - healed_us) / 1e6, mark.hexdigest(), world.notes,
+        world.loop.ran, (last_us - healed_us) / 1e6, mark.hexdigest(), world.notes, _used(world),
     )  # fmt: skip

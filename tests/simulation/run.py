@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import redis.asyncio as aioredis
@@ -22,7 +22,7 @@ from cancelq.contract import Lane
 from cancelq.errors import BrokerDown, BrokerRefused, NotAccepted, Uncertain
 from cancelq_worker.ledger import command
 from ops.chaos.asking import next_intent
-from ops.checks import Broken
+from ops.checks import Ask, Broken
 from tests.simulation.fleet import Worker
 from tests.simulation.judging import Outcome, judge_run, outcome_of
 from tests.simulation.keyspace import Stream, id_text
@@ -38,9 +38,8 @@ DRAIN_S = 10.0
 Heard = Callable[[int, list[bytes], Any], None]
 
 
-def run(plan: Plan, *, acts: Sequence[str] | None = None, told: Heard | None = None) -> Outcome:
-    """One run, from its seed. Leaves nothing behind. `acts`: only these faults; `told` hears every command that a
-    script's host or a client carries out: the store's time in us, its words, the reply."""
+def run(plan: Plan, *, told: Heard | None = None) -> Outcome:
+    """One run, from its seed. Leaves nothing behind. `told` hears every command of a client that is carried out."""
     said: list[dict[str, Any]] = []
     before, drawn = structlog.get_config(), random.getstate()
     structlog.configure(
@@ -55,7 +54,6 @@ def run(plan: Plan, *, acts: Sequence[str] | None = None, told: Heard | None = N
     try:
         with virtual_time(loop):
             world = make_world(plan, rng, loop)
-            world.acts = acts
             if told:
                 world.server.told = lambda words, reply: told(world.server.store.now_us(), words, reply)
             try:
@@ -77,7 +75,8 @@ async def _play(world: World) -> None:
     supervisor = loop.create_task(_supervise(world))
     await _until(world, lambda: all(world.server.store.exists(d.lane.inbox.encode()) for d in world.desks), 20)
     stop = asyncio.Event()
-    producers = [loop.create_task(_produce(world, desk, stop)) for desk in world.desks for _ in range(2)]
+    ask = _ask_all if plan.backlog else _ask
+    producers = [loop.create_task(ask(world, desk, stop)) for desk in world.desks for _ in range(2)]
     if plan.faults_per_s:
         await torment(world, plan.trouble_s, plan.faults_per_s)
     else:
@@ -87,7 +86,8 @@ async def _play(world: World) -> None:
     await asyncio.wait(producers)
     world.notes.append(f"{loop.time():9.3f} healed")
     world.healed_us = world.server.store.now_us()
-    await _until(world, lambda: all(_all_told(world, desk.lane) for desk in world.desks), GIVE_UP_S)
+    if not plan.backlog:
+        await _until(world, lambda: all(_all_told(world, desk.lane) for desk in world.desks), GIVE_UP_S)
     world.notes.append(f"{loop.time():9.3f} settled")
     supervisor.cancel()
 
@@ -126,7 +126,7 @@ async def _supervise(world: World) -> None:
         await asyncio.sleep(0.2)
 
 
-async def _produce(world: World, desk: SimDesk, stop: asyncio.Event) -> None:
+async def _ask(world: World, desk: SimDesk, stop: asyncio.Event) -> None:
     """Asks until told to stop, by the project's own client where an intent has an id."""
     rng, wire = random.Random(world.rng.random()), Wire(world.server, random.Random(world.rng.random()))
     world.producer_wires.append(wire)
@@ -142,6 +142,20 @@ async def _produce(world: World, desk: SimDesk, stop: asyncio.Event) -> None:
         else:
             await _add(desk, redis, fields)
         await asyncio.sleep(rng.expovariate(per_s))
+
+
+async def _ask_all(world: World, desk: SimDesk, _: asyncio.Event) -> None:
+    """The whole backlog at once, in the client's batches."""
+    wire = Wire(world.server, random.Random(world.rng.random()))
+    client, symbol = AsyncClient(wire.attach(aioredis.Redis(protocol=2))), desk.place.spelt("BTC")
+    fields: list[dict[str, str]] = []
+    for _n in range(world.plan.backlog // 2):
+        order = desk.new_order()
+        fields.append({"id": f"b-{order}", "symbol": symbol, "order_id": order})
+        desk.asks[f"b-{order}"] = Ask((order,))
+    for at in range(0, len(fields), 200):
+        tickets = await client.submit_many(desk.lane, fields[at : at + 200])
+        desk.acknowledged += [ticket.entry_id for ticket in tickets]
 
 
 async def _submit(desk: SimDesk, client: AsyncClient, fields: dict[str, str]) -> None:

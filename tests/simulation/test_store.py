@@ -240,8 +240,9 @@ def test_a_server_answers_all_that_is_said_in_a_run_as_the_store_did(redis_url: 
 
 def _said_in_a_run(venue: str) -> list[tuple[int, list[bytes], Any]]:
     said: list[tuple[int, list[bytes], Any]] = []
-    plan = Plan(7, (venue,), workers=2, trouble_s=4.0, per_s=1.0, faults_per_s=3.0, lossy=False)
-    outcome = run(plan, acts=("hurt_venue", "hurt_way", "kill_worker"), told=lambda *row: said.append(row))
+    acts = ("hurt_venue", "hurt_way", "kill_worker")
+    plan = Plan(7, (venue,), workers=2, trouble_s=4.0, per_s=1.0, faults_per_s=3.0, lossy=False, acts=acts)
+    outcome = run(plan, told=lambda *row: said.append(row))
     assert not outcome.broken
     # Which scripts are loaded is another matter there.
     others = (b"SCRIPT", b"CLIENT")

@@ -18,7 +18,7 @@ Act = Callable[[World], Coroutine[Any, Any, None]]
 async def torment(world: World, for_s: float, per_s: float) -> None:
     """Faults until `for_s` are over, several at a time."""
     under_way: list[asyncio.Task[None]] = []
-    known = [(act, weight) for act, weight in ACTS if world.acts is None or act.__name__ in world.acts]
+    known = [(act, weight) for act, weight in ACTS if world.plan.acts is None or act.__name__ in world.plan.acts]
     acts, weights = [act for act, _ in known], [weight for _, weight in known]
     end_s = world.loop.time() + for_s
     while world.loop.time() < end_s:
@@ -180,6 +180,15 @@ async def hurt_way(world: World) -> None:
             link.slow_s = 0.0
 
 
+async def slow_way(world: World) -> None:
+    """A worker's way to the venue becomes longer for a while."""
+    link = _any(world).link
+    world.did("way: slow")
+    link.slow_s = world.rng.uniform(0.02, 0.3)
+    await asyncio.sleep(world.rng.uniform(0.2, 5.0))
+    link.slow_s = 0.0
+
+
 async def hurt_venue(world: World) -> None:
     """The venue lies, stumbles or is silent."""
     rng, place = world.rng, world.rng.choice(world.desks).place
@@ -257,6 +266,7 @@ ACTS: tuple[tuple[Act, float], ...] = (
     (pause_worker, 7),
     (drain_worker, 4),
     (suspend_worker, 1),
+    (slow_way, 2),
     (hurt_streams, 4),
     (poison, 1),
     (restart_store, 2),

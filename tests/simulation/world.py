@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -21,6 +20,12 @@ from tests.simulation.store import Store
 from tests.simulation.wire import Server, Wire
 
 PAIRS = 200
+#: What the venues let through a second: a backlog is to be longer than that. Bitget's batches are kept small for it.
+PER_S = {"bitget": 60, "bybit": 42, "bingx": 27}
+BATCH = 5
+RATE_ACTS = (
+    "pause_worker", "kill_worker", "drain_worker", "jump_clock", "jump_worker_clock", "slow_way", "pause_store",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -35,10 +40,13 @@ class Plan:
     faults_per_s: float
     lossy: bool
     streams: bool = False
+    acts: tuple[str, ...] | None = None  # only these faults
+    backlog: int = 0  # intents that all wait from the beginning; nothing is asked later, and the end cuts it off
     length: float = 1.0  # of which it was drawn
 
     @classmethod
     def of(cls, seed: int, length: float = 1.0) -> Plan:
+        """A run of some seconds, in which everything may go wrong."""
         rng = random.Random(seed)
         venues = rng.choice([("bitget",), ("bitget",), ("bybit",), ("bingx",), ("bitget", "bybit", "bingx")])
         return cls(
@@ -51,6 +59,32 @@ class Plan:
             lossy=rng.random() < 0.15,
             streams=rng.random() < 0.5,
             length=length,
+        )
+
+    @classmethod
+    def of_rate(cls, seed: int, seconds: float = 60.0) -> Plan:
+        """A run with more to do than the venue lets through, while workers and clocks do as they like."""
+        rng = random.Random(seed)
+        venue = rng.choice(["bitget", "bybit", "bingx"])
+        return cls(
+            seed,
+            (venue,),
+            workers=rng.choice([1, 2, 4, 8]),
+            trouble_s=seconds,
+            per_s=1.0,
+            faults_per_s=rng.choice([0.0, 0.3, 1.0]),
+            lossy=False,
+            acts=(
+                "pause_worker",
+                "kill_worker",
+                "drain_worker",
+                "jump_clock",
+                "jump_worker_clock",
+                "slow_way",
+                "pause_store",
+            ),
+            backlog=int((seconds + 5) * PER_S[venue]),
+            length=seconds,
         )
 
 
@@ -126,7 +160,6 @@ class World:
     lost_tail: bool = False
     restarts: int = 0
     healed_us: int = 0
-    acts: Sequence[str] | None = None  # the only faults, by name
 
     @property
     def workers(self) -> list[Worker]:
@@ -180,18 +213,29 @@ def make_world(plan: Plan, rng: random.Random, loop: VirtualLoop) -> World:
     clock = VenueClock(loop)
     simulator = Simulator(clock=clock, rng=random.Random(rng.random()))
     pairs = [*simulator.core.settings.pairs, *(f"S{n}-USDT" for n in range(1, PAIRS))]
-    simulator.configure({"pairs": pairs, **weather(rng)})
+    simulator.configure({"pairs": pairs, **(steady_weather(rng) if plan.backlog else weather(rng))})
     server_process = Process("store")
     store = Store(lambda: loop.wall_us() + server_process.wall_us, f"{rng.getrandbits(160):040x}")
     server = Server(loop, store, random.Random(rng.random()), server_process)
     desks = [SimDesk(PLACES[venue], simulator) for venue in plan.venues]
     for desk in desks:
         desk.loop, desk.extra = loop, []
-    settings = settings_for(plan.venues, plan.streams)
+    settings = settings_for(plan.venues, plan.streams, BATCH if plan.backlog else 0)
     venue = Process("venue")
     Alarm(loop, venue, simulator)
     fleet = Fleet(loop, server, venue, simulator, settings, random.Random(rng.random()))
     return World(plan, rng, loop, server, simulator, fleet, desks)
+
+
+def steady_weather(rng: random.Random) -> dict[str, object]:
+    """Ways that differ from call to call, but stay what they are; nothing that makes a call needless."""
+    jitter_ms = rng.choice([0, 5, 20, 100])
+    least_ms = rng.choice([0, 5, 30])
+    return {
+        "latency_before_ms": (least_ms, least_ms + jitter_ms),
+        "latency_after_ms": (least_ms, least_ms + jitter_ms),
+        "calls_kept": 1_000_000,
+    }
 
 
 def weather(rng: random.Random) -> dict[str, object]:

@@ -45,14 +45,14 @@ class Carrier:
         batch, route = call.batch, call.route
         if batch.unconfirmed:
             self._log.warning("too few replicas have what was taken: it is given back", why=batch.unconfirmed)
-            return self._given_back(call)
+            return self.given_back(call)
         targets = [self._target(group[0], call) for group in call.groups]
         request = self._p.venue.encode(route, targets)
         if batch.fastest_us and self._samples.get(route.bucket, 0) < OWN_SAMPLES:
             await asyncio.sleep(batch.fastest_us / 1e6)
         left_s = SEND_BY_MS / 1000 - (monotonic_ns() - call.asked_ns) / 1e9
         if left_s <= 0 or self.draining:
-            return self._given_back(call)
+            return self.given_back(call)
         signed = self._p.venue.sign(request, self._p.venue_clock.now_us() // 1000)
         door = self._p.cancel_door if batch.stage is Stage.CANCEL else self._p.look_door
         sent_ns = monotonic_ns()
@@ -123,7 +123,7 @@ class Carrier:
         answered_us = None if answered_ns is None else clock.at_us(answered_ns)
         return Moment(steady_us, clock.at_us(sent_ns), answered_us, self.streamed)
 
-    def _given_back(self, call: Call) -> Outcome:
+    def given_back(self, call: Call) -> Outcome:
         """Too late to send, or draining: as if it had never been taken."""
         self._p.egress.unuse(call.ticket)
         self._p.metrics.given_back()
@@ -132,7 +132,7 @@ class Carrier:
         return self._outcome(call, verdicts, "u", 0, monotonic_ns(), False)
 
     def _not_sent(self, call: Call, why: str) -> Outcome:
-        outcome = self._given_back(call)
+        outcome = self.given_back(call)
         outcome.settlement.holds = self._gate.unreachable(why)
         return outcome
 

@@ -67,6 +67,7 @@ class RemoteClock:
         self._offset_us = 0
         self._doubt_us = 0
         self._since_ns: int | None = None
+        self.leaps = 0  # how often the remote clock was found to be ahead of where it had to be
 
     @property
     def since_ns(self) -> int | None:
@@ -83,6 +84,7 @@ class RemoteClock:
             self._readings
             and after_ns - before_ns > 10_000_000
             and after_ns - self._readings[-1].read_ns < 1_000_000_000
+            and remote_us <= self.at_us(after_ns) + self.uncertainty_us
         ):
             return  # a slow reading tells nothing that the recent ones do not
         # The clocks part during the reading, too.
@@ -103,6 +105,8 @@ class RemoteClock:
             age_ns = now_ns - reading.read_ns
             low, high = max(least, reading.least - drift_us(age_ns)), min(most, reading.most + drift_us(age_ns))
             if age_ns > self.KEEP_NS or low > high:
+                if age_ns <= self.KEEP_NS and not kept[1:] and least > reading.most + drift_us(age_ns):
+                    self.leaps += 1
                 break
             least, most = low, high
             kept.append(reading)

@@ -46,6 +46,7 @@ from cancelq_worker.ledger import (
 from cancelq_worker.overtaking import Overtaker
 from cancelq_worker.state import Work
 from cancelq_worker.streaming import LaneStream, StreamParts
+from cancelq_worker.suspects import Turn
 from cancelq_worker.venues.port import Answer, Push, Request, Route, Stage, Venue
 from cancelq_worker.verdict import Finish, ended_by_push, learn
 
@@ -58,6 +59,7 @@ INTAKE_PAUSE_NS = 500_000_000  # after Redis refused an admission
 TAKES = 4  # takes in one round under backlog
 END_KEPT_NS = 10_000_000_000  # how long an order's end waits for an intent's call to end
 END_AGAIN_S = 0.02
+LEAP_HOLD_US = 1_100_000  # as prelude.lua for a jump it sees itself: the longest window of an account's limit
 
 
 class LaneServer:
@@ -71,6 +73,7 @@ class LaneServer:
         self._routes: dict[str, Route] = {r.name: r for r in parts.venue.routes}
         self._short_of_address = False
         self._hurried = False
+        self._leaps = parts.redis_clock.leaps
         self._gate = Gate(parts, self._spawn)
         self._carrier = Carrier(parts, self._gate)
         self._suspended = suspended
@@ -81,6 +84,7 @@ class LaneServer:
         self._free = {Stage.CANCEL: SLOTS, Stage.LOOK: SLOTS}
         self._wait_us = 0
         self._batches = 0
+        self._turn = Turn(parts.suspects)
         self._told: dict[str, tuple[Finish, int]] = {}
         self._telling = False
         self._draining = False
@@ -113,6 +117,7 @@ class LaneServer:
         try:
             await self._rounds()
         finally:
+            self._turn.end()
             watching.cancel()
             if stream and listening:
                 stream.stop()
@@ -202,6 +207,7 @@ class LaneServer:
             self._outcomes = outcomes + self._outcomes
             for _, reserved in takes:
                 self._p.egress.release(reserved)
+            self._turn.round_over()
             raise
         back_ns = monotonic_ns()
         self._count(wanted, reply, back_ns, now_ns)
@@ -219,8 +225,11 @@ class LaneServer:
             else:
                 self._p.redis_clock.learn(now_ns, back_ns, taken.wall_us)
                 self._carrier.streamed = taken.streamed
+                self._turn.took(taken)
                 self._taken(taken, reserved, now_ns, back_ns)
             self._p.egress.release(reserved)
+        self._turn.round_over()
+        self._leaps = self._p.redis_clock.leaps
 
     def _count(self, wanted: RoundRequest, reply: Round, back_ns: int, sent_ns: int) -> None:
         metrics, now_us = self._p.metrics, self._p.redis_clock.at_us(back_ns)
@@ -320,7 +329,8 @@ class LaneServer:
             kept = tuple(r.name for r in self._routes.values() if reserved.only_urgent(r.address))
             self._short_of_address = self._short_of_address or bool(kept)
             self._batches += 1
-            request = TakeRequest(stages, f"{self._p.tag}-{self._batches:x}", self._suspended(), closed, kept)
+            suspects, batch_id = n == 0 and self._turn.ask(), f"{self._p.tag}-{self._batches:x}"
+            request = TakeRequest(stages, batch_id, self._suspended(), closed, kept, suspects)
             takes.append((request, reserved))
             if not stages:
                 break
@@ -339,7 +349,17 @@ class LaneServer:
             self._free[taken.batch.stage] -= 1
             route = self._routes[taken.batch.route]
             ticket = self._p.egress.use(reserved, route.address)
-            self._spawn(self._carry(Call.of(taken.batch, route, ticket, asked_ns, back_ns)))
+            leapt = self._p.redis_clock.leaps != self._leaps
+            call = Call.of(taken.batch, route, ticket, asked_ns, back_ns)
+            self._spawn(self._give_back(call) if leapt else self._carry(call))
+
+    async def _give_back(self, call: Call) -> None:
+        """The server's clock went ahead, by less than its scripts can tell from a lane at rest: permits that are out
+        counted as free too early, and this one may stand for one of them."""
+        outcome = self._carrier.given_back(call)
+        outcome.settlement.holds = [Hold("*", "clock", LEAP_HOLD_US, "the server clock went ahead")]
+        self._outcomes.append(outcome)
+        self._free[call.batch.stage] += 1
 
     def _spawn(self, job: Coroutine[object, object, None]) -> None:
         task: asyncio.Task[None] = asyncio.ensure_future(job)
@@ -379,6 +399,9 @@ class LaneServer:
         try:
             outcome = await self._carrier.carry(call)
             self._outcomes.append(outcome)  # not in one line: the list may be another one after the wait
+        except BaseException:
+            self._turn.over(call.batch.id)
+            raise
         finally:
             self._free[call.batch.stage] += 1
 
@@ -386,7 +409,10 @@ class LaneServer:
         for outcome, reply in zip(outcomes, replies, strict=True):
             if isinstance(reply, RedisError):
                 self._settle_again(outcome, reply)
-            elif reply.others:
+                continue
+            if outcome.settlement.permit:
+                self._turn.over(outcome.settlement.permit.member)
+            if reply.others:
                 self._end_all(outcome.ended)
 
     def _settle_again(self, outcome: Outcome, error: RedisError) -> None:
@@ -395,6 +421,8 @@ class LaneServer:
         self._log.error("settle refused by Redis", error=str(error)[:300], tries=outcome.tries)
         if outcome.tries < SETTLE_TRIES:
             self._spawn(self._later(outcome))
+        else:
+            self._turn.end()
 
     async def _later(self, outcome: Outcome) -> None:
         await asyncio.sleep(0.25)
