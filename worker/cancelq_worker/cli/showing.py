@@ -49,11 +49,15 @@ def as_object(event: Event) -> dict[str, Any]:
 
 
 def dumps(fields: Mapping[str, Any]) -> str:
-    """JSON on one line; numbers of any size, which orjson alone would refuse."""
+    """JSON on one line; numbers of any size, which orjson alone would refuse; what could move a terminal's cursor is
+    escaped."""
     try:
-        return orjson.dumps(fields).decode()
+        text = orjson.dumps(fields).decode()
     except orjson.JSONEncodeError:
-        return json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
+        text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else json.dumps(character)[1:-1] for character in text)
 
 
 def header() -> str:
