@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -62,6 +63,7 @@ def test_it_is_never_further_off_than_it_says(
         check()
     monotonic.ns += later_ns
     check()
+    assert not clock.leaps, "nobody set it"
 
 
 @given(st.integers(0, 2 * 10**15), st.integers(0, 10**12))
@@ -102,6 +104,21 @@ def test_a_remote_clock_that_was_set_is_followed() -> None:
         clock.learn(monotonic.ns - MS_NS, monotonic.ns, 800_000_000 + step_us)
         assert abs(clock.now_us() - (800_000_000 + step_us)) <= 2_000
         assert clock.uncertainty_us <= 2_000
+
+
+@pytest.mark.parametrize(("step_us", "rtt_ms", "leaps"), [(900_000, 1, 1), (-900_000, 1, 0), (900_000, 200, 1)])
+def test_a_remote_clock_that_leapt_ahead_is_told(step_us: int, rtt_ms: int, leaps: int) -> None:
+    """Also by a reading so slow that it is not used otherwise; only a step back is none."""
+    monotonic = Monotonic(0)
+    clock = RemoteClock(1, monotonic)
+    for n in range(4):
+        monotonic.ns = n * 300 * MS_NS + MS_NS
+        clock.learn(monotonic.ns - MS_NS, monotonic.ns, 700_000_000 + n * 300_000)
+    before_ns = monotonic.ns + 10 * MS_NS
+    for n in range(3):
+        monotonic.ns = before_ns + (n + 1) * rtt_ms * MS_NS
+        clock.learn(monotonic.ns - rtt_ms * MS_NS, monotonic.ns, 700_000_000 + step_us + monotonic.ns // 1000)
+        assert clock.leaps == leaps
 
 
 def test_what_is_known_fades_with_time() -> None:
