@@ -282,6 +282,8 @@ class LaneServer:
         for outcome in self._outcomes:
             outcome.tries += 1
         most = 10 if self._draining else 240
+        if any(o.tries >= most for o in self._outcomes):
+            self._turn.end()
         self._outcomes = [o for o in self._outcomes if o.tries < most]
 
     # -- admit --------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from cancelq_worker.ledger import Batch, LanePlan, Ledger, Settlement
 from cancelq_worker.metrics import LaneMetrics
 from cancelq_worker.state import Work
 from cancelq_worker.streaming import OpenSocket
+from cancelq_worker.suspects import Suspects
 from cancelq_worker.venues.port import Route, Venue
 from cancelq_worker.verdict import Finish, Judge
 
@@ -40,6 +41,7 @@ class LaneParts:
     time_pace: Pace  # how often the lanes of one host may ask for its time
     time_lock: asyncio.Lock
     metrics: LaneMetrics
+    suspects: Suspects
     new_key: bool = False  # another key than before: a lane that was held for that one is to be tried
     allow_withdraw_key: bool = False
     ws_url: str | None = None

@@ -48,6 +48,9 @@ ERRORS_MOST = 15
 #: How long replicas may take to confirm a take: what is left of the 500 ms by which a call must leave is for the call.
 CONFIRM_MS = 400
 
+#: Ends of workers after which an intent is carried with care; the next one parks it (`lua/take_local.lua`).
+SUSPECT_STRIKES = 2
+
 #: How long a round may wait for a connection of this process' own: that many lanes share a few is no fault of Redis.
 POOL_WAIT_S = 10.0
 
@@ -232,6 +235,11 @@ class Batch:
     fastest_us: int
     unconfirmed: str = ""
 
+    @property
+    def suspect(self) -> bool:
+        """Whether two workers ended with one of these."""
+        return any(work.before.strikes >= SUSPECT_STRIKES for work in self.works)
+
 
 @dataclass(frozen=True, slots=True)
 class Taken:
@@ -242,18 +250,20 @@ class Taken:
     batch: Batch | None
     stopped: bool = False  # held until an operator resumes the lane
     streamed: bool = False  # the lane's order stream is alive
+    suspects: bool = False  # one that two workers ended with was left, as the request had it
 
 
 @dataclass(frozen=True, slots=True)
 class TakeRequest:
     """`closed`: routes for which the caller's address has no share now; `kept`: for which it has one that only urgent
-    intents may take."""
+    intents may take; `suspects`: whether an intent may be taken that two workers ended with."""
 
     stages: str
     batch_id: str
     suspended: bool = False
     closed: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
+    suspects: bool = True
 
 
 @dataclass(slots=True)
@@ -738,7 +748,7 @@ class RedisLedger:
         closed, kept = f" {' '.join(take.closed)} ", f" {' '.join(take.kept)} "
         return (
             "EVALSHA", SCRIPTS.sha["take"], *self._keys,
-            self._plan_text, take.stages, take.batch_id, suspended, closed, kept,
+            self._plan_text, take.stages, take.batch_id, suspended, closed, kept, int(take.suspects),
         )  # fmt: skip
 
     def _settle(self, s: Settlement) -> tuple[Any, ...]:
@@ -829,7 +839,7 @@ def _granted(replies: Sequence[Any]) -> bool:
 
 def read_taken(reply: Any, batch_id: str, unconfirmed: str = "") -> Taken:
     """A take script's reply; `unconfirmed` as in its batch."""
-    steady, wall, wait, flat_steps, flat_batch, stopped, streamed = reply
+    steady, wall, wait, flat_steps, flat_batch, stopped, streamed, suspects = reply
     steps: list[LocalStep] = []
     rows = [flat_steps[i : i + 4] for i in range(0, len(flat_steps), 4)]
     for why, id_, line, record in rows:
@@ -843,7 +853,7 @@ def read_taken(reply: Any, batch_id: str, unconfirmed: str = "") -> Taken:
         route, stage, fastest = (b.decode() for b in flat_batch[:3])
         works = [Work.read(*flat_batch[i : i + 3]) for i in range(3, len(flat_batch), 3)]
         batch = Batch(batch_id, route, Stage(stage), works, int(wall), int(steady), int(fastest), unconfirmed)
-    return Taken(int(steady), int(wall), int(wait), steps, batch, bool(stopped), bool(streamed))
+    return Taken(int(steady), int(wall), int(wait), steps, batch, bool(stopped), bool(streamed), bool(suspects))
 
 
 def is_memory_full(error: object) -> bool:

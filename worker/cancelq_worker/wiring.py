@@ -37,6 +37,7 @@ from cancelq_worker.preflight import check_server
 from cancelq_worker.roster import ROSTER, ROSTERS
 from cancelq_worker.rotation import compared, same_for_lanes, same_key
 from cancelq_worker.settings import Account, Settings
+from cancelq_worker.suspects import Suspects
 from cancelq_worker.venues.port import Bucket, Venue
 from cancelq_worker.venues.registry import KINDS, open_venue
 from cancelq_worker.verdict import Judge, Policy
@@ -68,6 +69,7 @@ class Wiring:
         self.worker = worker
         self.metrics = Metrics()
         self._suspended = suspended
+        self._suspects = Suspects()
         self._rehearsal = rehearsal
         self._guide = AsyncGuide(Broker.read(settings.redis_url))
         self.client: aioredis.Redis = connect(self._guide, max_connections=64)
@@ -172,6 +174,7 @@ class Wiring:
             tag=secrets.token_hex(4),  # of this lane server alone: a lane may be opened more than once
             time_pace=host.time_pace,
             time_lock=host.time_lock,
+            suspects=self._suspects,
             metrics=self.metrics.lane(lane, venue, KINDS[venue.name].codes),
             new_key=new_key,
             allow_withdraw_key=account.allow_withdraw_key,

@@ -16,8 +16,10 @@
 -- ARGV[4]  '1' if this worker is suspended: as a pause, for this call only
 -- ARGV[5]  routes the caller's address has no share for now, with a blank around each
 -- ARGV[6]  routes for which it has a share that only urgent intents may take
--- Replies  {steady, wall, wait_us, local steps, batch, stopped, streamed}
+-- ARGV[7]  '1' if the caller's process may carry an intent that two workers ended with (suspects.py)
+-- Replies  {steady, wall, wait_us, local steps, batch, stopped, streamed, suspects}
 --   streamed: 1 while the lane's private order stream is alive
+--   suspects: 1 if such an intent was left for lack of that right
 --   stopped: 1 if the lane is held until an operator resumes it (the key was refused)
 --   local steps: {why, id, state, record, …}: intents leased to the caller that end without a call
 --       why: expired | struck | revoke-claimed (followed by its target's entry, why 'target') | revoke-sent |
@@ -111,6 +113,8 @@ end
 
 -- Adds some of a class' intents to a call. Skips what is in flight or was sent too lately; two intents of one
 -- order travel as one item; an intent that may not travel in company closes the call at its size.
+local SUSPECT_STRIKES, SUSPECT_WAIT_US = '2', 20000
+local suspects = false
 local function add(call, stage, queue, ids)
   local lines = redis.call('HMGET', ROOT .. 'state', unpack(ids))
   local words, keys = {}, {}
@@ -156,6 +160,9 @@ local function add(call, stage, queue, ids)
       end
       if blocked > steady then
         redis.call('ZADD', queue, text(blocked), id)
+      elseif w[4] == SUSPECT_STRIKES and ARGV[7] == '0' then
+        suspects = true
+        redis.call('ZADD', queue, text(steady + SUSPECT_WAIT_US), id)
       else
         local fits = #batch < call.most
         if not rides then
@@ -306,4 +313,4 @@ if resting and #reply == 0 and #steps == 0 and out_until <= steady
   next_at = steady + REST_US
 end
 return {text(steady), text(wall), text(math.max(0, next_at - steady)), steps, reply, stopped and 1 or 0,
-  redis.call('EXISTS', ROOT .. 'stream')}
+  redis.call('EXISTS', ROOT .. 'stream'), suspects and 1 or 0}

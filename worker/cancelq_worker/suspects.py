@@ -1,0 +1,57 @@
+"""Intents that two workers ended with: a process carries one of them at a time.
+
+The third end parks an intent for good, so it must be its own. Each of them travels alone in its call already
+(take.lua); but a process has many calls on their way, and a poisoned intent that ends it would take all of them along.
+So only one suspect is in a process' hands, from the take to the settlement, over all of its lanes.
+"""
+
+from __future__ import annotations
+
+from cancelq_worker.ledger import Taken
+
+
+class Suspects:
+    """The one turn of a process: who has it."""
+
+    def __init__(self) -> None:
+        self.holder: Turn | None = None
+
+
+class Turn:
+    """A lane's part in it."""
+
+    def __init__(self, suspects: Suspects) -> None:
+        self._all = suspects
+        self._waits = False
+        self._batch = ""
+
+    def ask(self) -> bool:
+        """Whether a take may bring a suspect. Asked for only where one waits, as no other lane may meanwhile."""
+        if self._waits and not self._batch and self._all.holder is None:
+            self._all.holder = self
+        return self._all.holder is self and not self._batch
+
+    def took(self, taken: Taken) -> None:
+        """What a take brought."""
+        self._waits = taken.suspects
+        if taken.batch and taken.batch.suspect:
+            self._batch = taken.batch.id
+
+    def round_over(self) -> None:
+        """A round that brought no suspect ends the turn."""
+        if not self._batch:
+            self._leave()
+
+    def over(self, batch_id: str) -> None:
+        """That batch is settled, or its call is gone."""
+        if self._batch == batch_id:
+            self.end()
+
+    def end(self) -> None:
+        """Nobody knows any more what became of it: its lease ends by itself."""
+        self._batch = ""
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._all.holder is self:
+            self._all.holder = None
