@@ -82,6 +82,14 @@ async def drain_worker(world: World) -> None:
         world.did("worker: TERM")
 
 
+async def set_clock(world: World) -> None:
+    """A worker's wall clock jumps, by milliseconds or by hours."""
+    slot, rng = _any_slot(world), world.rng
+    if slot.clocks and slot.clocks.can:
+        slot.clocks.set(str(slot.number), rng.choice([-1, 1]) * rng.choice([40, 2_000, 70_000, 3_600_000]))
+        world.did("worker: clock set")
+
+
 async def kill_server(world: World) -> None:
     for slot in world.slots:
         slot.disturbed = True
@@ -192,6 +200,7 @@ ACTS: tuple[tuple[Act, float], ...] = (
     (kill_worker, 7),
     (stop_worker, 6),
     (drain_worker, 5),
+    (set_clock, 3),
     (break_streams, 3),
     (use_kill_switch, 2),
     (forget_scripts, 2),

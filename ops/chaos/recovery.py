@@ -12,7 +12,7 @@ from cancelq.contract import Lane
 from cancelq_worker.ledger import command
 from ops.chaos.asking import produce
 from ops.chaos.workers import LEASE_MS
-from ops.chaos.world import World, client, until
+from ops.chaos.world import World, all_serving, client, until
 
 #: Promised: the lease of what it held, and a second. What a busy machine adds is allowed for on top.
 PROMISED_MS, ALLOWED_MS = LEASE_MS + 1000, LEASE_MS + 3000
@@ -31,7 +31,7 @@ async def measure_recovery(world: World, kills: int) -> None:
     redis = client(world.url)
     try:
         for _ in range(kills):
-            await until(lambda: _all_serving(world), 30)
+            await until(lambda: all_serving(world), 30)
             await asyncio.sleep(world.rng.uniform(0.7, 1.2))  # so that each has calls on the way
             await _kill_one(world, redis)
     finally:
@@ -78,7 +78,3 @@ async def _still(redis: aioredis.Redis, lane: Lane, held: dict[bytes, int]) -> l
 async def _fence(redis: aioredis.Redis, lane: Lane, id_: bytes) -> int | None:
     line: bytes | None = await command(redis, "HGET", f"cancelq:{{{lane}}}:state", id_)
     return None if line is None else int(line.split(b" ", 1)[0])
-
-
-async def _all_serving(world: World) -> bool:
-    return all(slot.alive and slot.serving for slot in world.slots)

@@ -15,6 +15,7 @@ from cancelq_worker.embedded import EmbeddedServer, free_port
 from cancelq_worker.simulator.app import serve as serve_simulator
 from cancelq_worker.simulator.simulator import Simulator
 from ops.chaos.asking import produce
+from ops.chaos.clocks import Clocks
 from ops.chaos.faults import change_venue, heal, torment
 from ops.chaos.killing import know_kills
 from ops.chaos.links import Link
@@ -22,7 +23,7 @@ from ops.chaos.places import PLACES
 from ops.chaos.recovery import measure_recovery
 from ops.chaos.said import judge_logs
 from ops.chaos.workers import LEASE_MS, Slot, end_workers, supervise
-from ops.chaos.world import Desk, World, client, until
+from ops.chaos.world import Desk, World, all_serving, client, until
 from ops.checks import Bounds, Case, Told, VenueSaid, judge, read_streams
 
 SETTLE_S = 2 * LEASE_MS / 1000 + 10  # promised: everything is settled that long after the last fault
@@ -65,9 +66,12 @@ async def run(
         world = World(
             random.Random(seed), folder, server, simulator, server.url, desks, producers_link=await link(server.port)
         )
+        clocks = await asyncio.to_thread(Clocks, folder)
+        if not clocks.can:
+            world.notes.append("no C compiler: no worker's clock is set")
         for number in range(workers):
             links = await link(server.port), await link(venue_port)
-            world.slots.append(Slot(number, *links, folder, [desk.place for desk in desks], streams=bool(seed % 2)))
+            world.slots.append(Slot(number, *links, folder, [desk.place for desk in desks], bool(seed % 2), clocks))
             world.slots[-1].start()
         stack.push_async_callback(end_workers, world.slots, world.tell)
         await until(lambda: _lanes_open(world), 20)
@@ -82,6 +86,7 @@ async def _play(world: World, seconds: float, per_s: float | None, kills: int) -
         world.began_s = time.monotonic()
         await _torment_under_load(world, seconds, per_s)
         heal(world)
+        await until(lambda: all_serving(world), 30)  # healed are also the workers that were killed last
         healed_us = time.time_ns() // 1000
         await until(lambda: _all_told(redis, world), GIVE_UP_S)
         world.measured("everything is settled after healing", _last_us(await _read(redis, world), healed_us) / 1000)

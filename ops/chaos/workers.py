@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cancelq_worker.simulator.simulator import DEMO_KEY, DEMO_PASSPHRASE, DEMO_SECRET
+from ops.chaos.clocks import Clocks
 from ops.chaos.links import Link
 from ops.chaos.places import Place
 
@@ -31,6 +32,7 @@ class Slot:
     folder: Path
     places: Sequence[Place]
     streams: bool
+    clocks: Clocks | None = None
     process: subprocess.Popen[bytes] | None = None
     doomed: bool = False  # we ended it
     draining_since: float = 0.0
@@ -58,6 +60,7 @@ class Slot:
             "CANCELQ_REDIS_URL": f"redis://127.0.0.1:{self.redis.port}/0",
             "CANCELQ_LEASE_MS": str(LEASE_MS),
             "CANCELQ_EGRESS": "chaos",
+            **(self.clocks.environment(str(self.number)) if self.clocks else {}),
         }
         for place in self.places:
             env |= self._account(place)

@@ -112,6 +112,11 @@ def client(url: str) -> aioredis.Redis:
     return made
 
 
+async def all_serving(world: World) -> bool:
+    """Whether every slot has a worker that serves."""
+    return all(slot.alive and slot.serving for slot in world.slots)
+
+
 async def until(true: Callable[[], Awaitable[bool]], within_s: float) -> bool:
     """Whether it came true in time; a server that cannot be asked just now is asked again."""
     end_s = time.monotonic() + within_s

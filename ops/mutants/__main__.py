@@ -21,7 +21,7 @@ from pathlib import Path
 
 from ops.mutants import ALL
 from ops.mutants.mutant import Mutant
-from ops.mutants.trial import Copy, Verdict
+from ops.mutants.trial import ROOT, Copy, Verdict
 
 
 def main() -> int:
@@ -34,6 +34,9 @@ def main() -> int:
     if options.list:
         print(*(f"{mutant.name:34} {mutant.harm}" for mutant in chosen), sep="\n")
         return 0
+    if flaws := _flaws(chosen):
+        print(*flaws, sep="\n", file=sys.stderr)
+        return 2
     with tempfile.TemporaryDirectory(prefix="cancelq-mutants-") as folder:
         copies = [Copy(Path(folder) / str(number)) for number in range(options.jobs)]
         if not options.unproven and not _sound(copies[0], chosen):
@@ -43,6 +46,17 @@ def main() -> int:
         _keep(options.result, chosen, verdicts)
     print(_table(chosen, verdicts))
     return 0 if all(verdict.caught for verdict in verdicts) else 1
+
+
+def _flaws(chosen: Sequence[Mutant]) -> list[str]:
+    """Mutants that do not fit the product as it is."""
+    flaws = []
+    for mutant in chosen:
+        try:
+            mutant.applied((ROOT / mutant.file).read_text())
+        except (ValueError, OSError) as flaw:
+            flaws.append(str(flaw))
+    return flaws
 
 
 def _sound(copy: Copy, chosen: Sequence[Mutant]) -> bool:

@@ -13,8 +13,8 @@ MUTANTS = (
     Mutant(
         "producer-repeats-by-itself",
         "producers/cancelq/broker.py",
-        'options = {"retry": Retry(NoBackoff(), 0), **options}',
-        'options = {"retry": Retry(NoBackoff(), 3), **options}',
+        '"retry": Retry(NoBackoff(), 0)',
+        '"retry": Retry(NoBackoff(), 3)',
         "one cancel with a lost reply becomes four entries",
         ("tests/unit/test_client_lost_replies.py",),
     ),

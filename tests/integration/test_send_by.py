@@ -51,7 +51,7 @@ class Hand:
     carrier: Carrier
 
     async def call(self, *, asked_ms_ago: int = 0, fastest_us: int = 0) -> Call:
-        """A call for one order, granted now."""
+        """A call for one order, granted now; one asked for in the future has more time to leave."""
         entry_id = await self.inbox.add(symbol="BTCUSDT", order_id=self.rig.order())
         await self.inbox.admit([e for e in await self.inbox.read() if e[0] == entry_id])
         batch = await self._granted(f"b-{entry_id}")
@@ -91,6 +91,9 @@ async def hand(redis_url: str, **env: str) -> AsyncIterator[Hand]:
 
 async def test_a_call_past_its_send_by_time_is_given_back_and_not_sent(redis_url: str) -> None:
     async with hand(redis_url) as one:
+        # From now on there is a connection to send it on.
+        await one.carrier.carry(await one.call(asked_ms_ago=-30_000))
+        assert one.cancels == 1
         outcome = await one.carrier.carry(await one.call(asked_ms_ago=SEND_BY_MS + 1))
         (move,) = outcome.settlement.works
         assert outcome.settlement.permit
@@ -98,7 +101,8 @@ async def test_a_call_past_its_send_by_time_is_given_back_and_not_sent(redis_url
         assert not outcome.settlement.sent
         assert isinstance(move, Move)
         assert (move.state.attempts, move.delay_us, move.event) == (0, None, None)
-        assert one.cancels == 0
+        assert outcome.settlement.holds == []
+        assert one.cancels == 1
 
 
 async def test_a_call_ends_well_before_its_lease(redis_url: str) -> None:
@@ -143,7 +147,7 @@ async def test_the_words_of_a_venue_that_quotes_the_request_are_left_out(redis_u
     server = await asyncio.start_server(quote, "127.0.0.1", 0)
     base_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     async with hand(redis_url, CANCELQ_ACCOUNTS__BITGET__MAIN__BASE_URL=base_url) as one:
-        settlement = (await one.carrier.carry(await one.call())).settlement
+        settlement = (await one.carrier.carry(await one.call(asked_ms_ago=-30_000))).settlement
         told = repr((settlement.works, settlement.holds))
         assert code in told
         assert DEMO_KEY not in told
@@ -165,7 +169,7 @@ async def test_a_worker_without_round_trips_of_its_own_waits_the_fleets_fastest(
     async with hand(redis_url) as one:
         permit = None
         for n in range(OWN_SAMPLES + 1):
-            call = await one.call(fastest_us=150_000)
+            call = await one.call(fastest_us=150_000, asked_ms_ago=-30_000)
             outcome = await one.carrier.carry(call)
             took_ms = (outcome.answered_ns - call.back_ns) / 1e6
             permit = outcome.settlement.permit
