@@ -26,9 +26,10 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError, ResponseError
 
-from cancelq.broker import Broker, key_of
+from cancelq.broker import Broker, key_of, never_there
 from cancelq.broker_async import AsyncClusterRedis, AsyncGuide, HomeRedis, MakePool, led_pool
 from cancelq.contract import Lane
+from cancelq.tls import async_welcomed
 from cancelq_worker.data_version import DATA_VERSION, NEWER, NewerDataError, is_newer
 from cancelq_worker.state import LOCAL, State, Work
 from cancelq_worker.venues.port import Bucket, Route, Stage
@@ -413,11 +414,9 @@ def by_home(client: aioredis.Redis, commands: Sequence[tuple[Any, ...]]) -> list
 
 
 def script_keys(client: aioredis.Redis, *keys: str) -> tuple[int | str, ...]:
-    """A script's keys, with their number before them. In a cluster a key is added that is never there: while a slot is
-    being moved the server then refuses the whole script, instead of stopping it half way at a key that has gone."""
-    tag, brace, _ = keys[0].partition("}")
-    if brace and isinstance(client, AsyncClusterRedis | HomeRedis):
-        keys = (*keys, f"{tag}}}:never")
+    """A script's keys, with their number before them; in a cluster with one that is never there (`never_there`)."""
+    if "}" in keys[0] and isinstance(client, AsyncClusterRedis | HomeRedis):
+        keys = (*keys, never_there(keys[0]))
     return len(keys), *keys
 
 
@@ -531,6 +530,7 @@ def connect(source: str | AsyncGuide, *, max_connections: int = 8, timeout_s: fl
         "retry": Retry(NoBackoff(), 0),
         "protocol": 2,
         "driver_info": None,  # as in cancelq.link.options
+        "redis_connect_func": async_welcomed if guide.broker.tls else None,
         "socket_timeout": timeout_s,
         "socket_connect_timeout": 2.0,
         "max_connections": max_connections,
