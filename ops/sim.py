@@ -3,6 +3,7 @@
     make sim SEEDS=1000          the first thousand; SEEDS=500-900: those
     make sim SEED=413            one run again, told step by step
     make soak MINUTES=60         new seeds for so long; the figures are added to ops/sim-results.json
+    … ARGS="--rate"              runs of a minute under a backlog, judged by the venues' limits
 
 A seed that breaks a promise is printed with what it broke, and gives the same run wherever it is run again.
 `docs/SIMULATION.md` tells what is real in it and what is not.
@@ -16,6 +17,7 @@ import multiprocessing
 import os
 import random
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -44,6 +46,7 @@ class Totals:
     virtual_s: float = 0.0
     cpu_s: float = 0.0
     worst_settled_s: float = 0.0
+    used: list[float] = field(default_factory=list)  # of the budget, in runs under a backlog without faults
     faults: Counter[str] = field(default_factory=Counter)
     statuses: Counter[str] = field(default_factory=Counter)
     broken: Counter[str] = field(default_factory=Counter)
@@ -55,18 +58,22 @@ class Totals:
         self.calls += outcome.calls
         self.unclear += outcome.unclear
         self.virtual_s += outcome.virtual_s
-        self.worst_settled_s = max(self.worst_settled_s, outcome.settled_s)
+        if outcome.plan.backlog:
+            self.used += [outcome.used] * (not outcome.faults)
+        else:
+            self.worst_settled_s = max(self.worst_settled_s, outcome.settled_s)
         self.faults += outcome.faults
         self.statuses += outcome.statuses
         self.broken += Counter(one.promise for one in outcome.broken)
         if outcome.broken:
-            again = f"again: make sim SEED={outcome.plan.seed} LENGTH={outcome.plan.length}"
+            again = f"again: {outcome.plan.again()}"
             self.failed.append(f"{outcome}\n{again}")
 
     def merge(self, other: Totals) -> None:
         for name in ("seeds", "intents", "calls", "unclear", "virtual_s", "cpu_s"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.worst_settled_s = max(self.worst_settled_s, other.worst_settled_s)
+        self.used += other.used
         self.faults += other.faults
         self.statuses += other.statuses
         self.broken += other.broken
@@ -93,6 +100,7 @@ class Totals:
             "virtual_hours": round(self.virtual_s / 3600, 2),
             "cpu_hours": round(self.cpu_s / 3600, 3),
             "worst_settled_s": round(self.worst_settled_s, 1),
+            "used": [round(share, 4) for share in sorted(self.used)],
             "events": dict(self.statuses.most_common()),
             "broken": {WORDS.get(number, number): times for number, times in sorted(self.broken.items())},
         }
@@ -102,26 +110,39 @@ class Totals:
         return cls(
             figures["seeds"], figures["intents"], figures["calls"], figures["unclear_answers"],
             figures["virtual_hours"] * 3600, figures["cpu_hours"] * 3600, figures["worst_settled_s"],
-            Counter(figures["faults_by_kind"]), Counter(figures["events"]), Counter(figures["broken"]),
+            figures["used"], Counter(figures["faults_by_kind"]), Counter(figures["events"]), Counter(figures["broken"]),
         )  # fmt: skip
 
 
-def play(portion: tuple[int, int, float]) -> Totals:
+@dataclass(frozen=True)
+class Kind:
+    """Which runs: `rate`: under a backlog; `length`: how long things go wrong; `load`: times the usual one."""
+
+    length: float
+    rate: bool = False
+    load: float = 1.0
+
+    def plan(self, seed: int) -> Plan:
+        return Plan.of_rate(seed, self.length) if self.rate else Plan.of(seed, self.length, self.load)
+
+
+def play(portion: tuple[int, int, Kind]) -> Totals:
     """The runs of some seeds, in this process."""
-    first, last, length = portion
+    first, last, kind = portion
     totals, before_s = Totals(), time.process_time()
     for seed in range(first, last):
-        totals.add(run(Plan.of(seed, length)))
+        totals.add(run(kind.plan(seed)))
     totals.cpu_s = time.process_time() - before_s
     return totals
 
 
-def play_all(first: int, last: int | None, length: float, jobs: int, minutes: float | None) -> Totals:
+def play_all(first: int, last: int | None, kind: Kind, jobs: int, minutes: float | None) -> Totals:
     """Portions over `jobs` processes until the last seed or the end of the time; tells how it goes."""
-    totals, began_s = Totals(), time.monotonic()
-    end_s = None if minutes is None else began_s + minutes * 60
+    totals, room = Totals(), threading.Semaphore(2 * jobs)  # a pool takes all that is offered to it
+    end_s = None if minutes is None else time.monotonic() + minutes * 60
     with multiprocessing.get_context("spawn").Pool(jobs, maxtasksperchild=50) as pool:
-        for part in pool.imap_unordered(play, _portions(first, last, length, end_s)):
+        for part in pool.imap_unordered(play, _portions(first, last, kind, end_s, room)):
+            room.release()
             for told in part.failed:
                 print(f"\r{told}", flush=True)
             totals.merge(part)
@@ -130,19 +151,25 @@ def play_all(first: int, last: int | None, length: float, jobs: int, minutes: fl
     return totals
 
 
-def _portions(first: int, last: int | None, length: float, end_s: float | None) -> Iterator[tuple[int, int, float]]:
+def _portions(
+    first: int, last: int | None, kind: Kind, end_s: float | None, room: threading.Semaphore
+) -> Iterator[tuple[int, int, Kind]]:
     at = first
     while (last is None or at < last) and (end_s is None or time.monotonic() < end_s):
-        yield at, min(at + A_PORTION, last or at + A_PORTION), length
-        at += A_PORTION
+        room.acquire()
+        portion = 1 if kind.rate else A_PORTION
+        yield at, min(at + portion, last or at + portion), kind
+        at += portion
 
 
-def again(seed: int, length: float) -> int:
+def again(seed: int, kind: Kind) -> int:
     """One run, told step by step."""
-    outcome = run(Plan.of(seed, length))
+    outcome = run(kind.plan(seed))
     print("\n".join(outcome.notes))
     print(f"{outcome.intents} intents, {dict(outcome.statuses)}, {outcome.calls} calls, {outcome.virtual_s:.1f} s")
     print(f"fingerprint {outcome.fingerprint}")
+    if kind.rate:
+        print(f"used {outcome.used:.1%} of the busiest limit less its reserve")
     print(outcome)
     return 1 if outcome.broken else 0
 
@@ -164,17 +191,20 @@ def main() -> int:
     parser.add_argument("--seeds", type=_span, default=(0, 1000), help="how many, or from-to (default 1000)")
     parser.add_argument("--seed", type=int, help="one run again, told step by step")
     parser.add_argument("--length", type=float, default=1.0, help="how long things go wrong: 1 is some seconds")
+    parser.add_argument("--load", type=float, default=1.0, help="times the usual load, where the venue can take it")
+    parser.add_argument("--rate", action="store_true", help="runs of a minute under a backlog (--length: of so many)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--minutes", type=float, help="new seeds for so long, instead of --seeds")
     parser.add_argument("--result", type=Path, help="a file of figures that this run is added to")
     options = parser.parse_args()
+    kind = Kind(options.length * 60 if options.rate else options.length, options.rate, options.load)
     if options.seed is not None:
-        return again(options.seed, options.length)
+        return again(options.seed, kind)
     first, last = options.seeds
     if options.minutes is not None:
         first, last = random.SystemRandom().randrange(10**6, 10**12), None
         print(f"seeds from {first}", flush=True)
-    totals = play_all(first, last, options.length, options.jobs, options.minutes)
+    totals = play_all(first, last, kind, options.jobs, options.minutes)
     print(f"\n{totals.line()}")
     print(json.dumps(totals.figures(), indent=1))
     if options.result:

@@ -38,8 +38,9 @@ DRAIN_S = 10.0
 Heard = Callable[[int, list[bytes], Any], None]
 
 
-def run(plan: Plan, *, told: Heard | None = None) -> Outcome:
-    """One run, from its seed. Leaves nothing behind. `told` hears every command of a client that is carried out."""
+def run(plan: Plan, *, told: Heard | None = None, loading_as: Callable[[bytes], bytes] | None = None) -> Outcome:
+    """One run, from its seed. Leaves nothing behind. `told` hears every command of a client that is carried out;
+    `loading_as` makes of a script's source what the store runs in its place."""
     said: list[dict[str, Any]] = []
     before, drawn = structlog.get_config(), random.getstate()
     structlog.configure(
@@ -54,6 +55,8 @@ def run(plan: Plan, *, told: Heard | None = None) -> Outcome:
     try:
         with virtual_time(loop):
             world = make_world(plan, rng, loop)
+            if loading_as:
+                world.server.store.loading_as = loading_as
             if told:
                 world.server.told = lambda words, reply: told(world.server.store.now_us(), words, reply)
             try:

@@ -7,6 +7,7 @@ unknown command.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -46,7 +47,8 @@ class Store:
         self.unknown: set[str] = set()  # commands that were asked for and are not here
         self.keys: dict[bytes, Any] = {}
         self.ends_ms: dict[bytes, int] = {}
-        self.loaded: set[bytes] = set()
+        self.loaded: dict[bytes, bytes] = {}  # the name of a script, and what it is compiled as
+        self.loading_as: Callable[[bytes], bytes] = lambda source: source  # a script as it is run
         self.grown: list[bytes] = []  # streams that grew since somebody looked
         self._frozen_us: int | None = None
 
@@ -73,6 +75,7 @@ class Store:
         sha = words[1].lower()
         if sha not in self.loaded:
             raise NoScriptError("No matching script. Please use EVAL.")
+        sha = self.loaded[sha]
         if self.full and not HOST.allows_full(sha):
             raise OutOfMemoryError(OUT_OF_MEMORY)
         keys = int(words[2])
@@ -480,8 +483,8 @@ class Store:
 
     def _scripting(self, a: Words) -> Any:
         if a[0].upper() == b"LOAD":
-            sha = HOST.load(a[1])
-            self.loaded.add(sha)
+            sha = hashlib.sha1(a[1], usedforsecurity=False).hexdigest().encode()
+            self.loaded[sha] = HOST.load(self.loading_as(a[1]))
             return sha
         self.loaded.clear()
         return OK

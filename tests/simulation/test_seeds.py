@@ -16,7 +16,7 @@ PORTIONS, A_PORTION = 40, 25
 def test_no_promise_is_broken(portion: int) -> None:
     for seed in range(portion * A_PORTION, (portion + 1) * A_PORTION):
         outcome = run(Plan.of(seed, SHORT))
-        assert not outcome.broken, f"{outcome}\nagain: make sim SEED={seed} LENGTH={SHORT}"
+        assert not outcome.broken, f"{outcome}\nagain: {outcome.plan.again()}"
         assert outcome.intents, f"seed {seed} asked for nothing"
 
 

@@ -43,10 +43,12 @@ class Plan:
     acts: tuple[str, ...] | None = None  # only these faults
     backlog: int = 0  # intents that all wait from the beginning; nothing is asked later, and the end cuts it off
     length: float = 1.0  # of which it was drawn
+    load: float = 1.0
 
     @classmethod
-    def of(cls, seed: int, length: float = 1.0) -> Plan:
-        """A run of some seconds, in which everything may go wrong."""
+    def of(cls, seed: int, length: float = 1.0, load: float = 1.0) -> Plan:
+        """A run of some seconds, in which everything may go wrong. `load`: times the usual one, at Bitget alone, as its
+        batches take it."""
         rng = random.Random(seed)
         venues = rng.choice([("bitget",), ("bitget",), ("bybit",), ("bingx",), ("bitget", "bybit", "bingx")])
         return cls(
@@ -54,12 +56,19 @@ class Plan:
             venues,
             workers=rng.choice([1, 2, 2, 3, 3, 4]),
             trouble_s=length * rng.uniform(1.0, 5.0),
-            per_s=rng.choice([0.3, 0.6, 1.0]) / len(venues),
+            per_s=rng.choice([0.3, 0.6, 1.0]) / len(venues) * (load if venues == ("bitget",) else 1.0),
             faults_per_s=rng.choice([0.0, 1.0, 3.0, 3.0, 6.0]),
             lossy=rng.random() < 0.15,
             streams=rng.random() < 0.5,
             length=length,
+            load=load,
         )
+
+    def again(self) -> str:
+        """The command that makes this run once more."""
+        if self.backlog:
+            return f'make sim SEED={self.seed} LENGTH={self.length / 60} ARGS="--rate"'
+        return f"make sim SEED={self.seed} LENGTH={self.length}" + f' ARGS="--load {self.load}"' * (self.load != 1.0)
 
     @classmethod
     def of_rate(cls, seed: int, seconds: float = 60.0) -> Plan:
