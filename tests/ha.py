@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -48,21 +48,32 @@ def until(true: Callable[[], Any], what: str, within_s: float = READY_S) -> Any:
 
 
 class SentinelProcess(RedisDebian):
-    """One sentinel."""
+    """One sentinel, by these lines of its file."""
 
-    def __init__(self, folder: Path, master_port: int) -> None:
+    def __init__(self, folder: Path, lines: Sequence[str]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         super().__init__(folder, durable=False)
         self._conf = folder / "sentinel.conf"
-        self._conf.write_text(
-            f"port {self.port}\nbind 127.0.0.1\ndir {folder}\nlogfile {folder / 'redis.log'}\n"
-            f"sentinel monitor {MASTER} 127.0.0.1 {master_port} {QUORUM}\n"
-            f"sentinel down-after-milliseconds {MASTER} {DOWN_AFTER_MS}\n"
-            f"sentinel failover-timeout {MASTER} 3000\n"
-        )
+        own = [f"port {self.port}", "bind 127.0.0.1", f"dir {folder}", f"logfile {self._log}"]
+        self._conf.write_text("\n".join([*own, *lines, ""]))
 
     def _command(self) -> list[str]:
         return [find_redis_server(), str(self._conf), "--sentinel"]
+
+
+def watching(master_port: int) -> list[str]:
+    """What a sentinel is told of the master."""
+    return [
+        f"sentinel monitor {MASTER} 127.0.0.1 {master_port} {QUORUM}",
+        f"sentinel down-after-milliseconds {MASTER} {DOWN_AFTER_MS}",
+        f"sentinel failover-timeout {MASTER} 3000",
+    ]
+
+
+def conf_lines(path: Path) -> list[str]:
+    """The lines of a server's file that say something."""
+    lines = (line.strip() for line in path.read_text().splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
 
 
 class Front(Protocol):
@@ -145,7 +156,7 @@ def watched(
             front.upstream, seen_as = servers[0].port, front.port
         for server in servers[1:]:
             _run(server, "REPLICAOF", "127.0.0.1", seen_as)
-        sentinels = [SentinelProcess(folder / f"sentinel{n}", seen_as) for n in range(SENTINELS)]
+        sentinels = [SentinelProcess(folder / f"sentinel{n}", watching(seen_as)) for n in range(SENTINELS)]
         for sentinel in sentinels:
             sentinel.start()
             stack.callback(sentinel.stop)
