@@ -3,9 +3,10 @@
 #
 #   usage: ops/redis/users.sh PASSWORDS_DIR LANE... > users.acl       (LANE like bitget:main)
 #
-# The password of a user stands in PASSWORDS_DIR in a file of its name (worker, operator, auditor, jobs, metrics, rq-desk,
-# admin, producer-bitget-main, …); only its SHA-256 is printed, and it never stands on a command line. A file of two lines gives
-# two passwords that both work, for the time of a change. A user without a file is printed, and is off.
+# The password of a user stands in PASSWORDS_DIR, in a file of its name: worker, operator, auditor, jobs, metrics,
+# rq-desk, admin, producer-bitget-main and so on. Only its SHA-256 is printed, and it never stands on a command line. A
+# file of two lines gives two passwords that both work, for the time of a change. A user without a file is printed, and
+# is off.
 #
 #   mkdir -m 700 passwords && for user in worker operator; do openssl rand -hex 24 > passwords/$user; done
 #
@@ -60,6 +61,7 @@ user() {
 }
 
 for lane in "$@"; do
+  case $lane in *[!a-z0-9_:]*) fail "$lane is no lane; lanes are written like bitget:main" ;; esac
   printf %s "$lane" | grep -Eqx '(bitget|bybit|bingx):[a-z][a-z0-9_]{0,31}' ||
     fail "$lane is no lane; lanes are written like bitget:main"
 done

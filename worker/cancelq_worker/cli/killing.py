@@ -31,6 +31,7 @@ class Killing:
 
     def __init__(self, invocation: Invocation, wish: Wish, within_s: float, *, as_json: bool) -> None:
         self._url = invocation.settings().redis_url
+        self._user = invocation.redis_user
         self._wish = wish
         self._within_s = within_s
         self._as_json = as_json
@@ -52,7 +53,7 @@ class Killing:
         except (RedisError, OSError) as error:
             if self._report.rounds:
                 self._tell()
-            raise failure_of(error) from None
+            raise failure_of(error, self._user) from None
         self._tell()
         if self._interrupted and not self._report.empty:
             typer.echo("interrupted: the workers go on with what was asked; cancelq kill again to follow", err=True)

@@ -21,6 +21,7 @@ from redis.exceptions import RedisError
 from rq import Queue, SimpleWorker
 from rq.exceptions import StopRequested
 from rq.serializers import JSONSerializer
+from rq.suspension import is_suspended
 from rq.worker import WorkerStatus
 
 from cancelq.rq import QUEUE
@@ -46,7 +47,7 @@ def run(settings: Settings) -> bool:
     """Runs jobs until INT or TERM; true if HUP asked to start again with new settings.
 
     Raises `SettingsError` where RQ cannot run on the server that is configured, `RedisError` where that server is down
-    at the start; later it is waited for.
+    or refuses this user at the start; later it is waited for.
     """
     if any(settings.account(lane).api_key.get_secret_value() for lane in settings.lanes):
         log.warning("this process was given exchange keys, and needs none: start it without them")
@@ -57,6 +58,7 @@ def run(settings: Settings) -> bool:
     with session.heeding_signals():
         try:
             worker = session.worker = _worker(settings, job_class)
+            _require_rights(worker)
             ticking.start()
             while not worker.stop_wished:
                 _work(worker)
@@ -69,6 +71,12 @@ def run(settings: Settings) -> bool:
             if ticking.is_alive():
                 ticking.stop()
     return session.restart_wanted
+
+
+def _require_rights(worker: JobsWorker) -> None:
+    """Raises NoPermissionError where this user of RQ's server may be no worker: RQ would be begun again for ever."""
+    is_suspended(worker.connection)
+    worker.connection.hdel(worker.key, "nothing")
 
 
 def _work(worker: JobsWorker) -> None:

