@@ -12,7 +12,7 @@ export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help env demo test redis7 prometheus chromium check format chaos mutants reliability sim soak durability fuzz strace bench canaries pins docker-check sbom clean python3-check
+.PHONY: help env demo test redis7 prometheus chromium check format chaos mutants reliability sim soak durability failover fuzz strace bench canaries pins docker-check sbom clean python3-check
 
 help: ## what there is to make
 	@echo "cancelq: make <target>"
@@ -59,6 +59,10 @@ fuzz: env ## hostile inbox entries and venue answers, each judged by an oracle (
 
 durability: env strace ## torn files, power cuts, full disk and memory, judged from keys alone (SEED=7 ARGS="--parts torn --cuts 1000")
 	$(BIN)/python -m ops.durability $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+FAILOVERS ?= 20
+failover: env ## masters lost under load, one after the other; every confirmed intent looked for (FAILOVERS=20 SEED=7)
+	$(BIN)/python -m ops.failover --failovers $(FAILOVERS) $(if $(SEED),--seed $(SEED)) --result build/failover.json $(ARGS)
 
 canaries: env ## chaos with made-up secrets, which must not be found in anything it leaves behind (SECONDS=60 SEED=7)
 	$(BIN)/python -m ops.canaries --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) --result build/canaries.json $(ARGS)
