@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from cancelq.broker import Broker, Place, SlotMap, key_of, newest_master, one_home, slot_of, whole_or_not
+from cancelq.broker import Broker, Elections, Place, SlotMap, key_of, one_home, slot_of, whole_or_not
 from cancelq.errors import CancelqError, UrlError
 
 LANE = "cancelq:{bitget:main}:"
@@ -72,11 +72,21 @@ def test_sentinels_are_asked_with_their_own_login_and_servers_with_theirs() -> N
     assert "password" not in Broker.read("redis+sentinel://u:p@a:1/desk").asking(Place("a", 1))
 
 
-def test_of_sentinels_that_differ_the_one_that_knows_the_latest_failover_counts() -> None:
-    def told(port: int, epoch: int) -> list[bytes]:
-        return [b"name", b"desk", b"ip", b"10.0.0.1", b"port", str(port).encode(), b"config-epoch", str(epoch).encode()]
+def told(port: int, epoch: int) -> list[bytes]:
+    """What a sentinel says of a master."""
+    return [b"name", b"desk", b"ip", b"10.0.0.1", b"port", str(port).encode(), b"config-epoch", str(epoch).encode()]
 
-    assert newest_master([told(1, 9), told(2, 10), told(3, 2)]) == Place("10.0.0.1", 2)
+
+def test_of_sentinels_that_differ_the_one_that_knows_the_latest_failover_counts() -> None:
+    assert Elections(3).judge([told(1, 9), told(2, 10), told(3, 2)]) == Place("10.0.0.1", 2)
+
+
+def test_a_failover_that_was_heard_of_is_taken_back_by_most_sentinels_only() -> None:
+    elections = Elections(3)
+    assert elections.judge([told(2, 10)]).port == 2
+    assert elections.judge([told(1, 9)]).port == 2
+    assert elections.judge([told(3, 11)]).port == 3
+    assert elections.judge([told(1, 1), told(1, 1)]).port == 1
 
 
 def test_a_node_that_does_not_know_its_own_name_is_where_it_was_asked() -> None:
