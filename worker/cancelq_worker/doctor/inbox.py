@@ -11,7 +11,7 @@ import redis.asyncio as aioredis
 
 from cancelq.contract import Lane, Status
 from cancelq_worker.doctor.findings import About, Finding
-from cancelq_worker.doctor.patient import Patient, asked
+from cancelq_worker.doctor.patient import Patient, asked, server_ms
 from cancelq_worker.doctor.seen import Seen
 from cancelq_worker.ledger import command
 from cancelq_worker.snapshot import LAST_ID
@@ -61,8 +61,7 @@ def _pairs(reply: Any) -> dict[str, Any]:
 async def blocked(p: Patient, lane: Lane) -> list[Finding]:
     """An explicit id far ahead blocks or bends every later XADD."""
     facts = await stream_facts(p.redis, lane.inbox)
-    seconds, micros = await p.redis.time()
-    return [judge_last_id(lane, facts.last, seconds * 1000 + micros // 1000)]
+    return [judge_last_id(lane, facts.last, await p.now_ms())]
 
 
 def judge_last_id(lane: Lane, last: str, now_ms: int) -> Finding:
@@ -170,8 +169,7 @@ async def _is_young(p: Patient, lane: Lane) -> bool:
     facts = await stream_facts(p.redis, lane.results)
     if facts.removed or not facts.first:
         return False
-    seconds, _ = await p.redis.time()
-    age_ms = seconds * 1000 - int(facts.first.partition("-")[0])
+    age_ms = await p.now_ms() - int(facts.first.partition("-")[0])
     return age_ms < p.settings.results_keep_days * DAY_MS // 2
 
 
@@ -189,8 +187,7 @@ class Outcomes:
 
 async def outcomes(redis: aioredis.Redis, lane: Lane) -> Outcomes:
     """The last day of a lane's results, newest first, at most `READ` of them. Raises Untold, RedisError."""
-    seconds, _ = await redis.time()
-    oldest = str(seconds * 1000 - DAY_MS)
+    oldest = str(await server_ms(redis) - DAY_MS)
     end, read, whole, ended = "+", 0, False, 0
     rejected: Counter[str] = Counter()
     settled_since: set[str] = set()

@@ -21,8 +21,8 @@ async def archive(p: Patient, lane: Lane) -> list[Finding]:
     about = About("lane.archive", str(lane))
     marker = ((await asked(command(p.redis, "GET", lane.key("archived")))) or b"").decode(errors="replace")
     facts = await stream_facts(p.redis, lane.results)
-    seconds, _ = await p.redis.time()
-    oldest_ms = seconds * 1000 - _ms(facts.first) if facts.first else 0
+    now_ms = await p.now_ms()
+    oldest_ms = now_ms - _ms(facts.first) if facts.first else 0
     shown: dict[str, Any] = {
         "verified_to": marker.partition(" ")[0] or None,
         "oldest_ms": oldest_ms,
@@ -40,8 +40,8 @@ async def archive(p: Patient, lane: Lane) -> list[Finding]:
     else:
         verified_ms = _ms(marker)
         late_ms, what = (
-            seconds * 1000 - verified_ms,
-            f"archived and verified up to {_ago(seconds * 1000 - verified_ms)}",
+            now_ms - verified_ms,
+            f"archived and verified up to {_ago(now_ms - verified_ms)}",
         )
     if first_new and late_ms > LATE_MS:
         remedy = f"cancelq archive {lane} (or let `cancelq jobs` do it); to end it: cancelq archive {lane} --off"

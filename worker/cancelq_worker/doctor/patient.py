@@ -116,6 +116,10 @@ class Patient:
         lanes = await asked(find_lanes(self.redis))
         return [lane for lane in lanes if not self.chosen or lane in self.chosen]
 
+    async def now_ms(self) -> int:
+        """The server's time, epoch ms."""
+        return await server_ms(self.redis)
+
     async def holds(self, server: Server, lane: Lane) -> bool:
         """Whether a lane is on that server."""
         if self.broker.kind != "cluster":
@@ -150,6 +154,12 @@ def not_allowed(error: NoPermissionError) -> Untold:
     named = re.search(r"run the '([^']+)' command", str(error))
     right = f"+{named[1]}" if named else "a key or a channel"
     return Untold(f"this user may not ask: it lacks {right}", f"allow it {right}, or ask as the server's admin")
+
+
+async def server_ms(redis: aioredis.Redis) -> int:
+    """The server's time, epoch ms. Raises Untold, RedisError."""
+    seconds, micros = await asked(redis.time())
+    return int(seconds) * 1000 + int(micros) // 1000
 
 
 def host_of(url: str) -> str:
