@@ -57,14 +57,14 @@ async def run(kind: str, folder: Path, *, seed: int, cuts: int, resumed: int, in
         told.bytes = aof.stat().st_size
         places = sorted(rng.randrange(1, told.bytes) for _ in range(cuts - cuts // AIMED))
         places += sorted(rng.choices(_within_settlements(aof.read_bytes()), k=cuts // AIMED))
-        to_end = set(rng.sample(places, min(resumed, len(places))))
+        to_end = set(rng.sample(range(len(places)), min(resumed, len(places))))
         for number, at in enumerate(places):
             server = _cut(source, folder / f"cut-{number}", aof, at)
             began_s = time.monotonic()
             with running(server):
                 told.load_ms += (time.monotonic() - began_s) * 1000 / cuts
                 _judge(told, server, f"cut at {at}")
-                if at in to_end:
+                if number in to_end:
                     await _to_the_end(told, desk, server, f"cut at {at}")
             _forget(server)
         await asyncio.to_thread(_unframed, told, source, folder, rng)

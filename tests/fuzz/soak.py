@@ -16,13 +16,17 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from random import Random, SystemRandom
+
+import orjson
 
 from cancelq_worker.embedded import EmbeddedServer
 from cancelq_worker.ledger import connect
 from tests.fuzz import answers, entries
 from tests.fuzz.admission import Admission
 
+OUT = Path(__file__).parents[2] / "ops" / "fuzz.json"
 SHOWN = 40  # faults that are printed whole
 BATCH = 128  # entries of one admission on the server
 GROWTH_MOST_MB = 200.0
@@ -41,6 +45,8 @@ def main() -> int:
     soak.run(options.inputs, options.seconds)
     asyncio.run(soak.admit(options.batches))
     print(soak.report())
+    if options.keep:
+        OUT.write_bytes(orjson.dumps(soak.figures(), option=orjson.OPT_INDENT_2) + b"\n")
     return 1 if soak.faults else 0
 
 
@@ -50,6 +56,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=3_600.0, help="at most")
     parser.add_argument("--batches", type=int, default=100, help=f"admissions of {BATCH} entries on a real server")
     parser.add_argument("--seed", type=int, help="default: a new one, which is told")
+    parser.add_argument("--keep", action="store_true", help="also write ops/fuzz.json")
     parser.add_argument("--again", help="an input's name: reads this one alone")
     return parser.parse_args()
 
@@ -77,6 +84,7 @@ class Soak:
         self.seed = seed
         self.inputs = 0
         self.faults = 0
+        self.of_part: Counter[str] = Counter()
         self.seen: Counter[str] = Counter()
         self.slowest: tuple[float, str] = (0.0, "")
         self.took_s = 0.0
@@ -106,6 +114,7 @@ class Soak:
             self._fault(name, said)
         self.slowest = max(self.slowest, (time.perf_counter() - began_s, name))
         self.inputs += 1
+        self.of_part[part] += 1
 
     async def admit(self, batches: int) -> None:
         """Whole admissions on a server of its own."""
@@ -124,12 +133,25 @@ class Soak:
                         break
                     await client.xtrim(admission.lane.results, maxlen=0)
                     self.inputs += BATCH
+                    self.of_part["entries_on_a_server"] += BATCH
             await client.aclose()
 
     def _fault(self, name: str, said: str) -> None:
         self.faults += 1
         if self.faults <= SHOWN:
             print(f"FAULT {name}: {said[:3000]}", flush=True)
+
+    def figures(self) -> dict[str, int | float | str]:
+        """What a page tells of the run."""
+        return {
+            "seed": self.seed,
+            "inputs": self.inputs,
+            **self.of_part,
+            "faults": self.faults,
+            "seconds": round(self.took_s),
+            "slowest_ms": round(self.slowest[0] * 1000),
+            "memory_grown_mb": round(self.grown_mb),
+        }
 
     def report(self) -> str:
         """Lines for a person."""

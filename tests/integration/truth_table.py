@@ -105,9 +105,17 @@ BINGX_GONE: Final = (
 )
 
 
-#: Bybit's codes that say that the order had an end.
-BYBIT_ENDED: Final = ("170142", "170139", "170190", "110008", "110010")
-BYBIT_UNLIKE: Final = {"never existed": "unresolved"}
+#: What says that the order had an end: then absence proves nothing.
+ENDED: Final = {
+    "bitget": ("43026", "43021", "45031", "45055", "50062", "45134", "40769"),
+    "bybit": ("170142", "170139", "170190", "110008", "110010"),
+    "bingx": (
+        "100404:the order is FILLED or CANCELLED already before",
+        "80018:order is already filled",
+        "109422:order is already filled",
+    ),
+}
+UNLIKE_ENDED: Final = {"never existed": "unresolved"}
 
 
 def gone_sights(venue: str) -> Iterator[Sight]:
@@ -120,7 +128,7 @@ def gone_sights(venue: str) -> Iterator[Sight]:
         case _:
             codes = list(BINGX_GONE)
     for code in codes:
-        unlike = BYBIT_UNLIKE if venue == "bybit" and code in BYBIT_ENDED else {}
+        unlike = UNLIKE_ENDED if code in ENDED[venue] else {}
         yield Sight(f"code {code.replace(':', ' ')}", f"code:{code}", unlike=unlike)
 
 
@@ -145,9 +153,10 @@ over the whole look-up budget; `unresolved` that attempts and look-ups are used 
 FOOT: Final = """
 ## Why some cells differ
 
-* At Bybit, the codes 170142, 170139, 170190, 110008 and 110010 say that the order *had* an end, and Bybit forgets an
-  order that was cancelled without a fill after 24 hours. If none of its places shows the order, absence proves nothing:
-  the outcome is `unresolved`, not `not_found`.
+* Some codes say that the order *had* an end: at Bybit 170142, 170139, 170190, 110008 and 110010; at Bitget 40769,
+  43021, 43026, 45031, 45055, 45134 and 50062; at BingX 80018, 109422 and the text "FILLED or CANCELLED already", unless
+  it goes on with "or is not a valid order id". Venues forget: Bybit an order that was cancelled without a fill after 24
+  hours. If no place shows the order then, absence proves nothing: the outcome is `unresolved`, not `not_found`.
 * At BingX, a cancel's own answer carries the order's state. Where that says cancelled, it is the venue's statement and
   the intent ends with it (evidence `reply`); at Bitget and Bybit an answer only ever means "accepted", and the end
   rests on a look-up (`query`) or on the private order stream (`stream`).
