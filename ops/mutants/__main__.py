@@ -83,7 +83,7 @@ def _tried(copies: Sequence[Copy], chosen: Sequence[Mutant]) -> list[Verdict]:
             verdict = copy.tried(mutant)
         finally:
             free.put(copy)
-        print(f"{'caught' if verdict.caught else 'SURVIVED':9} {mutant.name:34} {verdict.took_s:5.1f} s", flush=True)
+        print(f"{_word(verdict):9} {mutant.name:34} {verdict.took_s:5.1f} s", flush=True)
         if not verdict.caught:
             print(verdict.said)
         return verdict
@@ -92,10 +92,16 @@ def _tried(copies: Sequence[Copy], chosen: Sequence[Mutant]) -> list[Verdict]:
         return list(pool.map(one, chosen))
 
 
+def _word(verdict: Verdict) -> str:
+    if not verdict.ran:
+        return "NOT RUN"
+    return "caught" if verdict.caught else "SURVIVED"
+
+
 def _table(chosen: Sequence[Mutant], verdicts: Sequence[Verdict]) -> str:
     lines = ["", "| mutant | what it would do | caught by |", "|---|---|---|"]
     for mutant, verdict in zip(chosen, verdicts, strict=True):
-        by = f"`{verdict.by.rpartition('/')[2]}`" if verdict.caught else "**nothing**"
+        by = f"`{verdict.by.rpartition('/')[2]}`" if verdict.caught else f"**{_word(verdict).lower()}**"
         lines.append(f"| {mutant.name} | {mutant.harm} | {by} |")
     caught = sum(verdict.caught for verdict in verdicts)
     lines += ["", f"{caught} of {len(verdicts)} mutants were caught"]

@@ -12,9 +12,9 @@ _CONTRACT = "producers/cancelq/contract.py"
 MUTANTS = (
     Mutant(
         "producer-repeats-by-itself",
-        "producers/cancelq/broker.py",
-        '"retry": Retry(NoBackoff(), 0)',
-        '"retry": Retry(NoBackoff(), 3)',
+        "producers/cancelq/link.py",
+        "                connection.disconnect()\n                return Answers(answers.replies, lost)",
+        "                connection.disconnect()\n                return self._round_trip(pool, commands)",
         "one cancel with a lost reply becomes four entries",
         ("tests/unit/test_client_lost_replies.py",),
     ),
@@ -81,7 +81,7 @@ MUTANTS = (
         "self._spawn(self._p.egress.hold(for_us // 1000, said))",
         "pass",
         "other lanes and workers of a banned address go on calling",
-        ("tests/integration/test_rate.py::test_after_a_ban_one_call_of_the_address_goes_alone",),
+        ("tests/integration/test_send_by.py::test_a_ban_closes_the_address_for_every_process",),
     ),
     Mutant(
         "venues-reset-time-ignored",
@@ -89,7 +89,7 @@ MUTANTS = (
         "wait_us = max(wait_us, reply.retry_at_ms * 1000 - self._p.venue_clock.now_us())",
         "pass",
         "an endpoint is called again before the venue opens it, and stays closed longer",
-        ("tests/integration/test_bingx_truth.py::test_a_limit_that_tells_its_end_is_waited_for",),
+        ("tests/integration/test_send_by.py::test_a_bucket_is_closed_until_the_time_the_venue_tells",),
     ),
     Mutant(
         "quoted-secrets-are-told",

@@ -244,7 +244,7 @@ MUTANTS = (
         "return Exit.OK if self._report.empty else Exit.UNHEALTHY",
         "return Exit.OK",
         "a script goes home while orders are live",
-        ("tests/integration/test_kill.py::test_the_command_needs_no_key_and_ends_well_only_if_nothing_is_open",),
+        ("tests/integration/test_kill.py::test_the_command_does_not_end_well_while_something_is_open",),
     ),
     Mutant(
         "kill-forgets-newer-orders",

@@ -39,10 +39,12 @@ class CopyNotLoaded(Exception):
 
 @dataclass(frozen=True)
 class Verdict:
-    """`caught`: a test failed, the first of which is `by`; `said`: the end of what pytest said."""
+    """`caught`: a test failed, the first of which is `by`; `ran`: the tests ran at all; `said`: the end of what pytest
+    said."""
 
     name: str
     caught: bool
+    ran: bool
     by: str
     took_s: float
     said: str
@@ -93,7 +95,7 @@ class Copy:
         first = _FIRST_FAILURE.search(said)
         caught = status == FAILED and first is not None
         by = first.group(1) if first else ""
-        return Verdict(mutant.name, caught, by, time.monotonic() - began_s, said[-2000:])
+        return Verdict(mutant.name, caught, caught or status == 0, by, time.monotonic() - began_s, said[-2000:])
 
     def tests(self, tests: Sequence[str], *, stop: bool = True) -> tuple[int, str]:
         """Pytest's exit status and what it said; tests that hang are failures by their own time-out."""

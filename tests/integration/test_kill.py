@@ -193,6 +193,20 @@ async def test_the_command_needs_no_key_and_ends_well_only_if_nothing_is_open(re
         assert (code, "bitget:nobody" in err) == (1, True)
 
 
+async def test_the_command_does_not_end_well_while_something_is_open(redis_url: str) -> None:
+    async with desk(redis_url) as rig:
+        orders = [rig.order() for _ in range(3)]
+        for endpoint in ("cancel-order", "batch-cancel-order", "cancel-symbol-order"):
+            rig.fault("http_500", endpoint=endpoint, count=None)
+        await served(rig)
+        code, out, err = await outcome(
+            command({"CANCELQ_REDIS_URL": redis_url}, "bitget:main", "--yes", "--orders-only", "--timeout", "3")
+        )
+        assert code == 1, (out, err)
+        assert "nothing is open" not in out
+        assert len(still_open(rig, orders)) == 3
+
+
 async def test_interrupted_half_way_it_says_what_is_open(redis_url: str) -> None:
     async with desk(redis_url) as rig:
         orders = [rig.order() for _ in range(8)]

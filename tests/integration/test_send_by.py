@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
@@ -22,7 +22,8 @@ from cancelq_worker.lane_parts import SEND_BY_MS, Call, LaneParts
 from cancelq_worker.ledger import Batch, Move, RoundRequest, Taken, TakeRequest, command
 from cancelq_worker.settings import Settings
 from cancelq_worker.simulator.simulator import DEMO_KEY, DEMO_PASSPHRASE
-from cancelq_worker.venues.port import Signed
+from cancelq_worker.venues.bitget.adapter import BAN_US
+from cancelq_worker.venues.port import Reply, Signed, Word
 from cancelq_worker.venues.registry import open_venue
 from cancelq_worker.wiring import Wiring
 from ops.chaos.links import Link
@@ -48,6 +49,7 @@ class Hand:
     rig: Rig
     inbox: Desk
     parts: LaneParts
+    gate: Gate
     carrier: Carrier
 
     async def call(self, *, asked_ms_ago: int = 0, fastest_us: int = 0) -> Call:
@@ -80,13 +82,32 @@ async def hand(redis_url: str, **env: str) -> AsyncIterator[Hand]:
         wiring = Parts(Settings.load(None, rig.environment(**env)), "w1", lambda: False)
         parts = wiring.of_lane()
 
-        def never(job: Coroutine[object, object, None]) -> None:
-            job.close()
+        aside: set[asyncio.Task[None]] = set()
+
+        def spawn(job: Coroutine[object, object, None]) -> None:
+            task: asyncio.Task[None] = asyncio.ensure_future(job)
+            aside.add(task)
+            task.add_done_callback(aside.discard)
 
         try:
-            yield Hand(rig, inbox, parts, Carrier(parts, Gate(parts, never)))
+            gate = Gate(parts, spawn)
+            yield Hand(rig, inbox, parts, gate, Carrier(parts, gate))
         finally:
             await wiring.close()
+
+
+@asynccontextmanager
+async def answering(status: int, body_of: Callable[[str], bytes]) -> AsyncIterator[str]:
+    """A venue's address where each call gets that status and what is made of its head."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        body = body_of((await reader.readuntil(b"\r\n\r\n")).decode())
+        writer.write(b"HTTP/1.1 %d So\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body))
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
 async def test_a_call_past_its_send_by_time_is_given_back_and_not_sent(redis_url: str) -> None:
@@ -137,23 +158,42 @@ async def test_a_venue_whose_certificate_nobody_vouches_for_gets_no_call(redis_u
 async def test_the_words_of_a_venue_that_quotes_the_request_are_left_out(redis_url: str, code: str) -> None:
     """Whatever the code: neither event nor hold repeats what the call was signed with."""
 
-    async def quote(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked = (await reader.readuntil(b"\r\n\r\n")).decode()
-        body = orjson.dumps({"code": code, "msg": asked})
-        writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
-        await writer.drain()
-        writer.close()
-
-    server = await asyncio.start_server(quote, "127.0.0.1", 0)
-    base_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    async with hand(redis_url, CANCELQ_ACCOUNTS__BITGET__MAIN__BASE_URL=base_url) as one:
+    async with (
+        answering(400, lambda asked: orjson.dumps({"code": code, "msg": asked})) as base_url,
+        hand(redis_url, CANCELQ_ACCOUNTS__BITGET__MAIN__BASE_URL=base_url) as one,
+    ):
         settlement = (await one.carrier.carry(await one.call(asked_ms_ago=-30_000))).settlement
         told = repr((settlement.works, settlement.holds))
         assert code in told
         assert DEMO_KEY not in told
         assert DEMO_PASSPHRASE not in told
         assert "ACCESS-SIGN" not in told
-    server.close()
+
+
+async def test_a_bucket_is_closed_until_the_time_the_venue_tells(redis_url: str) -> None:
+    async with hand(redis_url) as one:
+        call = await one.call()
+        open_at_ms = one.parts.venue_clock.now_us() // 1000 + 90_000
+        said = Reply(Word.REFUSED, "100410", "closed", retry_at_ms=open_at_ms)
+        (hold,) = one.gate.holds(call, [said])
+        assert (hold.scope, hold.reason) == (call.route.bucket, "rate")
+        assert 80_000_000 < hold.for_us <= 90_000_000
+
+
+async def test_a_ban_closes_the_address_for_every_process(redis_url: str) -> None:
+    async with (
+        answering(403, lambda _: b"<html>forbidden</html>") as base_url,
+        hand(redis_url, CANCELQ_ACCOUNTS__BITGET__MAIN__BASE_URL=base_url) as one,
+    ):
+        settlement = (await one.carrier.carry(await one.call(asked_ms_ago=-30_000))).settlement
+        assert [(hold.scope, hold.for_us) for hold in settlement.holds] == [("*", BAN_US)]
+
+        async def others_hear_of_it() -> bool:
+            keys = [key async for key in one.rig.client.scan_iter("cancelq:{egress:*}:bitget-ip:note")]
+            return bool(keys) and await command(one.rig.client, "HGET", keys[0], "hold") is not None
+
+        assert await until(others_hear_of_it, 10)
+        assert not one.parts.egress.reserve().covers(("bitget-ip",)), "this process calls on"
 
 
 async def test_a_worker_that_drains_sends_nothing_of_what_it_took(redis_url: str) -> None:

@@ -339,8 +339,10 @@ def test_over_the_limit_is_known_by_its_code_too() -> None:
 def test_a_forbidden_address_is_held_for_minutes() -> None:
     """The limit over all calls of an address takes five minutes to recover."""
     for body in (b"", b"<html>Forbidden</html>", b'{"code":"77777","msg":"?"}'):
-        (reply,) = decode("cancel-order", raw(body, 403), target(ORDER_ID))
-        assert (reply.word, reply.retry_us) == (Word.REFUSED, 300_000_000)
+        for route in ("cancel-order", "order-info", "history-page", "sweep-list-order"):
+            one = target(scope="symbol") if route.startswith("sweep") else target(ORDER_ID)
+            (reply,) = decode(route, raw(body, 403), one)
+            assert (reply.word, reply.retry_us, reply.whole_address) == (Word.REFUSED, 300_000_000, True), route
 
 
 def test_a_listed_code_keeps_its_meaning_under_403() -> None:

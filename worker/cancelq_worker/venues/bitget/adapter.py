@@ -312,7 +312,7 @@ def _whole_call(failure: Reply, orders: int) -> Reply:
     elif word is Word.FAILED:
         text = named_field(text, _FIELDS)
     notes = failure.notes if orders == 1 else {}
-    return Reply(word, failure.code, text, failure.http_status, retry_us=failure.retry_us, notes=notes)
+    return replace(failure, word=word, text=text, notes=notes)
 
 
 def _known(code: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from cancelq_worker.venues.port import NextLook, Reply, Route, Stage, Target, Word
@@ -213,8 +213,7 @@ def failed(route: Route, failure: Reply) -> Reply:
         return Reply(Word.ABSENT, failure.code, failure.text, failure.http_status, place=place)
     word = failure.word if failure.word in kept_of_a_look(route) else Word.UNCLEAR
     notes = failure.notes if route.name == "order-info" else {}  # a list's refusal is about no order
-    code, text, status = failure.code, failure.text, failure.http_status
-    return Reply(word, code, text, status, place=place, retry_us=failure.retry_us, notes=notes)
+    return replace(failure, word=word, place=place, notes=notes)
 
 
 @dataclass(frozen=True, slots=True)
