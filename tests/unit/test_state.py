@@ -134,6 +134,14 @@ def test_lua_counts_without_losing_a_digit(redis_url: str, states: list[State]) 
         assert after.notes == state.notes
 
 
+@pytest.mark.parametrize(("stage", "strikes"), [(Stage.CANCEL, 0), (Stage.LOOK, 2)])
+def test_a_look_that_passed_says_nothing_of_the_cancel_that_ended_workers(stage: Stage, strikes: int) -> None:
+    """Else an intent whose cancel ends its worker, but whose look does not, would end one for every attempt."""
+    work = Work("i", {"id": "i"}, State(fence=3, stage=stage, strikes=2, cap=1), 4)
+    after = work.taken(stage=stage, batch_id="b", route="r", size=1, taken_us=1)
+    assert (after.strikes, after.cap) == (strikes, 1 if strikes else 0)
+
+
 def test_the_script_that_is_tested_is_the_head_of_every_script() -> None:
     folder = importlib.resources.files("cancelq_worker") / "lua"
     for name in ("admit", "take", "settle", "claim"):

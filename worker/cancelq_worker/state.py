@@ -123,7 +123,8 @@ class Work:
     def taken(self, *, stage: Stage, batch_id: str, route: str, size: int, taken_us: int) -> State:
         """The state as the take left it, at rest again: what a verdict starts from."""
         state = self.before.at_rest(self.fence)
-        if state.strikes:  # this worker lives: what ended others was not this intent
+        # This worker lives: what ended others was not this intent. A look that passed says so of looks alone.
+        if state.strikes and stage is Stage.CANCEL:
             state.strikes, state.cap = 0, 0
         if stage is Stage.CANCEL:
             state.attempts += 1
