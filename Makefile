@@ -12,7 +12,7 @@ export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help env demo test redis7 prometheus chromium check format chaos mutants reliability sim soak durability failover fuzz strace bench canaries pins docker-check sbom clean python3-check
+.PHONY: help env demo test redis7 prometheus chromium check format chaos crash-points term-instants mutants reliability sim soak durability failover fuzz strace bench canaries pins docker-check sbom clean python3-check
 
 help: ## what there is to make
 	@echo "cancelq: make <target>"
@@ -56,6 +56,13 @@ soak: env ## new seeds of the simulation for so long; its figures are added to o
 
 fuzz: env ## hostile inbox entries and venue answers, each judged by an oracle (SEED=7 ARGS="--inputs 1000000")
 	$(BIN)/python -m tests.fuzz.soak $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+crash-points: env ## a fault at each step of a cancel's way, at each venue (ARGS="--venue bitget --flow cancel"); half an hour
+	$(BIN)/python -m ops.crash_points $(ARGS)
+
+INSTANTS ?= 200
+term-instants: env ## workers told to end at random instants: nothing is lost, nothing sent again (INSTANTS=200 SEED=7)
+	$(BIN)/python -m ops.term_instants --instants $(INSTANTS) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 durability: env strace ## torn files, power cuts, full disk and memory, judged from keys alone (SEED=7 ARGS="--parts torn --cuts 1000")
 	$(BIN)/python -m ops.durability $(if $(SEED),--seed $(SEED)) $(ARGS)

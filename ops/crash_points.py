@@ -156,7 +156,8 @@ def main() -> int:
     begun_s = time.monotonic()
     verdicts = asyncio.run(run(cells, folder, at_once=asked.at_once, quiet=False))
     told = summary(verdicts, time.monotonic() - begun_s)
-    asked.out.write_text(json.dumps([verdict.as_json() for verdict in verdicts], indent=1) + "\n")
+    rows = ",\n".join(json.dumps(verdict.as_json()) for verdict in verdicts)
+    asked.out.write_text(f"[\n{rows}\n]\n", encoding="utf-8")
     print(f"{matrix(verdicts)}\n\n{told}\nlogs in {folder}")
     return 1 if any(v.broken or not v.reached for v in verdicts) else 0
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from cancelq_worker.carrier import Carrier
 from cancelq_worker.lane_parts import Call, Outcome
 
-KINDS = ("raise", "exit", "recurse", "allocate")
+KINDS = ("exit", "raise", "recurse", "allocate")
 MEMORY = 1_000_000_000  # bytes a worker that allocates may have
 
 
