@@ -1,12 +1,12 @@
 #!/bin/sh
-# Prints the server's ACL file: one user for each role, and a producer for each lane.
+# Prints the server's ACL file: a user for each role, a producer for each lane, and two for servers among themselves.
 #
 #   usage: ops/redis/users.sh PASSWORDS_DIR LANE... > users.acl       (LANE like bitget:main)
 #
 # The password of a user stands in PASSWORDS_DIR, in a file of its name: worker, operator, auditor, jobs, metrics,
-# rq-desk, admin, producer-bitget-main and so on. Only its SHA-256 is printed, and it never stands on a command line. A
-# file of two lines gives two passwords that both work, for the time of a change. A user without a file is printed, and
-# is off.
+# rq-desk, admin, replica, sentinel, producer-bitget-main and so on. Only its SHA-256 is printed, and it never stands on
+# a command line. A file of two lines gives two passwords that both work, for the time of a change. A user without a
+# file is printed, and is off.
 #
 #   mkdir -m 700 passwords && for user in worker operator; do openssl rand -hex 24 > passwords/$user; done
 #
@@ -28,7 +28,10 @@ shift
 
 # What a role may do, on one line: without comments, with the lane's name.
 rules() {
-  cat "$here/roles/common.acl" "$here/roles/$1.acl" | sed -e 's/^[[:space:]]*#.*//' -e "s/LANE/${2-}/g" |
+  case $1 in
+    replica | sentinel) cat "$here/servers/$1.acl" ;;
+    *) cat "$here/roles/common.acl" "$here/roles/$1.acl" ;;
+  esac | sed -e 's/^[[:space:]]*#.*//' -e "s/LANE/${2-}/g" |
     tr -s ' \t\n' '   ' | tr -s ' ' | sed -e 's/( /(/g' -e 's/ )/)/g' -e 's/^ //' -e 's/ $//'
 }
 
@@ -68,7 +71,7 @@ done
 
 print_users() {
   printf 'user default reset off\n'
-  for role in admin worker operator auditor jobs metrics rq-desk; do
+  for role in admin worker operator auditor jobs metrics rq-desk replica sentinel; do
     user "$role" "$role"
   done
   for lane in "$@"; do

