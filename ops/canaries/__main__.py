@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import random
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -23,7 +24,7 @@ def main() -> int:
     seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
     folder = Path(tempfile.mkdtemp(prefix="cancelq-canaries-"))
     print(f"seed {seed}; what is left lies in {folder}", flush=True)
-    outcome = asyncio.run(run(seed, options.seconds, folder))
+    outcome = asyncio.run(_ended_by_term(seed, options.seconds, folder))
     figures = _figures(outcome, seed, options.seconds)
     print(json.dumps(figures, indent=1))
     for find in outcome.finds[:100]:
@@ -33,6 +34,13 @@ def main() -> int:
         options.result.parent.mkdir(parents=True, exist_ok=True)
         options.result.write_text(json.dumps(figures, indent=1) + "\n")
     return 1 if outcome.finds else 0
+
+
+async def _ended_by_term(seed: int, seconds: float, folder: Path) -> Outcome:
+    """TERM ends the run like Ctrl-C: what it started is ended, too."""
+    running = asyncio.ensure_future(run(seed, seconds, folder))
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
+    return await running
 
 
 def _figures(outcome: Outcome, seed: int, seconds: float) -> dict[str, object]:

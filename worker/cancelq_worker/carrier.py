@@ -17,7 +17,7 @@ from cancelq_worker.gate import Gate
 from cancelq_worker.http import Exchange, NoAnswer, NotSent
 from cancelq_worker.lane_parts import SEND_BY_MS, Call, LaneParts, Outcome
 from cancelq_worker.ledger import End, Move, PermitUse, Settlement
-from cancelq_worker.repeating import LEFT_OUT
+from cancelq_worker.repeating import discreet
 from cancelq_worker.state import LOOKS_BACK, State, Work
 from cancelq_worker.venues.port import ABOUT_THE_CALL, SWEEPS, Bucket, Reply, Stage, Target, Word
 from cancelq_worker.verdict import Finish, Moment, Silence, Verdict
@@ -83,10 +83,8 @@ class Carrier:
 
     def _answered(self, call: Call, targets: list[Target], exchange: Exchange, path: str) -> Outcome:
         rtt_us = (exchange.answered_ns - exchange.sent_ns) // 1000
-        replies = self._p.venue.decode(call.route, targets, exchange.answer)
-        if exchange.answer.quotes:
-            for reply in replies:
-                reply.text = reply.text and LEFT_OUT
+        decoded = self._p.venue.decode(call.route, targets, exchange.answer)
+        replies = [discreet(reply, exchange.answer) for reply in decoded] if exchange.answer.quotes else decoded
         refused = any(r.word is Word.REFUSED for r in replies)
         opened = not any(r.whole_address for r in replies)
         self._p.egress.ended(call.ticket, exchange.answered_ns, answered=opened)

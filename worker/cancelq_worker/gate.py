@@ -11,7 +11,7 @@ from cancelq_worker.clocks import monotonic_ns
 from cancelq_worker.http import Door, Exchange, NoAnswer, NotSent
 from cancelq_worker.lane_parts import Call, LaneParts
 from cancelq_worker.ledger import Hold
-from cancelq_worker.repeating import LEFT_OUT
+from cancelq_worker.repeating import discreet
 from cancelq_worker.venues.port import Answer, KeyRights, Reply, Request, Signed, Word
 
 log = structlog.get_logger("cancelq.lane")
@@ -215,7 +215,7 @@ class Gate:
         except (NotSent, NoAnswer) as error:
             self._log.error("the lane stays held: the venue did not answer", why=str(error))
             return
-        reply = self._p.venue.read_probe(exchange.answer)
+        reply = discreet(self._p.venue.read_probe(exchange.answer), exchange.answer)
         if reply.word is Word.OPEN and await self._must_refuse():
             self._log.error("the lane stays held: the key may withdraw, and the settings do not allow it")
         elif reply.word is Word.OPEN:
@@ -223,5 +223,4 @@ class Gate:
             await self._p.ledger.lift("auth")
             self._log.info("the key works: the lane is open")
         else:
-            said = LEFT_OUT if exchange.answer.quotes else reply.text
-            self._log.error("the lane stays held: the key was refused again", code=reply.code, said=said)
+            self._log.error("the lane stays held: the key was refused again", code=reply.code, said=reply.text)

@@ -10,12 +10,13 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import quote
 
 import orjson
 
-from cancelq_worker.venues.port import Signed
+from cancelq_worker.venues.port import Answer, Reply, Signed
 
 #: Stands for the words of an answer that quotes secrets.
 LEFT_OUT: Final = "the venue's words are left out: they repeat what the call was signed with"
@@ -24,6 +25,11 @@ SHORTEST: Final = 6
 
 _SECRET_HEADER = re.compile(r"key|sign|passphrase", re.IGNORECASE)
 _SECRET_PARAMETER = re.compile(r"(?:^|&)(?:signature|listenKey)=([^&]+)")
+
+
+def discreet(reply: Reply, answer: Answer) -> Reply:
+    """The reply, without the venue's words where its answer quotes secrets."""
+    return replace(reply, text=LEFT_OUT) if answer.quotes and reply.text else reply
 
 
 def repeats(answer: bytes, secrets: Iterable[str]) -> bool:

@@ -12,6 +12,7 @@ from cancelq_worker.doctor.findings import About, Finding
 from cancelq_worker.doctor.patient import Patient
 from cancelq_worker.exits import Exit
 from cancelq_worker.http import Door, Exchange, NoAnswer, NotSent
+from cancelq_worker.repeating import discreet
 from cancelq_worker.venues.port import KeyRights, Reply, Request, Signed, Venue, Word
 from cancelq_worker.venues.registry import KINDS, open_venue
 
@@ -105,14 +106,14 @@ async def _of_key(p: Patient, door: Door, clock: RemoteClock, lane: Lane) -> lis
     if request is None:
         reply = venue.read_probe(exchange.answer)
         if reply.word is not Word.OPEN:
-            return [judge_refusal(lane, reply)]
+            return [judge_refusal(lane, discreet(reply, exchange.answer))]
         return [
             About("key.valid", str(lane)).ok("the key works"),
             *judge_rights(lane, KeyRights(None, None), _now_ms()),
         ]
     said = venue.read_rights(exchange.answer)
     if isinstance(said, Reply):
-        return [judge_refusal(lane, said)]
+        return [judge_refusal(lane, discreet(said, exchange.answer))]
     allowed = p.settings.account(lane).allow_withdraw_key
     return [
         About("key.valid", str(lane)).ok("the key works"),
@@ -132,7 +133,7 @@ async def _asked(door: Door, venue: Venue, clock: RemoteClock, request: Request)
 def judge_refusal(lane: Lane, said: Reply) -> Finding:
     """What stands against the call that asks about the key."""
     about, line = About("key.valid", str(lane)), f"{said.code} {said.text}".strip()[:240]
-    facts: dict[str, Any] = {"code": said.code, "http_status": said.http_status}
+    facts: dict[str, Any] = {"venue_code": said.code, "http_status": said.http_status}
     match said.word:
         case Word.ACCOUNT:
             remedy = "mend the key, or the account at the venue (right to trade spot, list of addresses, environment)"
