@@ -11,7 +11,6 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-import structlog
 from redis.exceptions import NoPermissionError, RedisError
 
 from cancelq.contract import Lane
@@ -36,8 +35,6 @@ from cancelq_worker.doctor.seen import Seen, look
 from cancelq_worker.exits import Exit
 from cancelq_worker.logs import redacted_text
 from cancelq_worker.venues.registry import KINDS
-
-log = structlog.get_logger("cancelq.doctor")
 
 #: How long one check may take, and all of them.
 CHECK_S, ALL_S = 6.0, 10.0
@@ -125,7 +122,6 @@ async def _answered(check: Check) -> list[Finding]:
         said = redacted_text(str(error))[:200] or type(error).__name__
         return [check.about.unknown(f"the server did not answer it: {said}", "ask again")]
     except Exception as error:  # one that is broken must not hide what the others find
-        log.exception("a check failed", check=check.about.check, subject=check.about.subject)
         said = redacted_text(f"{type(error).__name__}: {error}")[:200]
         return [check.about.unknown(f"the check itself failed: {said}", "this is a fault of cancelq")]
 
