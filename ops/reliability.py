@@ -73,7 +73,9 @@ _TIMES = {
     "a killed worker's intents are served again": "a killed worker's intents served again",
     "everything is settled after healing": "settled after healing",
     "TERM to exit": "TERM to exit",
-    "kill switch, healthy": "kill switch behind a backlog",
+    "kill of 60 orders behind a backlog, bitget": "kill of 60 orders behind a backlog, Bitget",
+    "kill of 60 orders behind a backlog, bybit": "Bybit",
+    "kill of 60 orders behind a backlog, bingx": "BingX",
 }
 
 

@@ -20,7 +20,7 @@ async def produce(desk: Desk, rng: random.Random, url: str, stop: asyncio.Event,
     try:
         while not stop.is_set():
             fields = next_intent(desk, rng, recent)
-            await _add(desk, redis, fields)
+            await add(desk, redis, fields)
             if "id" in fields:
                 recent.append(fields)
             await asyncio.sleep(rng.expovariate(per_s))
@@ -121,7 +121,8 @@ def _sweep(desk: Desk, rng: random.Random) -> tuple[Fields, Ask]:
             return fields, Ask(tuple(orders))
 
 
-async def _add(desk: Desk, redis: aioredis.Redis, fields: Fields) -> None:
+async def add(desk: Desk, redis: aioredis.Redis, fields: Fields) -> None:
+    """Queues one entry, however often that takes; what the server said is noted in the desk."""
     flat = [word for pair in fields.items() for word in pair]
     for _ in range(100):
         try:

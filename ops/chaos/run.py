@@ -17,7 +17,7 @@ from cancelq_worker.simulator.simulator import Simulator
 from ops.chaos.asking import produce
 from ops.chaos.clocks import Clocks
 from ops.chaos.faults import change_venue, heal, torment
-from ops.chaos.killing import know_kills
+from ops.chaos.killing import kill_behind_a_backlog, know_kills
 from ops.chaos.links import Link
 from ops.chaos.places import PLACES
 from ops.chaos.recovery import measure_recovery
@@ -90,6 +90,8 @@ async def _play(world: World, seconds: float, per_s: float | None, kills: int) -
         healed_us = time.time_ns() // 1000
         await until(lambda: _all_told(redis, world), GIVE_UP_S)
         world.measured("everything is settled after healing", _last_us(await _read(redis, world), healed_us) / 1000)
+        if kills:
+            await kill_behind_a_backlog(world)
         await measure_recovery(world, kills)
         await until(lambda: _all_told(redis, world), GIVE_UP_S)
         supervisor.cancel()
