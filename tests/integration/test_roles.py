@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -41,6 +42,7 @@ from tests.integration.rights import (
     OPERATIONS,
     OPERATOR,
     PRODUCER,
+    STRANGER,
     WORKER,
     Operation,
 )
@@ -300,6 +302,14 @@ def test_a_worker_loads_its_scripts_again_and_a_monitor_may_not(desk: Desk, run:
     assert desk.submit(order_id=desk.venue.order()).status is Status.cancelled
     assert run(METRICS, "top", "--once", "--json")[0] == 0
     assert desk.doors.refused() == set()
+
+
+def test_the_doctor_finds_nothing_wrong_with_them(desk: Desk, run: Run) -> None:
+    _, out, _ = run("admin", "doctor", "--json")
+    about = [finding for finding in json.loads(out)["findings"] if finding["check"] == "doors.users"]
+    told = {finding["facts"]["user"]: finding for finding in about}
+    assert {WORKER, OPERATOR, AUDITOR, JOBS, METRICS, PRODUCER, STRANGER} <= set(told)
+    assert {user: finding["told"] for user, finding in told.items() if finding["level"] != "ok"} == {}
 
 
 # -- every door, tried ------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from tests.ha import until
 from tests.integration.doors import PATIENCE_S, Venue, accounts, start
 from tests.integration.jobs_rig import ended, rq
 from tests.integration.test_rq_worker import Child
-from tests.integration.tls_rig import Papers, TlsServer
+from tests.integration.tls_rig import Papers, TlsSentinel, TlsServer
 from tests.servers import ServerMissing
 
 LANE, NEVER_SERVED = Lane("bitget", "main"), Lane("bybit", "never")
@@ -141,6 +141,38 @@ def test_a_cluster_over_tls(papers: Papers, tmp_path: Path) -> None:
             assert ticket.entry_id
     finally:
         server.stop()
+
+
+def test_a_master_under_sentinels_over_tls(servers: dict[str, TlsServer], papers: Papers, tmp_path: Path) -> None:
+    sentinel = TlsSentinel(
+        tmp_path / "sentinel", papers, [f"sentinel monitor desk 127.0.0.1 {servers['server'].port} 1"]
+    )
+    sentinel.start()
+    try:
+        url = f"rediss+sentinel://127.0.0.1:{sentinel.port}/desk?{papers.query()}"
+        with Client(url) as client, pytest.raises(NotAccepted):  # of the master, which has no such lane
+            client.submit(NEVER_SERVED, symbol="BTCUSDT", order_id="1")
+    finally:
+        sentinel.stop()
+
+
+async def test_a_user_with_a_password_over_tls(servers: dict[str, TlsServer], papers: Papers) -> None:
+    server = servers["server"]
+    with server.client() as admin:
+        admin.execute_command(
+            "ACL", "SETUSER", "desk", "reset", "on", ">long-password", "+xadd", "~*", "+client|setname"
+        )
+    right, wrong = (
+        server.url_with(papers.query()).replace("//", f"//desk:{word}@") for word in ("long-password", "canary-word")
+    )
+    with Client(right) as client, pytest.raises(NotAccepted):
+        client.submit(NEVER_SERVED, symbol="BTCUSDT", order_id="1")
+    async with AsyncClient(right) as client_async:
+        with pytest.raises(NotAccepted):
+            await client_async.submit(NEVER_SERVED, symbol="BTCUSDT", order_id="1")
+    with Client(wrong) as client, pytest.raises(BrokerDown, match="invalid username-password pair") as down:
+        client.submit(NEVER_SERVED, symbol="BTCUSDT", order_id="1")
+    assert "canary" not in str(down.value)
 
 
 def test_a_renewed_certificate_is_used_without_a_start(servers: dict[str, TlsServer], tmp_path: Path) -> None:

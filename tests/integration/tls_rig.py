@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import trustme
 from redis import Redis
 
 from cancelq.broker import client
+from tests.ha import SentinelProcess
 from tests.servers import RedisDebian
 
 _FROM, _TO = datetime(2019, 1, 1, tzinfo=UTC), datetime(2020, 1, 1, tzinfo=UTC)
@@ -47,6 +49,18 @@ class Papers:
             piece.write_to_path(self[f"{name}.pem"], append=nth > 0)
 
 
+def speaking_tls(papers: Papers, port: int, certificate: str = "server") -> dict[str, str]:
+    """Settings of a server, or sentinel, that speaks nothing else and wants to see a certificate of `papers`' CA."""
+    return {
+        "port": "0",
+        "tls-port": str(port),
+        "tls-cert-file": papers[f"{certificate}.pem"],
+        "tls-key-file": papers[f"{certificate}.key"],
+        "tls-ca-cert-file": papers["ca.pem"],
+        "tls-auth-clients": "yes",
+    }
+
+
 class TlsServer(RedisDebian):
     """A server that speaks nothing but TLS, and takes clients with a certificate of `papers`' CA only."""
 
@@ -54,17 +68,8 @@ class TlsServer(RedisDebian):
         folder.mkdir()
         super().__init__(folder, durable=True)
         self.papers = papers
-        self.config.update(
-            {
-                "port": "0",
-                "tls-port": str(self.port),
-                "tls-cert-file": papers[f"{certificate}.pem"],
-                "tls-key-file": papers[f"{certificate}.key"],
-                "tls-ca-cert-file": papers["ca.pem"],
-                "tls-auth-clients": "yes",
-                **{name.replace("_", "-"): value for name, value in config.items()},
-            }
-        )
+        self.config.update(speaking_tls(papers, self.port, certificate))
+        self.config.update({name.replace("_", "-"): value for name, value in config.items()})
 
     @property
     def url(self) -> str:
@@ -77,3 +82,17 @@ class TlsServer(RedisDebian):
     def client(self) -> Redis:
         """As of any server; its own certificate is not looked at, which may be a wrong one on purpose."""
         return client(f"{self.url}&ssl_cert_reqs=none", socket_timeout=5)
+
+
+class TlsSentinel(SentinelProcess):
+    """A sentinel that speaks nothing but TLS, also to the servers it watches."""
+
+    def __init__(self, folder: Path, papers: Papers, lines: Sequence[str]) -> None:
+        super().__init__(folder, [])
+        self.papers = papers
+        settings = {**speaking_tls(papers, self.port), "tls-replication": "yes"}
+        with self._conf.open("a") as file:
+            file.writelines(f"{line}\n" for line in (*(f"{n} {v}" for n, v in settings.items()), *lines))
+
+    def client(self) -> Redis:
+        return client(f"rediss://127.0.0.1:{self.port}/0?{self.papers.query()}", socket_timeout=5)
