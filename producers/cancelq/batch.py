@@ -130,6 +130,14 @@ class Batch:
         ) from self._failure
 
 
+def replicas_of(durable: object) -> int:
+    """How many replicas `durable` asks for. It is typed as an object, like the fields of an intent that stand beside it
+    in a call; `TypeError` if it is neither a truth value nor a number."""
+    if not isinstance(durable, int) or durable < 0:
+        raise TypeError(f"durable is True, or how many replicas must have it, not {durable!r:.40}")
+    return int(durable)
+
+
 def prepare_one(intent: IntentLike | None, fields: Mapping[str, object]) -> list[dict[str, str]]:
     """The entry of a call that gives an intent, or its fields by name; `IntentError` if it breaks a rule."""
     if intent is None:

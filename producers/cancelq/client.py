@@ -18,7 +18,7 @@ import redis
 import redis.asyncio
 
 from cancelq import broker, broker_async
-from cancelq.batch import Batch, IntentLike, prepare_many, prepare_one
+from cancelq.batch import Batch, IntentLike, prepare_many, prepare_one, replicas_of
 from cancelq.contract import Event, Lane, Scope
 from cancelq.errors import (
     BrokerDown,
@@ -79,7 +79,7 @@ class Client:
             self._redis.close()
 
     def submit(
-        self, lane: Lane | str, intent: IntentLike | None = None, /, *, durable: bool | int = False, **fields: object
+        self, lane: Lane | str, intent: IntentLike | None = None, /, *, durable: object = False, **fields: object
     ) -> "Ticket":
         """Queues one intent (an `Intent`, a mapping, or its fields by name) and adds an id if it has none.
 
@@ -88,23 +88,23 @@ class Client:
         `BrokerRefused` and `BrokerDown` when nothing was queued; `Uncertain` when the reply was lost; `Unconfirmed`,
         which is an `Uncertain`, when the replicas did not confirm it in time (a second, or half of `timeout_s`).
         """
-        batch = Batch(_lane(lane), prepare_one(intent, fields), int(durable), self._wait_ms)
+        batch = Batch(_lane(lane), prepare_one(intent, fields), replicas_of(durable), self._wait_ms)
         self._send(batch)
         return batch.the_one(self._ticketing(batch.lane))
 
     def submit_many(
-        self, lane: Lane | str, intents: Iterable[IntentLike], *, durable: bool | int = False
+        self, lane: Lane | str, intents: Iterable[IntentLike], *, durable: object = False
     ) -> "list[Ticket]":
         """Queues many, in their order and in few round trips; returns one ticket for each. `durable` as in `submit`.
 
         All are checked before the first is sent. If not every one was confirmed, `BatchIncomplete` tells
         which were; if none was and none may be, the errors are those of `submit`.
         """
-        batch = Batch(_lane(lane), prepare_many(intents), int(durable), self._wait_ms)
+        batch = Batch(_lane(lane), prepare_many(intents), replicas_of(durable), self._wait_ms)
         self._send(batch)
         return batch.all(self._ticketing(batch.lane))
 
-    def revoke(self, lane: Lane | str, id: str, /, **labels: Any) -> "Ticket":
+    def revoke(self, lane: Lane | str, id: str, /, **labels: object) -> "Ticket":
         """Asks to withdraw the intent of that id if it was not sent yet; the outcome says whether."""
         return self.submit(lane, None, scope=Scope.revoke, target=id, **labels)
 
@@ -251,22 +251,22 @@ class AsyncClient:
             await self._redis.aclose()
 
     async def submit(
-        self, lane: Lane | str, intent: IntentLike | None = None, /, *, durable: bool | int = False, **fields: object
+        self, lane: Lane | str, intent: IntentLike | None = None, /, *, durable: object = False, **fields: object
     ) -> "AsyncTicket":
         """As `Client.submit`. If it is cancelled while the reply is awaited, the intent may be queued."""
-        batch = Batch(_lane(lane), prepare_one(intent, fields), int(durable), self._wait_ms)
+        batch = Batch(_lane(lane), prepare_one(intent, fields), replicas_of(durable), self._wait_ms)
         await self._send(batch)
         return batch.the_one(self._ticketing(batch.lane))
 
     async def submit_many(
-        self, lane: Lane | str, intents: Iterable[IntentLike], *, durable: bool | int = False
+        self, lane: Lane | str, intents: Iterable[IntentLike], *, durable: object = False
     ) -> "list[AsyncTicket]":
         """As `Client.submit_many`."""
-        batch = Batch(_lane(lane), prepare_many(intents), int(durable), self._wait_ms)
+        batch = Batch(_lane(lane), prepare_many(intents), replicas_of(durable), self._wait_ms)
         await self._send(batch)
         return batch.all(self._ticketing(batch.lane))
 
-    async def revoke(self, lane: Lane | str, id: str, /, **labels: Any) -> "AsyncTicket":
+    async def revoke(self, lane: Lane | str, id: str, /, **labels: object) -> "AsyncTicket":
         """As `Client.revoke`."""
         return await self.submit(lane, None, scope=Scope.revoke, target=id, **labels)
 

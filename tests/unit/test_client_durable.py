@@ -6,7 +6,7 @@ from redis.exceptions import ConnectionError as LostConnection
 from redis.exceptions import NoPermissionError, ResponseError
 
 from cancelq import AsyncClient, BatchIncomplete, BrokerRefused, Client, NotAccepted, Uncertain, Unconfirmed
-from cancelq.batch import CHUNK, Batch
+from cancelq.batch import CHUNK, Batch, replicas_of
 from cancelq.contract import Lane
 from cancelq.link import Answers
 
@@ -39,6 +39,12 @@ def test_each_round_trip_ends_by_waiting_for_the_replicas() -> None:
         batch.book(Answers([*(b"5-%d" % at for at in range(len(adds))), 2]))
     assert sizes == [CHUNK, 1]
     assert [command[0] for command in next(batch_of(1, 0).chunks())] == ["XADD"]
+
+
+@pytest.mark.parametrize("durable", ["yes", -1, None, 1.5])
+def test_what_durable_cannot_mean_is_told(durable: object) -> None:
+    with pytest.raises(TypeError, match="durable is True, or how many replicas"):
+        replicas_of(durable)
 
 
 def test_what_enough_replicas_have_is_queued() -> None:

@@ -7,34 +7,30 @@ A lane's round (`RedisLedger.round`) sends what is to be settled, admitted, take
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import hashlib
-import importlib.resources
-import math
-import re
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, cast
 
-import hiredis
 import orjson
 import redis.asyncio as aioredis
-from redis.asyncio.connection import AbstractConnection
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from cancelq.broker import Broker, key_of, never_there
-from cancelq.broker_async import AsyncClusterRedis, AsyncGuide, HomeRedis, MakePool, led_pool
 from cancelq.contract import Lane
-from cancelq.tls import async_welcomed
-from cancelq_worker.data_version import DATA_VERSION, NEWER, NewerDataError, is_newer
+from cancelq_worker.data_version import NEWER, NewerDataError, is_newer
+from cancelq_worker.scripts import NOT_WAITED_FOR, SCRIPTS, Durability, Scripts, script_source
 from cancelq_worker.state import LOCAL, State, Work
+from cancelq_worker.trips import RawEntry, command, connect, home, is_memory_full, read_entries, round_trip, script_keys
 from cancelq_worker.venues.port import Bucket, Route, Stage
 
-RawEntry = tuple[str, list[bytes]]
+# What those who use a ledger need beside it.
+__all__ = [
+    "NOT_WAITED_FOR", "SCRIPTS", "Admission", "Admitted", "Batch", "Durability", "End", "Hold", "LanePlan", "Ledger",
+    "LocalStep", "Move", "NewIntent", "NewOutcome", "Overtaking", "PermitUse", "RawEntry", "RedisLedger", "Round",
+    "RoundRequest", "Scanned", "Scripts", "Settled", "Settlement", "StreamStep", "TakeRequest", "Taken", "command",
+    "connect", "home", "is_memory_full", "memory_key", "read_entries", "read_taken", "round_trip", "script_keys",
+    "script_source",
+]  # fmt: skip
 
 #: What a worker does with the lane's order stream; `live`: it is subscribed and tells of every order.
 StreamStep = Literal["hold", "live", "leave"]
@@ -46,38 +42,8 @@ RIGHTS_MS = 2_000
 #: Equal errors at one endpoint that are never passed, calls under way included, where a venue locks it after some.
 ERRORS_MOST = 15
 
-#: How long replicas may take to confirm a take: what is left of the 500 ms by which a call must leave is for the call.
-CONFIRM_MS = 400
-
 #: Ends of workers after which an intent is carried with care; the next one parks it (`lua/take_local.lua`).
 SUSPECT_STRIKES = 2
-
-#: How long a round may wait for a connection of this process' own: that many lanes share a few is no fault of Redis.
-POOL_WAIT_S = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Durability:
-    """How many replicas must have what a call takes, before it is sent. 0: nobody asks."""
-
-    replicas: int = 0
-
-    @property
-    def command(self) -> tuple[Any, ...]:
-        return ("WAIT", self.replicas, CONFIRM_MS)
-
-    def missing(self, waited: Sequence[Any]) -> str:
-        """Why the replies of `command` do not confirm it; "" if they do."""
-        if not waited:
-            return "the server had forgotten the scripts"
-        if isinstance(waited[0], RedisError):
-            return str(waited[0])
-        if waited[0] < self.replicas:
-            return f"{waited[0]} of {self.replicas} replicas had it after {CONFIRM_MS} ms"
-        return ""
-
-
-NOT_WAITED_FOR = Durability()
 
 
 def memory_key(id_: str) -> bytes:
@@ -331,235 +297,6 @@ class Ledger(Protocol):
     async def ask_probe(self) -> None: ...
     async def may_ask_rights(self) -> bool: ...
     async def lift(self, reason: str) -> None: ...
-
-
-async def command(client: aioredis.Redis, *args: Any) -> Any:
-    """One command, its reply as the server gave it. redis-py's own method for this is not typed."""
-    return await client.execute_command(*args)  # type: ignore[no-untyped-call]
-
-
-async def round_trip(
-    client: aioredis.Redis,
-    commands: Sequence[tuple[Any, ...]],
-    then: Callable[[list[Any]], tuple[Any, ...] | None] = lambda _: None,
-) -> list[Any]:
-    """The replies to commands sent as one write, refusals among them as exceptions. Raises RedisError or OSError
-    if not every reply came: then nothing is known. `then` may name one more command by the replies, which is sent on
-    the same connection; its reply is the last.
-
-    redis-py's own pipeline spends as long on this as the server: it keeps a time-out for every reply, and
-    callbacks that nobody wants here.
-    """
-    if not commands:
-        return []
-    if isinstance(client, AsyncClusterRedis):
-        return await _trips(client, commands)
-    pool = client.connection_pool
-    connection = await pool.get_connection()  # type: ignore[no-untyped-call]
-    replies: list[Any] = []
-    try:
-        async with asyncio.timeout(connection.socket_timeout):
-            await _exchange(connection, commands, replies)
-            if last := then(replies):
-                await _exchange(connection, [last], replies)
-    except BaseException:
-        # The next user of this connection would read our replies.
-        await connection.disconnect(nowait=True)
-        raise
-    finally:
-        await pool.release(connection)
-    return replies
-
-
-async def _exchange(connection: AbstractConnection, commands: Sequence[tuple[Any, ...]], replies: list[Any]) -> None:
-    await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
-    for _ in commands:
-        try:
-            reply = await connection.read_response(disable_decoding=True, timeout=math.inf, disconnect_on_error=False)
-        except ResponseError as refused:
-            reply = refused
-        replies.append(reply)
-
-
-async def _trips(client: AsyncClusterRedis, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-    """The same in a cluster: one trip for each slot, side by side. A node that is away is an error in place of each of
-    its replies; that all are is raised."""
-    parts = by_home(client, commands)
-    trips = (round_trip(home, [commands[n] for n in places]) for home, places in parts)
-    told = await asyncio.gather(*trips, return_exceptions=True)
-    lost = [part for part in told if isinstance(part, BaseException)]
-    if len(lost) == len(told) or not all(isinstance(one, RedisError | OSError) for one in lost):
-        raise lost[0]
-    replies: list[Any] = [None] * len(commands)
-    for (_, places), part in zip(parts, told, strict=True):
-        away = RedisConnectionError(str(part)) if isinstance(part, BaseException) else None
-        for n, place in enumerate(places):
-            replies[place] = away if away or isinstance(part, BaseException) else part[n]
-    return replies
-
-
-def home(client: aioredis.Redis, key: str | bytes) -> aioredis.Redis:
-    """The client to be used for everything under this key's hash tag: of a cluster, that of the key's node."""
-    return client.home(key) if isinstance(client, AsyncClusterRedis) else client
-
-
-def by_home(client: aioredis.Redis, commands: Sequence[tuple[Any, ...]]) -> list[tuple[aioredis.Redis, list[int]]]:
-    """Which of the commands go together, and the client for them; all, unless they are for a cluster."""
-    if not isinstance(client, AsyncClusterRedis):
-        return [(client, list(range(len(commands))))]
-    parts: dict[aioredis.Redis, list[int]] = {}
-    for n, words in enumerate(commands):
-        parts.setdefault(home(client, key_of(words) or ""), []).append(n)
-    return list(parts.items())
-
-
-def script_keys(client: aioredis.Redis, *keys: str) -> tuple[int | str, ...]:
-    """A script's keys, with their number before them; in a cluster with one that is never there (`never_there`)."""
-    if "}" in keys[0] and isinstance(client, AsyncClusterRedis | HomeRedis):
-        keys = (*keys, never_there(keys[0]))
-    return len(keys), *keys
-
-
-SCRIPT_NAMES = (
-    "admit", "ahead", "take", "settle", "claim", "trim", "stream", "roster", "egress", "guard", "look", "pace", "alive",
-    "version",
-)  # fmt: skip
-
-
-def script_source(name: str) -> str:
-    """A file of `lua/`, with the files it names in lines `--include NAME` in their place, and the version of the data
-    it is written for."""
-    text = (importlib.resources.files("cancelq_worker") / "lua" / f"{name}.lua").read_text()
-    text = text.replace("--data-version\n", f"local DATA_VERSION = {DATA_VERSION}\n")
-    return re.sub(r"^--include (\w+)$", lambda found: script_source(found[1]), text, flags=re.MULTILINE)
-
-
-class Scripts:
-    """The Lua files, each loaded once per server and again when the server has forgotten it."""
-
-    def __init__(self) -> None:
-        self.source = {name: script_source(name) for name in SCRIPT_NAMES}
-        self.sha = {n: hashlib.sha1(s.encode(), usedforsecurity=False).hexdigest() for n, s in self.source.items()}
-        # What cannot write is run as what cannot write: a user that may only read has no right to EVALSHA.
-        self.verb = {
-            n: "EVALSHA_RO" if "no-writes" in s.partition("\n")[0] else "EVALSHA" for n, s in self.source.items()
-        }
-
-    async def load(self, client: aioredis.Redis) -> None:
-        """Loads every script. Idempotent, so that it may be repeated after any error."""
-        for source in self.source.values():
-            await client.script_load(source)
-
-    async def run(self, client: aioredis.Redis, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        """One script, loaded again if the server lost it."""
-        try:
-            return await command(client, self.verb[name], self.sha[name], *script_keys(client, *keys), *args)
-        except NoScriptError:
-            await self.load(client)
-            return await command(client, self.verb[name], self.sha[name], *script_keys(client, *keys), *args)
-
-    async def run_durably(
-        self, client: aioredis.Redis, name: str, keys: Sequence[str], args: Sequence[Any], durability: Durability
-    ) -> tuple[Any, str]:
-        """The same; and why what it wrote is not on as many replicas as wanted, "" if it is."""
-        if not durability.replicas:
-            return await self.run(client, name, keys, args), ""
-        at = home(client, keys[0])
-        words = (self.verb[name], self.sha[name], *script_keys(client, *keys), *args)
-        reply, *waited = await round_trip(at, [words], lambda _: durability.command)
-        if isinstance(reply, NoScriptError):
-            await self.load(at)
-            reply, *waited = await round_trip(at, [words], lambda _: durability.command)
-        if isinstance(reply, RedisError):
-            raise reply
-        return reply, durability.missing(waited)
-
-
-SCRIPTS = Scripts()
-
-
-class _Packed(AbstractConnection):
-    """A connection that packs commands in C: redis-py's asyncio side does it in Python, which at 130 arguments
-    an intent was half of a worker's processor time."""
-
-    def pack_command(self, *args: Any) -> list[bytes]:
-        name, *rest = args  # a name of two words ("SCRIPT LOAD") is two arguments to the server
-        return [hiredis.pack_command((*name.split(), *rest))]
-
-    def pack_commands(self, commands: Iterable[Iterable[Any]]) -> list[bytes]:
-        return [piece for args in commands for piece in self.pack_command(*args)]
-
-    # uvloop reports a connection that died under its feet as a RuntimeError: one border for it, here.
-
-    async def send_packed_command(self, *args: Any, **kwargs: Any) -> None:
-        task = asyncio.current_task()
-        asked = task.cancelling() if task else 0
-        try:
-            await super().send_packed_command(*args, **kwargs)
-        except RuntimeError as error:
-            raise RedisConnectionError(f"connection lost: {error}") from error
-        if task and task.cancelling() > asked:
-            # The library waits by asyncio.wait_for, and that loses a cancellation which comes just as the bytes have
-            # left (Python 3.11): a worker told to end would wait for such a task for ever.
-            await self.disconnect(nowait=True)
-            raise asyncio.CancelledError
-
-    async def read_response(self, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return await super().read_response(*args, **kwargs)
-        except RuntimeError as error:
-            raise RedisConnectionError(f"connection lost: {error}") from error
-
-    async def can_read_destructive(self) -> bool:
-        try:
-            return bool(await super().can_read_destructive())
-        except RuntimeError as error:
-            raise RedisConnectionError(f"connection lost: {error}") from error
-
-    async def disconnect(self, *args: Any, **kwargs: Any) -> None:
-        with contextlib.suppress(RuntimeError):
-            await super().disconnect(*args, **kwargs)
-
-
-def connect(source: str | AsyncGuide, *, max_connections: int = 8, timeout_s: float = 2.5) -> aioredis.Redis:
-    """A client that never repeats a command by itself and answers raw bytes (RESP2), of what a URL names; clients that
-    share a guide share what it knows of sentinels or a cluster. Raises UrlError."""
-    guide = AsyncGuide(Broker.read(source)) if isinstance(source, str) else source
-    options: dict[str, Any] = {
-        "timeout": POOL_WAIT_S,
-        "retry": Retry(NoBackoff(), 0),
-        "protocol": 2,
-        "driver_info": None,  # as in cancelq.link.options
-        "redis_connect_func": async_welcomed if guide.broker.tls else None,
-        "socket_timeout": timeout_s,
-        "socket_connect_timeout": 2.0,
-        "max_connections": max_connections,
-        "health_check_interval": 0,
-    }
-    client = _client(guide, options)
-    # The stock callback makes dicts of entries and so hides repeated fields; we read them ourselves.
-    client.response_callbacks.pop("XREAD", None)
-    return client
-
-
-def _client(guide: AsyncGuide, options: dict[str, Any]) -> aioredis.Redis:
-    how: dict[str, Any] = {"pool": aioredis.BlockingConnectionPool, "over": (_Packed,), **options}
-    match guide.broker.kind:
-        case "cluster":
-            return AsyncClusterRedis(guide, MakePool(guide, how))
-        case "sentinel":
-            return aioredis.Redis.from_pool(led_pool(guide, heeding=True, **how))
-        case "server":
-            pool = aioredis.BlockingConnectionPool.from_url(guide.broker.plain, **options)
-            pool.connection_class = type("PackedConnection", (_Packed, pool.connection_class), {})
-            return aioredis.Redis.from_pool(pool)
-
-
-def read_entries(reply: Any) -> dict[str, list[RawEntry]]:
-    """An XREAD reply by stream key."""
-    if not reply:
-        return {}
-    return {key.decode(): [(entry_id.decode(), flat or []) for entry_id, flat in entries] for key, entries in reply}
 
 
 class RedisLedger:
@@ -854,8 +591,3 @@ def read_taken(reply: Any, batch_id: str, unconfirmed: str = "") -> Taken:
         works = [Work.read(*flat_batch[i : i + 3]) for i in range(3, len(flat_batch), 3)]
         batch = Batch(batch_id, route, Stage(stage), works, int(wall), int(steady), int(fastest), unconfirmed)
     return Taken(int(steady), int(wall), int(wait), steps, batch, bool(stopped), bool(streamed), bool(suspects))
-
-
-def is_memory_full(error: object) -> bool:
-    """Whether Redis refused a script because its memory is full."""
-    return isinstance(error, OutOfMemoryError) or (isinstance(error, ResponseError) and "OOM" in str(error))

@@ -18,8 +18,9 @@ from redis.exceptions import NoScriptError
 
 from cancelq.contract import Lane
 from cancelq.errors import LaneError
-from cancelq_worker.ledger import SCRIPTS, by_home
+from cancelq_worker.ledger import SCRIPTS
 from cancelq_worker.roster import FRESH_MS, ROSTERS, rank
+from cancelq_worker.trips import by_home
 
 LANES_A_TRIP = 32
 #: The shortest of so many counts: the others have waited for this process' own work.
