@@ -49,10 +49,14 @@ def read_config(file: Path, shown: str) -> tuple[str, os.stat_result]:
     return _text(content, shown), facts
 
 
-def refuse_exposed(facts: os.stat_result, shown: Path | str, secret: str = "a secret") -> None:
-    """Raises `UnusableFile` if anybody could read or change a file who must not; `secret` names what it holds."""
-    ours, mode = facts.st_uid == os.geteuid(), stat.S_IMODE(facts.st_mode)
-    by_group = stat.S_IRGRP if not ours and os.geteuid() != 0 else 0
+def refuse_exposed(
+    facts: os.stat_result, shown: Path | str, secret: str = "a secret", *, reader: int | None = None
+) -> None:
+    """Raises `UnusableFile` if anybody could read or change a file who must not. `secret` names what it holds; `reader` is
+    the user who reads it, by default this process' own."""
+    user, mode = os.geteuid() if reader is None else reader, stat.S_IMODE(facts.st_mode)
+    ours = facts.st_uid == user
+    by_group = stat.S_IRGRP if not ours and user != 0 else 0
     open_to = mode & _OTHERS & ~by_group
     if not open_to:
         return
@@ -119,7 +123,7 @@ def _text(content: bytes, shown: Path | str) -> str:
 
 
 def _remedy(shown: Path | str, ours: bool) -> str:
-    if ours:
+    if ours and not os.statvfs(shown).f_flag & os.ST_RDONLY:
         return f"chmod 600 {shown}"
     return "let its owner close it (chmod 400), or whatever mounts it (in Kubernetes: defaultMode: 0400)"
 
