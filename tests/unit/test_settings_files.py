@@ -274,7 +274,7 @@ class TestKubernetes:
         turner.start()
         try:
             pairs = set()
-            for _ in range(300):
+            for _ in range(100):
                 account = load(volume).account(BITGET)
                 pairs.add((account.api_key.get_secret_value(), account.api_secret.get_secret_value()))
         finally:

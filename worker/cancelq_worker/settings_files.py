@@ -52,8 +52,8 @@ def read_config(file: Path, shown: str) -> tuple[str, os.stat_result]:
 def refuse_exposed(
     facts: os.stat_result, shown: Path | str, secret: str = "a secret", *, reader: int | None = None
 ) -> None:
-    """Raises `UnusableFile` if anybody could read or change a file who must not. `secret` names what it holds; `reader` is
-    the user who reads it, by default this process' own."""
+    """Raises `UnusableFile` if anybody could read or change a file who must not. `secret` names what it holds, `reader`
+    the user who reads it: by default this process' own."""
     user, mode = os.geteuid() if reader is None else reader, stat.S_IMODE(facts.st_mode)
     ours = facts.st_uid == user
     by_group = stat.S_IRGRP if not ours and user != 0 else 0
