@@ -9,12 +9,12 @@ import pytest
 from tests.simulation.run import run
 from tests.simulation.world import Plan
 
-SEEDS = (3, 5, 8, 13)
+SEEDS = (3, 12)
 
 
 def test_a_seed_gives_the_same_run_twice() -> None:
     for seed in SEEDS:
-        first, second = run(Plan.of(seed)), run(Plan.of(seed))
+        first, second = run(Plan.of(seed, 0.5)), run(Plan.of(seed, 0.5))
         assert (first.fingerprint, first.steps, first.notes) == (second.fingerprint, second.steps, second.notes)
 
 
@@ -23,14 +23,14 @@ def test_a_seed_gives_the_same_run_in_another_process(hashes: str) -> None:
     """Also one that hashes texts otherwise, and has run nothing before."""
     code = (
         "from tests.simulation.run import run\nfrom tests.simulation.world import Plan\n"
-        f"for seed in {SEEDS}: print(run(Plan.of(seed)).fingerprint)"
+        f"for seed in {SEEDS}: print(run(Plan.of(seed, 0.5)).fingerprint)"
     )
     env = {**os.environ, "PYTHONHASHSEED": hashes, "PYTHONPATH": os.pathsep.join(sys.path)}
     told = subprocess.run(
         [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True, timeout=100
     )
-    assert told.stdout.split() == [run(Plan.of(seed)).fingerprint for seed in SEEDS]
+    assert told.stdout.split() == [run(Plan.of(seed, 0.5)).fingerprint for seed in SEEDS]
 
 
 def test_another_seed_is_another_run() -> None:
-    assert len({run(Plan.of(seed)).fingerprint for seed in SEEDS}) == len(SEEDS)
+    assert len({run(Plan.of(seed, 0.5)).fingerprint for seed in SEEDS}) == len(SEEDS)

@@ -7,7 +7,6 @@ from tests.simulation.world import Plan
 
 #: What is spoilt: the line as it is, what stands in its place, and the promise that some seed breaks then.
 SPOILT = {
-    "a stale settlement counts": ("fence == ARGV[at + 1] and taken ~= '0'", "fence", "2"),
     "a repeated id is a new intent": ("local known, digest = e.known, e.known_digest", "local known, digest", "2"),
     "a permit is free as soon as it was answered": (
         "free = steady - ago + window - fastest_us",

@@ -1,0 +1,21 @@
+"""Seeds that found something, each with what it found. They are played as they were; a test of each defect itself
+stands where the defect was."""
+
+import pytest
+
+from tests.simulation.run import run
+from tests.simulation.world import Plan
+
+FOUND = {
+    "the server's clock set ahead by seconds freed permits that were out": Plan.of_rate(3, 15),
+    "a look that passed cleared the strikes of a cancel: one intent ended five workers": Plan.of(1124),
+    "of the simulation: an id whose first entry was lost with the tail means what its repeat means": Plan.of(5),
+    "of the simulation: a bulk call of an intent that was lost with the tail": Plan.of(169),
+    "of the simulation: how old orders are while the server's clock is set": Plan.of(1102),
+}
+
+
+@pytest.mark.parametrize("what", FOUND)
+def test_it_is_mended(what: str) -> None:
+    outcome = run(FOUND[what])
+    assert not outcome.broken, outcome
