@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cancelq.contract import Status
+from ops.chaos.places import PLACES
 from ops.checks import Case
 from ops.checks import judge as judge_case
-from ops.checks.case import Row
 from ops.crash.cells import Cell, Played
 from ops.crash.desk import DRAIN_S, LEASE_MS, NOISE_S, Desk
 
@@ -69,7 +69,7 @@ def judge(played: Played) -> Verdict:
 def _sent_unseen(case: Case, verdict: Verdict) -> None:
     """Between two calls that named an order there is a look."""
     calls = {call["seq"]: call for call in case.venue.calls}
-    looks_us = [call["at_us"] for call in calls.values() if call["method"] == "GET" and not _is_time(call)]
+    looks_us = [call["at_us"] for call in calls.values() if call["endpoint"] in PLACES[case.lane.venue].looks]
     for row in case.venue.orders:
         named = sorted({naming["call"] for naming in row["cancels"]})
         verdict.most_named = max(verdict.most_named, len(named))
@@ -78,15 +78,13 @@ def _sent_unseen(case: Case, verdict: Verdict) -> None:
                 verdict.broken.append(f"[2] order {row['order_id']} was sent twice without a look between")
 
 
-def _is_time(call: Row) -> bool:
-    return str(call["endpoint"]).endswith(("/time", "/server/time"))
-
-
 def _times(played: Played, case: Case, verdict: Verdict) -> None:
     if played.fault_us is None:
         return
     settled = [e.settled_us for e in case.told.events if e.final and e.settled_us and e.settled_us > played.fault_us]
-    called = [call["at_us"] for call in case.venue.calls if not _is_time(call)]
+    place = PLACES[case.lane.venue]
+    about_orders = {*place.cancels, *place.bulk, *place.looks}
+    called = [call["at_us"] for call in case.venue.calls if call["endpoint"] in about_orders]
     # Calls that were on their way already are the victim's.
     after = [at_us for at_us in called if at_us > played.fault_us + ON_THE_WAY_US]
     first = min([*after, *settled], default=None)
