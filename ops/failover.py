@@ -91,7 +91,7 @@ async def _lose_one(servers: Watched, desk: Floor, lane: Lane, figures: Figures,
     try:
         await asyncio.to_thread(servers.await_failover, old)
         promoted_us = epoch_us()
-        await true(lambda: _first_call_us(desk, lane, promoted_us) > 0)
+        await true(lambda: _first_call_us(desk, lane, promoted_us) > 0, within_s=90.0)
     finally:
         if kill:
             await asyncio.to_thread(old.start)
@@ -102,6 +102,7 @@ async def _lose_one(servers: Watched, desk: Floor, lane: Lane, figures: Figures,
     figures.calls_while_held += next_us < promoted_us + HELD_US
     figures.without_calls_ms.append((next_us - lost_us) // 1000)
     await asyncio.to_thread(servers.await_replicas, 2)
+    await asyncio.to_thread(servers.await_seen, 2)
     what = "killed" if kill else "stopped"
     print(f"{figures.failovers}: {what}, {figures.without_calls_ms[-1]} ms without a call", flush=True)
 

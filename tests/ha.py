@@ -132,6 +132,12 @@ class Watched:
 
         until(there, f"{count} replicas")
 
+    def await_seen(self, count: int) -> None:
+        """Until the sentinels know of so many replicas that follow the master. They look every ten seconds, and one that
+        they do not know of is told of the next master that late."""
+        for sentinel in self.sentinels:
+            until(partial(_sees, sentinel, count), "sentinels that see the replicas", within_s=60.0)
+
 
 def role(server: RedisDebian) -> str:
     """`master` or `slave`, as the server sees itself."""
@@ -173,6 +179,13 @@ def _started(stack: ExitStack, folder: Path, config: Mapping[str, str]) -> Redis
     server.start()
     stack.callback(server.stop)
     return server
+
+
+def _sees(sentinel: SentinelProcess, replicas: int) -> bool:
+    with sentinel.client() as client:
+        seen: list[dict[str, Any]] = client.sentinel_slaves(MASTER)
+    there = [one for one in seen if one["flags"] == "slave" and one["master-link-status"] == "ok"]
+    return len(there) >= replicas
 
 
 def _knows_all(sentinel: SentinelProcess, replicas: int) -> bool:
