@@ -12,7 +12,7 @@ export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help env demo test redis7 prometheus chromium check format chaos crash-points term-instants mutants reliability sim soak durability failover fuzz strace bench canaries pins docker-check sbom clean python3-check
+.PHONY: help env demo test redis7 prometheus chromium check format chaos crash-points term-instants mutants reliability sim soak soak-rate durability failover fuzz strace bench canaries pins docker-check sbom clean python3-check
 
 help: ## what there is to make
 	@echo "cancelq: make <target>"
@@ -53,6 +53,9 @@ sim: env ## seeded simulation on virtual time, each run judged (SEEDS=1000, SEED
 
 soak: env ## new seeds of the simulation for so long; its figures are added to ops/sim-results.json (MINUTES=60)
 	$(BIN)/python -m ops.sim --length $(LENGTH) --minutes $(MINUTES) --result ops/sim-results.json $(ARGS)
+
+soak-rate: env ## the same for runs of a virtual minute under a backlog, judged by the limits (MINUTES=60)
+	$(BIN)/python -m ops.sim --rate --minutes $(MINUTES) --result ops/sim-rate-results.json $(ARGS)
 
 fuzz: env ## hostile inbox entries and venue answers, each judged by an oracle (SEED=7 ARGS="--inputs 1000000")
 	$(BIN)/python -m tests.fuzz.soak $(if $(SEED),--seed $(SEED)) $(ARGS)

@@ -134,6 +134,7 @@ _DURABILITY = 'make durability ARGS="--keep"'
 ROWS = (
     Row("chaos: real processes, everything failing at once", _CHAOS, "chaos.json", chaos),
     Row("simulation: the real engine on virtual time", "make soak", "sim-results.json", as_told),
+    Row("simulation: a minute under a backlog, the venues' limits", "make soak-rate", "sim-rate-results.json", as_told),
     Row("crash points: each step, each way to end", "make crash-points", "crash-points.json", crash_points),
     Row("durability: torn files, power cuts, full disk and memory", _DURABILITY, "durability.json", durability),
     Row("fuzz: hostile entries and answers", "make fuzz", "fuzz.json", as_told),

@@ -3,7 +3,7 @@
     make sim SEEDS=1000          the first thousand; SEEDS=500-900: those
     make sim SEED=413            one run again, told step by step
     make soak MINUTES=60         new seeds for so long; the figures are added to ops/sim-results.json
-    … ARGS="--rate"              runs of a minute under a backlog, judged by the venues' limits
+    make soak-rate MINUTES=60    runs of a minute under a backlog, judged by the venues' limits
 
 A seed that breaks a promise is printed with what it broke, and gives the same run wherever it is run again.
 `docs/SIMULATION.md` tells what is real in it and what is not.
@@ -16,6 +16,7 @@ import json
 import multiprocessing
 import os
 import random
+import statistics
 import sys
 import threading
 import time
@@ -100,9 +101,12 @@ class Totals:
             "virtual_hours": round(self.virtual_s / 3600, 2),
             "cpu_hours": round(self.cpu_s / 3600, 3),
             "worst_settled_s": round(self.worst_settled_s, 1),
+            "least_used": round(min(self.used, default=0.0), 4),
+            "half_used": round(statistics.median(self.used) if self.used else 0.0, 4),
             "used": [round(share, 4) for share in sorted(self.used)],
             "events": dict(self.statuses.most_common()),
-            "broken": {WORDS.get(number, number): times for number, times in sorted(self.broken.items())},
+            **{word.replace(" ", "_"): self.broken[number] for number, word in WORDS.items()},
+            "broken": dict(sorted(self.broken.items())),
         }
 
     @classmethod

@@ -1,4 +1,4 @@
-"""A backlog under the venues' limits on virtual time: never over one, and hardly under it. `make soak ARGS="--rate"`
+"""A backlog under the venues' limits on virtual time: never over one, and hardly under it. `make soak-rate`
 does the same for a minute each, many times."""
 
 from dataclasses import replace
