@@ -133,8 +133,8 @@ class Watched:
         until(there, f"{count} replicas")
 
     def await_seen(self, count: int) -> None:
-        """Until the sentinels know of so many replicas that follow the master. They look every ten seconds, and one that
-        they do not know of is told of the next master that late."""
+        """Until the sentinels know of so many replicas that follow the master. They look every ten seconds, and one
+        that they do not know of is told of the next master that late."""
         for sentinel in self.sentinels:
             until(partial(_sees, sentinel, count), "sentinels that see the replicas", within_s=60.0)
 
