@@ -90,7 +90,8 @@ class Patient:
         self.offline = offline
         self.broker = Broker.read(settings.redis_url)
         self.guide = AsyncGuide(self.broker)
-        self.redis: aioredis.Redis = connect(settings.redis_url, max_connections=CONNECTIONS)
+        self._opened: list[aioredis.Redis] = []
+        self.redis = self._connected(settings.redis_url)
         self.servers: Once[Sequence[Server]] = Once(self._servers)
         self.found: Once[Sequence[Lane]] = Once(self._found)
 
@@ -109,7 +110,12 @@ class Patient:
                 return [Server("server", url_at(self.broker, await self.guide.master()), self.redis)]
             case "cluster":
                 urls = {str(place): url_at(self.broker, place) for place in await self.guide.places(None)}
-                return [Server(name, url, connect(url, max_connections=CONNECTIONS)) for name, url in urls.items()]
+                return [Server(name, url, self._connected(url)) for name, url in urls.items()]
+
+    def _connected(self, url: str) -> aioredis.Redis:
+        redis = connect(url, max_connections=CONNECTIONS)
+        self._opened.append(redis)
+        return redis
 
     async def _found(self) -> Sequence[Lane]:
         """The lanes on the server that were asked for."""
@@ -127,8 +133,8 @@ class Patient:
         return server.subject in map(str, await self.guide.places(slot_of(lane.inbox)))
 
     async def close(self) -> None:
-        servers = await self.servers() if self.broker.kind == "cluster" else ()
-        for redis in (self.redis, *(server.redis for server in servers)):
+        """Ends every connection."""
+        for redis in self._opened:
             await redis.aclose()
 
 
