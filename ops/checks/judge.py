@@ -9,7 +9,7 @@ from itertools import pairwise
 from cancelq.contract import Event, Status
 from ops.checks.case import Ask, Broken, Case
 from ops.checks.truth import false_outcome
-from ops.checks.venue import bulk_calls, over_the_limit, unrecorded_calls
+from ops.checks.venue import bulk_calls, over_by_the_log, over_the_limit, unrecorded_calls
 
 
 def judge(case: Case) -> list[Broken]:
@@ -125,6 +125,7 @@ CHECKS: tuple[Callable[[Case], Iterator[Broken]], ...] = (
     false,
     unrecorded_calls,
     over_the_limit,
+    over_by_the_log,
     too_often,
     bulk_calls,
     late,

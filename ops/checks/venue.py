@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 from ops.checks.case import Broken, Case
+
+#: Endpoints whose calls count a unit for each order in them.
+PER_ORDER = frozenset({"bybit/cancel-batch"})
 
 
 def unrecorded_calls(case: Case) -> Iterator[Broken]:
@@ -24,6 +27,23 @@ def over_the_limit(case: Case) -> Iterator[Broken]:
     for row in case.venue.rates:
         if row["refused"] or (row["limit"] is not None and row["worst_arrived"] > row["limit"]):
             yield Broken("6", f"{row['bucket']}: {row['refused']} refused, {row['worst_arrived']} arrived in a window")
+
+
+def over_by_the_log(case: Case) -> Iterator[Broken]:
+    """6 once more, from the log of calls alone: of the units that arrived at an endpoint, each is a whole window after
+    the one that came as many before it as the limit allows."""
+    arrived: dict[str, list[int]] = defaultdict(list)
+    for call in case.venue.calls:
+        bucket = f"{call['venue']}/{call['endpoint']}"
+        arrived[bucket] += [call["steady_us"]] * (len(call["ids"]) if bucket in PER_ORDER else 1)
+    for row in case.venue.rates:
+        times, limit = sorted(arrived.get(row["bucket"], [])), row["limit"]
+        if limit is None:
+            continue
+        for first, next_over in zip(times, times[limit:], strict=False):
+            if next_over - first < row["window_ms"] * 1000:
+                yield Broken("6", f"{row['bucket']}: {limit + 1} units arrived within {next_over - first} us")
+                break
 
 
 def bulk_calls(case: Case) -> Iterator[Broken]:

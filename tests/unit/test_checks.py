@@ -48,6 +48,18 @@ def order(order_id: str, state: str = "cancelled", *, calls: tuple[int, ...] = (
     }  # fmt: skip
 
 
+def call(endpoint: str, at_us: int, **more: Any) -> Row:
+    """A call that the venue executed."""
+    return {
+        "venue": "bitget", "endpoint": endpoint, "symbol": "", "ids": [], "executed": True, "steady_us": at_us, **more,
+    }  # fmt: skip
+
+
+def rate(bucket: str) -> Row:
+    """Ten units a second were used, and no more."""
+    return {"bucket": bucket, "limit": 10, "window_ms": 1000, "refused": 0, "worst_arrived": 10}
+
+
 @dataclass
 class Run:
     """A good run, to be spoilt: one cancel, one repeat with other content, one sweep."""
@@ -74,9 +86,15 @@ class Run:
         default_factory=lambda: [order("1"), order("2", symbol="ETHUSDT"), order("9", "live", calls=())]
     )
     calls: list[Row] = field(
-        default_factory=lambda: [{"endpoint": "cancel-all", "symbol": "ETHUSDT", "executed": True, "at_us": T0_US}]
+        default_factory=lambda: [
+            call("cancel-all", 0, symbol="ETHUSDT"),
+            *(call("cancel", n * 100 * MS) for n in range(20)),
+            call("cancel-batch", 0, venue="bybit", ids=list("abcdefghij")),
+        ]
     )
-    rates: list[Row] = field(default_factory=lambda: [{"bucket": "b", "limit": 10, "refused": 0, "worst_arrived": 10}])
+    rates: list[Row] = field(
+        default_factory=lambda: [rate("bitget/cancel"), rate("bybit/cancel-batch"), rate("bitget/ip")]
+    )
     healed_us: int | None = T0_US
 
     def case(self) -> Case:
@@ -115,6 +133,8 @@ SPOILT: dict[str, tuple[str, Callable[[Run], object]]] = {
     "a sweep left an older order": ("4", lambda r: r.orders.append(order("3", "live", calls=(), symbol="ETHUSDT"))),
     "a call that is on no record": ("5", lambda r: r.row("1").update(order("1", calls=(1, 2)))),
     "more than the limit arrived": ("6", lambda r: r.rates[0].update(worst_arrived=11)),
+    "more than the limit, by the log": ("6", lambda r: r.calls.append(call("cancel", 50 * MS))),
+    "more orders than the limit": ("6", lambda r: r.calls.append(call("cancel-batch", 1, venue="bybit", ids=["k"]))),
     "the venue refused": ("6", lambda r: r.rates[0].update(refused=1)),
     "too many attempts": ("9", lambda r: r.becomes(2, event(40, "a", "cancelled", attempt="6"))),
     "too many look-ups": ("9", lambda r: r.becomes(2, event(40, "a", "cancelled", lookups="161"))),
