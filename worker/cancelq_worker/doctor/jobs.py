@@ -20,7 +20,7 @@ from cancelq_worker.logs import redacted_text
 from cancelq_worker.rq_worker import rq_connection
 from cancelq_worker.settings import SettingsError, without_credentials
 
-PLAIN = "name a plain Redis server for RQ in rq_redis_url; it runs on no Cluster and knows no Sentinel"
+PLAIN = "name a plain Redis server for RQ in rq_redis_url; it runs on no cluster"
 
 
 async def state(p: Patient) -> list[Finding]:
