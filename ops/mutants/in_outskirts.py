@@ -93,9 +93,9 @@ MUTANTS = (
     ),
     Mutant(
         "quoted-secrets-are-told",
-        f"{_WORKER}/carrier.py",
-        "reply.text = reply.text and LEFT_OUT",
-        "pass",
+        f"{_WORKER}/repeating.py",
+        "return replace(reply, text=LEFT_OUT) if answer.quotes and reply.text else reply",
+        "return reply",
         "a venue that quotes the request puts the key into the results",
         ("tests/integration/test_send_by.py::test_the_words_of_a_venue_that_quotes_the_request_are_left_out",),
     ),

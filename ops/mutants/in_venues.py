@@ -26,8 +26,8 @@ MUTANTS = (
     Mutant(
         "bitget-another-orders-answer",
         f"{_VENUES}/bitget/adapter.py",
-        'return str(row.get("orderId") or "") == target.order_id',
-        "return True",
+        '    if target.order_id:\n        return word(row, "orderId") == target.order_id',
+        "    if target.order_id:\n        return True",
         "the answer about one order counts for another",
         ("tests/unit/test_bitget_adapter.py::test_an_answer_about_another_order_is_unclear",),
     ),
