@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -170,3 +171,14 @@ def test_servers_with_these_users_replicate_and_fail_over(tmp_path: Path, passwo
         url = f"redis+sentinel://producer-bitget-main:{password_of('producer-bitget-main')}@127.0.0.1:{sentinel.port}/desk"
         with Client(url) as producer, pytest.raises(NotAccepted):  # let in by the new master, which has no lane
             producer.submit("bitget:main", symbol="BTCUSDT", order_id="1")
+
+
+def test_the_worker_may_write_every_key_that_scripts_write() -> None:
+    """A key that is written seldom may be met by no test that runs."""
+    rules = (ROOT / "ops" / "redis" / "roles" / "worker.acl").read_text()
+    known = re.findall(r"(?<!R)~cancelq:\{\*\}:([a-z]+)", rules)
+    scripts = "".join(file.read_text() for file in (ROOT / "worker" / "cancelq_worker" / "lua").glob("*.lua"))
+    named = set(re.findall(r"'([a-z]+)(?:'|:)", "".join(re.findall(r"(?:ROOT|, 1, -6\)) \.\. '[a-z]+['\[:]", scripts))))
+    assert {"intents", "version", "queue", "stream"} <= named
+    # A guard is kept by strategies, and only looked at here.
+    assert named - {"guard"} <= set(known)

@@ -16,12 +16,14 @@ CAUSE = redis.exceptions.ConnectionError("refused")
 def an_error(kind: type[errors.CancelqError]) -> errors.CancelqError:
     made: dict[type[errors.CancelqError], errors.CancelqError] = {
         errors.LaneError: errors.LaneError("no lane"),
+        errors.UrlError: errors.UrlError("must begin with redis://"),
         errors.IntentError: errors.IntentError("symbol", "symbol: missing"),
         errors.EventError: errors.EventError("1-1", "status: unknown"),
         errors.NotAccepted: errors.NotAccepted("bitget:main"),
         errors.BrokerDown: errors.BrokerDown(CAUSE),
         errors.BrokerRefused: errors.BrokerRefused(redis.exceptions.ResponseError("no")),
         errors.Uncertain: errors.Uncertain("bitget:main", {"id": "a"}, CAUSE),
+        errors.Unconfirmed: errors.Unconfirmed("bitget:main", {"id": "a"}, CAUSE),
         errors.BatchIncomplete: errors.BatchIncomplete(
             "bitget:main", queued=[], uncertain=[], not_queued=[{}], cause=CAUSE
         ),
@@ -34,12 +36,14 @@ def an_error(kind: type[errors.CancelqError]) -> errors.CancelqError:
 
 CODES = {
     errors.LaneError: Exit.USAGE,
+    errors.UrlError: Exit.CONFIGURATION,
     errors.IntentError: Exit.BAD_INPUT,
     errors.EventError: Exit.UNHEALTHY,
     errors.NotAccepted: Exit.UNHEALTHY,
     errors.BrokerDown: Exit.UNREACHABLE,
     errors.BrokerRefused: Exit.UNREACHABLE,
     errors.Uncertain: Exit.UNREACHABLE,
+    errors.Unconfirmed: Exit.UNREACHABLE,
     errors.BatchIncomplete: Exit.UNREACHABLE,
     errors.OutcomeTimeout: Exit.UNHEALTHY,
     errors.NoResults: Exit.UNHEALTHY,
@@ -92,3 +96,23 @@ def test_what_nobody_thought_of_is_called_a_fault_of_the_program_and_leaks_nothi
     assert failure.message.startswith("unexpected RuntimeError")
     assert failure.code == Exit.UNHEALTHY
     assert "canary" not in failure.message
+
+
+@pytest.mark.parametrize(
+    ("error", "said", "remedy"),
+    [
+        (redis.exceptions.NoPermissionError("no permissions"), "Redis refused user auditor: no perm", "ACL LOG"),
+        (redis.exceptions.AuthenticationError("invalid pair"), "Redis refused user auditor: invalid", "right user"),
+        (
+            errors.BrokerRefused(redis.exceptions.NoPermissionError("no permissions")),
+            "user auditor: no perm",
+            "ACL LOG",
+        ),
+        (redis.exceptions.ConnectionError("alert unknown ca"), "does not trust the client's", "names the certificates"),
+        (errors.BrokerDown(redis.exceptions.ConnectionError("alert unknown ca")), "trust the client's", "certificates"),
+    ],
+)
+def test_who_is_not_let_in_is_told_as_which_user_and_why(error: Exception, said: str, remedy: str) -> None:
+    failure = failure_of(error, "auditor")
+    assert said in failure.message
+    assert remedy in failure.remedy

@@ -20,6 +20,7 @@ from cancelq.errors import (
     NotAccepted,
     OutcomeTimeout,
     Uncertain,
+    UrlError,
 )
 from cancelq.tls import advice
 from cancelq_worker.exits import CommandFailed, EmbeddedServerError, Exit
@@ -54,6 +55,8 @@ def failure_of(error: Exception, user: str = "") -> CommandFailed:
             return CommandFailed("\n".join(error.problems), SETTINGS, Exit.CONFIGURATION)
         case LaneError():
             return CommandFailed(str(error), "lanes are written like bitget:main", Exit.USAGE)
+        case UrlError():
+            return CommandFailed(f"redis_url {error}", SETTINGS, Exit.CONFIGURATION)
         case IntentError():
             return CommandFailed(error.detail, "cancelq submit --help explains the fields", Exit.BAD_INPUT)
         case EmbeddedServerError():
