@@ -72,7 +72,10 @@ async def test_newer_data_are_refused_in_time_and_aloud_and_other_lanes_go_on(re
         await command(rig.client, "XADD", f"{other}:inbox", "*", "symbol", "no pair", "order_id", "1")
         await command(rig.client, "XREAD", "BLOCK", 20_000, "STREAMS", f"{other}:results", "0")
         after = await dump(rig)
-        assert {**after, "inbox": b"", "version": b""} == {**before, "inbox": b"", "version": b""}
+        others = {"inbox", "version", "rights"}  # the last is a question's turn, and ends by itself
+        assert {n: v for n, v in after.items() if n not in others} == {
+            n: v for n, v in before.items() if n not in others
+        }
         assert not await rig.of(sent)
         assert not [call for call in rig.simulator.calls().entries if call["method"] == "POST"]
         # Data that are older again, as after a restore: the lane is served again by itself.
@@ -98,9 +101,9 @@ async def test_a_newer_worker_waits_for_the_older_ones_and_then_takes_over(redis
                 await newer.expect("left to older workers")
                 # It could serve, and is not needed yet: an orchestrator that waits for it may go on.
                 await until_ready(rig, newer, ready=True)
-                first = await rig.finals([await rig.send(symbol="BTCUSDT", order_id=rig.order()) for _ in range(20)])
+                first = await rig.finals([await rig.send(symbol="BTCUSDT", order_id=rig.order()) for _ in range(5)])
                 assert not await rig.client.exists(rig.lane.key("version"))
-                orders = [rig.order() for _ in range(600)]
+                orders = [rig.order() for _ in range(250)]
                 ids = await rig.send_all([{"symbol": "BTCUSDT", "order_id": order} for order in orders])
                 await rig.final(ids[0])
                 assert await older.end() == 0

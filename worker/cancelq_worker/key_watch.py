@@ -14,6 +14,7 @@ from collections.abc import Callable
 import structlog
 from redis.exceptions import RedisError
 
+from cancelq_worker.clocks import monotonic_s
 from cancelq_worker.gate import Gate
 from cancelq_worker.http import NoAnswer, NotSent
 from cancelq_worker.lane_parts import LaneParts
@@ -25,6 +26,7 @@ log = structlog.get_logger("cancelq.lane")
 EVERY_S = 3_600.0
 #: After a question that could not be asked or was not answered.
 AGAIN_S, AGAIN_MOST_S = 3.0, 300.0
+TURN_S = 1.0  # how late a turn may still be used
 
 
 class KeyWatch:
@@ -54,8 +56,11 @@ class KeyWatch:
 
     async def _ask(self) -> KeyRights | None:
         """None if it is another worker's turn, or the venue does not say."""
+        begun_s = monotonic_s()
         try:
-            return await self._gate.key_rights() if await self._p.ledger.may_ask_rights() else None
+            if not await self._p.ledger.may_ask_rights() or monotonic_s() - begun_s > TURN_S:
+                return None  # or this process stood still, and its turn may be over
+            return await self._gate.key_rights()
         except (NotSent, NoAnswer, RedisError, OSError) as error:
             self._log.info("what the key may do could not be asked", why=str(error)[:200])
             return None
