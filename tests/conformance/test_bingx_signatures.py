@@ -98,3 +98,12 @@ def test_looks(symbol: str, order_id: str, client_id: str, now_ms: int, page: in
 def test_an_account_has_no_say_in_what_is_signed() -> None:
     request = encode("cancel", target("1"))
     assert account({"cancel": 1}, 5).sign(request, 1) == BINGX.sign(request, 1)
+
+
+def test_the_question_about_a_key_is_signed_alike() -> None:
+    request = BINGX.rights_request()
+    assert request is not None
+    CCXT.now_ms = 1_700_000_000_000
+    theirs = CCXT.sign("account/apiPermissions", ["account", "v1", "private"], "GET", {"recvWindow": 5000})
+    ours = BINGX.sign(request, CCXT.now_ms).request
+    assert f"{HOST}{ours.path}?{ours.query}" == theirs["url"]

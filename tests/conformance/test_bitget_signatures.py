@@ -116,3 +116,12 @@ def test_a_demo_key_is_told_by_the_same_header() -> None:
     assert (
         header == {name.lower(): value for name, value in ours.items() if "pap" in name.lower()} == {"paptrading": "1"}
     )
+
+
+def test_the_question_about_a_key_is_signed_alike() -> None:
+    request = BITGET.rights_request()
+    assert request is not None
+    CCXT.now_ms = 1_700_000_000_000
+    theirs = CCXT.sign("v2/spot/account/info", ["private", "spot"], "GET", {})
+    assert HOST + request.path == theirs["url"]
+    assert BITGET.sign(request, CCXT.now_ms).headers["ACCESS-SIGN"] == theirs["headers"]["ACCESS-SIGN"]

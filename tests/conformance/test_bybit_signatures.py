@@ -114,3 +114,12 @@ def test_lists(symbol: str | None, cursor: str, now_ms: int) -> None:
 
 def test_the_probe_is_signed_alike() -> None:
     check(BYBIT.probe_request(), "realtime", {"category": "spot", "limit": "1"}, 1_700_000_000_000)
+
+
+def test_the_question_about_a_key_is_signed_alike() -> None:
+    request = BYBIT.rights_request()
+    assert request is not None
+    CCXT.now_ms = 1_700_000_000_000
+    theirs = CCXT.sign("v5/user/query-api", "private", "GET", {})
+    assert HOST + request.path == theirs["url"].removesuffix("?")
+    assert BYBIT.sign(request, CCXT.now_ms).headers["X-BAPI-SIGN"] == theirs["headers"]["X-BAPI-SIGN"]

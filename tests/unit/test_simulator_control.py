@@ -125,6 +125,23 @@ async def test_an_account_can_be_added(client: httpx.AsyncClient) -> None:
     assert [row["userId"] for row in data] == ["77", "77"]
 
 
+async def test_a_key_can_be_given_other_rights(client: httpx.AsyncClient) -> None:
+    account = {"key": "sim-key", "secret": "sim-secret", "passphrase": "sim-pass", "uid": "1000"}
+    held = (await ask(client, "/api/v2/spot/account/info")).json()["data"]
+    assert (held["authorities"], held["ips"]) == (["stor", "stow"], "")
+    await told(
+        client, "/sim/accounts", {**account, "rights": ["withdraw"], "addresses": ["203.0.113.7", "203.0.113.8"]}
+    )
+    await told(client, "/sim/settings", {"limits": {"*": None}})
+    held = (await ask(client, "/api/v2/spot/account/info")).json()["data"]
+    assert (held["authorities"], held["ips"]) == (["stor", "wwow"], "203.0.113.7,203.0.113.8")
+    body = b'{"symbol":"BTCUSDT","orderId":"1"}'
+    signed = signed_headers("POST", f"{TRADE}/cancel-order", body, time.time_ns() // 1_000_000)
+    refused = await client.post(f"{TRADE}/cancel-order", content=body, headers=signed)
+    assert refused.json()["code"] == "40014", "it may not trade any more"
+    await told(client, "/sim/accounts", {**account, "rights": ["fly"]}, status=400)
+
+
 async def test_the_market_moves_on_request(client: httpx.AsyncClient) -> None:
     [order] = (await told(client, "/sim/orders", {"orders": [{"kind": "plan"}]}))["orders"]
     moves = {"moves": [{"order_id": order["order_id"], "state": "triggered"}]}

@@ -72,8 +72,9 @@ def test_a_signed_call_is_not_printed_with_its_signature(dossier: Dossier) -> No
         assert not any(value in repr(signed) for value in found if len(value) >= 40)
 
 
-def test_time_and_probe_are_reads(dossier: Dossier) -> None:
-    for request in (*dossier.venue.time_requests, dossier.venue.probe_request()):
+def test_time_probe_and_the_question_about_a_key_are_reads(dossier: Dossier) -> None:
+    rights = dossier.venue.rights_request()
+    for request in (*dossier.venue.time_requests, dossier.venue.probe_request(), *([rights] if rights else [])):
         assert request.method == "GET"
         assert request.body == b""
 
@@ -87,7 +88,8 @@ def requests(dossier: Dossier) -> list[Request]:
         target = dossier.target(fields)
         for stage, name in ((plan.start, plan.cancel_class), (Stage.LOOK, plan.look_class)):
             made += [venue.encode(r, [target]) for r in serving(venue, stage, name) if r.least == 1]
-    return [*made, venue.probe_request()]
+    rights = venue.rights_request()
+    return [*made, venue.probe_request(), *([rights] if rights else [])]
 
 
 def signature(signed: Signed, header: str) -> str:

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from cancelq_worker.venues.port import KeyRights, Request
-from cancelq_worker.venues.reading import word
+from cancelq_worker.venues.reading import epoch_ms, word
 
 REQUEST: Final = Request("GET", "/v5/user/query-api")
 ANY_ADDRESS: Final = "*"
@@ -20,7 +20,9 @@ ANY_ADDRESS: Final = "*"
 
 def read(result: Mapping[str, Any]) -> KeyRights:
     """The rights in an answer's `result`."""
-    addresses, expires_ms = _addresses(result), _expires_ms(word(result, "expiredAt"))
+    addresses = _addresses(result)
+    # "Only for those API keys with no IP bound"; what stands there for others means nothing.
+    expires_ms = None if addresses else _expires_ms(word(result, "expiredAt"))
     told, read_only = result.get("permissions"), word(result, "readOnly")
     if not isinstance(told, dict) or not _is_list_of_words(told.get("Wallet")):
         return KeyRights(None, None, addresses, expires_ms)
@@ -53,8 +55,9 @@ def _addresses(result: Mapping[str, Any]) -> tuple[str, ...] | None:
 
 
 def _expires_ms(text: str) -> int | None:
-    """None for a key without an end, and for what is no time."""
+    """None for a key without an end, and for what is no time of our days."""
     try:
-        return int(datetime.fromisoformat(text).timestamp() * 1000)
+        at_ms = int(datetime.fromisoformat(text).timestamp() * 1000)
     except (ValueError, OverflowError):
         return None
+    return epoch_ms(str(at_ms))
