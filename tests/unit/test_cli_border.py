@@ -103,11 +103,7 @@ def test_what_nobody_thought_of_is_called_a_fault_of_the_program_and_leaks_nothi
     [
         (redis.exceptions.NoPermissionError("no permissions"), "Redis refused user auditor: no perm", "ACL LOG"),
         (redis.exceptions.AuthenticationError("invalid pair"), "Redis refused user auditor: invalid", "right user"),
-        (
-            errors.BrokerRefused(redis.exceptions.NoPermissionError("no permissions")),
-            "user auditor: no perm",
-            "ACL LOG",
-        ),
+        (errors.BrokerRefused(redis.exceptions.ResponseError("NOPERM no right")), "user auditor: no right", "ACL LOG"),
         (redis.exceptions.ConnectionError("alert unknown ca"), "does not trust the client's", "names the certificates"),
         (errors.BrokerDown(redis.exceptions.ConnectionError("alert unknown ca")), "trust the client's", "certificates"),
     ],
