@@ -10,12 +10,13 @@ import pytest
 from redis.exceptions import RedisError
 from structlog.testing import capture_logs
 
-from cancelq import AsyncClient, AsyncGuard, Client, Guard, Status
+from cancelq import AsyncClient, AsyncGuard, Client, Guard, Lane, Status, broker
 from cancelq.broker import slot_of
+from cancelq.link import options
 from cancelq.results import ResultsReader
 from cancelq_worker import cli
 from cancelq_worker.flatten import Flattening, Wish
-from cancelq_worker.ledger import RoundRequest, TakeRequest, command, script_keys
+from cancelq_worker.ledger import RoundRequest, TakeRequest, command, connect, round_trip, script_keys
 from cancelq_worker.roster import ROSTER
 from tests.ha import ClusterOfThree, cluster, move_key
 from tests.integration.failover import Asking, passed_limits, patiently, settled, true
@@ -111,6 +112,38 @@ def _as_one_thread(url: str, desk: Floor) -> set[str]:
             seen |= {str(delivery.lane) for delivery in deliveries}
             reader.ack(deliveries)
     return seen
+
+
+def test_one_client_for_commands_transactions_scripts_and_scans(nodes: ClusterOfThree, lanes: list[str]) -> None:
+    keys = [Lane.parse(lane).key("tried") for lane in lanes]
+    with broker.client(nodes.url, heeding=True, **options(5.0)) as redis:
+        for key in keys:
+            with redis.pipeline(transaction=True) as pipe:
+                pipe.set(key, "1")
+                pipe.incr(key)
+                assert pipe.execute() == [True, 2]
+            # Unknown to every node at first.
+            assert redis.register_script(f"return redis.call('GET', KEYS[1]) -- {key}")(keys=[key]) == b"2"
+        assert sorted(redis.scan_iter(match="*:tried")) == sorted(key.encode() for key in keys)
+        with redis.pipeline() as pipe, pytest.raises(ValueError, match="about one lane"):
+            pipe.set(keys[0], "1")
+            pipe.set(keys[1], "1")
+            pipe.execute()
+
+
+async def test_the_same_with_asyncio(nodes: ClusterOfThree, lanes: list[str]) -> None:
+    keys = [Lane.parse(lane).key("awaited") for lane in lanes]
+    redis = connect(nodes.url)
+    try:
+        for key in keys:
+            async with redis.pipeline(transaction=True) as pipe:
+                pipe.set(key, "1")
+                pipe.incr(key)
+                assert await pipe.execute() == [True, 2]
+        assert await round_trip(redis, [("GET", key) for key in keys]) == [b"2"] * len(keys)
+        assert sorted([key async for key in redis.scan_iter(match="*:awaited")]) == sorted(key.encode() for key in keys)
+    finally:
+        await redis.aclose()
 
 
 async def test_a_worker_process_with_a_server_of_its_own_for_rq(
