@@ -19,11 +19,7 @@ SPOILT = {
         "6",
     ),
     "an attempt is not counted": ("attempts, last = text(attempts + 1), call", "last = call", "5"),
-    "an intent whose worker died is left alone": (
-        "in ipairs(redis.call('ZRANGEBYSCORE', ROOT .. 'leases'",
-        "in ipairs(redis.call('ZRANGEBYSCORE', ROOT .. 'none'",
-        "1",
-    ),
+    "what goes on is queued nowhere": ("queue_later(queue, id, due)", "", "1"),
 }
 SEEDS = 60
 
