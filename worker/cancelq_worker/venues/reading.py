@@ -31,7 +31,11 @@ def rows_of(value: Any) -> list[dict[str, Any]]:
 
 def word(row: Mapping[str, Any], name: str, most: int = 200) -> str:
     """A field as text, "" where it is missing; never longer than `most`."""
-    value = row.get(name)
+    return plain(row.get(name), most)
+
+
+def plain(value: Any, most: int = 200) -> str:
+    """A value as text, "" for what is no text or number: showing what is nested can take more stack than there is."""
     return "" if value is None or isinstance(value, bool | dict | list) else str(value)[:most]
 
 

@@ -279,7 +279,7 @@ def _listed(route: Route, targets: Sequence[Target], page: Page) -> list[Reply]:
 def _may_be_about(target: Target, row: Mapping[str, Any]) -> bool:
     """Whether a row that cannot be read may be about this order as well."""
     if target.order_id:
-        return str(row.get("orderId")) == target.order_id
+        return word(row, "orderId") == target.order_id
     return client_id_of(row) == target.client_order_id
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from cancelq_worker.venues.port import KeyRights, Request
+from cancelq_worker.venues.reading import plain
 
 REQUEST: Final = Request("GET", "/openApi/v1/account/apiPermissions")
 #: Number → what it allows.
@@ -48,13 +49,13 @@ def read(told: Mapping[str, Any]) -> KeyRights:
 
 
 def _of_numbers(told: Mapping[str, Any]) -> KeyRights:
-    numbers = [str(one)[:8] for one in told["permissions"]]
+    numbers = [plain(one, 8) for one in told["permissions"]]
     all_known = all(number in RIGHTS for number in numbers)
     addresses = told.get("ipAddresses")
     return KeyRights(
         trade=TRADE in numbers or (False if all_known else None),
         withdraw=WITHDRAW in numbers or (False if all_known else None),
-        addresses=tuple(str(one)[:64] for one in addresses if one) if isinstance(addresses, list) else None,
+        addresses=tuple(plain(one, 64) for one in addresses if one) if isinstance(addresses, list) else None,
         names=tuple(RIGHTS.get(number, f"number {number}") for number in numbers),
     )
 

@@ -12,6 +12,7 @@ import orjson
 
 from cancelq_worker.venues.bingx.signing import query
 from cancelq_worker.venues.port import Answer, Request
+from cancelq_worker.venues.reading import word
 
 PATH: Final = "/openApi/spot/v1/trade/cancelAllAfter"
 
@@ -36,7 +37,8 @@ class BingxTimer:
             body = orjson.loads(answer.body)
         except orjson.JSONDecodeError:
             return f"HTTP {answer.status}, and nothing readable"
-        code = body.get("code") if isinstance(body, dict) else None
-        if code == 0:
+        said = body if isinstance(body, dict) else {}
+        code = word(said, "code", 16)
+        if code == "0" and answer.status == 200:
             return ""
-        return f"{code} {body.get('msg', '') if isinstance(body, dict) else ''}".strip()
+        return f"HTTP {answer.status} {code} {word(said, 'msg')}".strip()

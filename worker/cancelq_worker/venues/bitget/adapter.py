@@ -35,7 +35,7 @@ from cancelq_worker.venues.port import (
     Word,
     sized,
 )
-from cancelq_worker.venues.reading import named_field, payload, rows_of, safe_id
+from cancelq_worker.venues.reading import named_field, payload, rows_of, safe_id, word
 
 API: Final = "/api/v2/spot/trade/"
 SECOND_US: Final = 1_000_000
@@ -166,8 +166,7 @@ class Bitget:
     def read_time(self, answer: Answer) -> int | None:
         data = payload(answer)
         inner = data.get("data") if data else None
-        value = inner.get("serverTime") if isinstance(inner, dict) else None
-        text = str(value or "")
+        text = word(inner, "serverTime") if isinstance(inner, dict) else ""
         return int(text) if re.fullmatch(r"[0-9]{13}", text) else None
 
     def probe_request(self) -> Request:
@@ -284,8 +283,7 @@ def read_failure(answer: Answer) -> Reply | None:
 
 
 def _failure_of(answer: Answer, data: Mapping[str, Any] | None) -> Reply | None:
-    code = str(data.get("code", ""))[:16] if data else ""
-    text = str(data.get("msg", ""))[:200] if data else ""
+    code, text = word(data or {}, "code", 16), word(data or {}, "msg")
     if answer.status >= 500:
         # It may come from a gateway in front of a venue that did execute, whatever it says.
         return Reply(Word.UNCLEAR, code, f"HTTP {answer.status}: {text}", answer.status)
@@ -304,15 +302,15 @@ def _failure_of(answer: Answer, data: Mapping[str, Any] | None) -> Reply | None:
 
 def _whole_call(failure: Reply, orders: int) -> Reply:
     """A refusal of the whole call, for each order in it."""
-    word, text = failure.word, failure.text
-    if orders > 1 and word in (Word.FAILED, Word.DOUBTED):
-        word = Word.SPLIT  # one entry may have spoilt it
-    elif orders > 1 and word is Word.GONE:
-        word = Word.UNCLEAR  # says "no such order" without saying which
-    elif word is Word.FAILED:
+    meant, text = failure.word, failure.text
+    if orders > 1 and meant in (Word.FAILED, Word.DOUBTED):
+        meant = Word.SPLIT  # one entry may have spoilt it
+    elif orders > 1 and meant is Word.GONE:
+        meant = Word.UNCLEAR  # says "no such order" without saying which
+    elif meant is Word.FAILED:
         text = named_field(text, _FIELDS)
     notes = failure.notes if orders == 1 else {}
-    return replace(failure, word=word, text=text, notes=notes)
+    return replace(failure, word=meant, text=text, notes=notes)
 
 
 def _known(code: str) -> dict[str, Any]:
@@ -325,7 +323,7 @@ def _read_single(route: Route, target: Target, data: Any, status: int) -> Reply:
         return Reply(Word.UNCLEAR, OK, "an answer without data", status)
     if route.name == "cancel-plan-order":
         if data.get("result") != "success":
-            return Reply(Word.UNCLEAR, OK, f"result: {str(data.get('result'))[:40]}", status)
+            return Reply(Word.UNCLEAR, OK, f"result: {word(data, 'result', 40)}", status)
         return Reply(Word.ACKNOWLEDGED, OK, http_status=status)
     if route.name == "cancel-symbol-order":
         return Reply(Word.ACKNOWLEDGED, OK, http_status=status)
@@ -338,12 +336,12 @@ def _read_single(route: Route, target: Target, data: Any, status: int) -> Reply:
 
 def _speaks_of(target: Target, row: Mapping[str, Any]) -> bool:
     if target.order_id:
-        return str(row.get("orderId") or "") == target.order_id
-    return str(row.get("clientOid") or "") == target.client_order_id
+        return word(row, "orderId") == target.order_id
+    return word(row, "clientOid") == target.client_order_id
 
 
 def _acknowledged(row: Mapping[str, Any], status: int) -> Reply:
-    order_id, client_id = str(row.get("orderId") or ""), str(row.get("clientOid") or "")
+    order_id, client_id = word(row, "orderId"), word(row, "clientOid")
     return Reply(
         Word.ACKNOWLEDGED,
         OK,
@@ -369,20 +367,15 @@ def _read_batch(targets: Sequence[Target], data: Any, status: int) -> list[Reply
 
 
 def _row_keys(row: Mapping[str, Any]) -> list[str]:
-    keys = []
-    if row.get("orderId"):
-        keys.append(f"i:{row['orderId']}")
-    if row.get("clientOid"):
-        keys.append(f"c:{row['clientOid']}")
-    return keys
+    named = (("i", word(row, "orderId")), ("c", word(row, "clientOid")))
+    return [f"{kind}:{id_}" for kind, id_ in named if id_]
 
 
 def _refused_item(row: Mapping[str, Any], status: int) -> Reply:
-    code = str(row.get("errorCode") or "")[:16]
-    text = str(row.get("errorMsg") or "")[:200]
-    word = word_of(code)
-    if word in (Word.SPLIT, Word.ACCOUNT, Word.CLOCK):
-        word = Word.UNCLEAR  # these make no sense for one item: look
-    if word is Word.FAILED:
+    code, text = word(row, "errorCode", 16), word(row, "errorMsg")
+    meant = word_of(code)
+    if meant in (Word.SPLIT, Word.ACCOUNT, Word.CLOCK):
+        meant = Word.UNCLEAR  # these make no sense for one item: look
+    if meant is Word.FAILED:
         text = named_field(text, _FIELDS)
-    return Reply(word, code, text, status, notes=_known(code))
+    return Reply(meant, code, text, status, notes=_known(code))

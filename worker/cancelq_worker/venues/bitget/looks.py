@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from cancelq_worker.venues.port import NextLook, Reply, Route, Stage, Target, Word
-from cancelq_worker.venues.reading import filled, safe_id
+from cancelq_worker.venues.reading import filled, safe_id, word
 from cancelq_worker.venues.sweeping import kept_of_a_look
 
 SCOPES: Final = ("order", "tpsl", "stop")
@@ -211,9 +211,9 @@ def failed(route: Route, failure: Reply) -> Reply:
     place = _PLACES.get(route.name, route.name)
     if failure.word is Word.GONE and route.name == "order-info" and not failure.notes:
         return Reply(Word.ABSENT, failure.code, failure.text, failure.http_status, place=place)
-    word = failure.word if failure.word in kept_of_a_look(route) else Word.UNCLEAR
+    meant = failure.word if failure.word in kept_of_a_look(route) else Word.UNCLEAR
     notes = failure.notes if route.name == "order-info" else {}  # a list's refusal is about no order
-    return replace(failure, word=word, place=place, notes=notes)
+    return replace(failure, word=meant, place=place, notes=notes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +263,7 @@ def read(route: Route, targets: Sequence[Target], data: Any) -> list[Reply]:
     if page is None:
         return [Reply(Word.UNCLEAR, text="an answer without a list", place=place)] * len(targets)
     by_id = {str(row["orderId"]): row for row in page.rows}
-    by_client = {} if all(t.order_id for t in targets) else {str(r.get("clientOid") or ""): r for r in page.rows}
+    by_client = {} if all(t.order_id for t in targets) else {word(r, "clientOid"): r for r in page.rows}
     torn = _torn(page.rows, "orderId", by_id) | (_torn(page.rows, "clientOid", by_client) if by_client else set())
     rows = [by_id.get(t.order_id) if t.order_id else by_client.get(t.client_order_id or "") for t in targets]
     absent = _absence(route, targets, page) if None in rows else None
@@ -290,21 +290,21 @@ def _torn(rows: Sequence[Mapping[str, Any]], name: str, known: Mapping[str, Any]
         return set()
     said: dict[str, set[tuple[str, str]]] = {}
     for row in rows:
-        said.setdefault(str(row.get(name) or ""), set()).add((str(row["orderId"]), str(row.get("status"))))
+        said.setdefault(word(row, name), set()).add((word(row, "orderId"), word(row, "status")))
     return {order for order, ways in said.items() if len(ways) > 1}
 
 
 def _may_be_among(target: Target, spoilt: Sequence[Mapping[str, Any]]) -> bool:
     """Whether one of the rows that cannot be read may be about this order as well."""
     name, wanted = ("orderId", target.order_id) if target.order_id else ("clientOid", target.client_order_id)
-    return any(str(row.get(name) or "") == wanted for row in spoilt)
+    return any(word(row, name) == wanted for row in spoilt)
 
 
 def _elsewhere(target: Target, row: Mapping[str, Any]) -> bool:
     """Whether a row is of another pair than the intent names, or does not tell of which. Bitget's own examples spell
     pairs in small letters."""
-    symbol = row.get("symbol")
-    return bool(target.symbol) and symbol is not None and str(symbol).upper() != target.symbol
+    told = row.get("symbol") is not None
+    return bool(target.symbol) and told and word(row, "symbol").upper() != target.symbol
 
 
 def _wrong_scope(place: str) -> Reply:
@@ -313,19 +313,19 @@ def _wrong_scope(place: str) -> Reply:
 
 
 def _sighting(target: Target, row: Mapping[str, Any], place: str) -> Reply:
-    state = str(row.get("status") or "")[:40]
-    word = STATES.get(state.lower(), Word.UNCLEAR)
-    volume = filled(str(row.get("baseVolume") or ""))
-    if target.scope == "tpsl" and word is Word.FILLED and not volume:
-        word = Word.TRIGGERED  # the trigger fired; what it placed is another order
+    state = word(row, "status", 40)
+    meant = STATES.get(state.lower(), Word.UNCLEAR)
+    volume = filled(word(row, "baseVolume"))
+    if target.scope == "tpsl" and meant is Word.FILLED and not volume:
+        meant = Word.TRIGGERED  # the trigger fired; what it placed is another order
     return Reply(
-        word,
-        text="" if word is not Word.UNCLEAR else f"unknown order state {state!r}",
+        meant,
+        text="" if meant is not Word.UNCLEAR else f"unknown order state {state!r}",
         order_id=str(row["orderId"]),
-        client_order_id=safe_id(str(row.get("clientOid") or "")),
+        client_order_id=safe_id(word(row, "clientOid")),
         venue_state=state,
         filled=volume,
-        child_order_id=safe_id(str(row.get("executeOrderId") or "")),
+        child_order_id=safe_id(word(row, "executeOrderId")),
         place=place,
     )
 
@@ -336,8 +336,8 @@ def _absence(route: Route, targets: Sequence[Target], page: Page) -> Callable[[T
         return lambda _, place: Reply(Word.UNCLEAR, text="a row that cannot be read", place=place)
     if route.name == "order-info" or (len(targets) == 1 and targets[0].order_id and not route.name.startswith("stop")):
         # Asked for exactly this order: rows about others prove nothing.
-        word = Word.UNCLEAR if page.rows else Word.ABSENT
-        return lambda _, place: Reply(word, text="rows about other orders" if page.rows else "", place=place)
+        meant = Word.UNCLEAR if page.rows else Word.ABSENT
+        return lambda _, place: Reply(meant, text="rows about other orders" if page.rows else "", place=place)
     below = _asked_below(route, targets)
     if below is not None and not page.ended and any(found >= below for found in page.ids):
         return lambda _, place: Reply(Word.UNCLEAR, text="a page that ignores its cursor", place=place)

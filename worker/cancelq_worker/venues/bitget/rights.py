@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from cancelq_worker.venues.port import KeyRights, Request
+from cancelq_worker.venues.reading import plain
 
 REQUEST: Final = Request("GET", "/api/v2/spot/account/info")
 TRADE: Final = frozenset({"stow", "trade"})
@@ -26,7 +27,7 @@ def read(data: Mapping[str, Any]) -> KeyRights:
     told = data.get("authorities")
     if not isinstance(told, list):
         return KeyRights(None, None, _addresses(data))
-    names = tuple(str(name)[:40] for name in told)
+    names = tuple(plain(name, 40) for name in told)
     may_withdraw = not WITHDRAW.isdisjoint(names)
     all_known = KNOWN.issuperset(names)
     return KeyRights(

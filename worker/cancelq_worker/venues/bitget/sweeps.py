@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from cancelq_worker.venues.bitget.looks import PAGE, read_page
 from cancelq_worker.venues.port import Reply, Route, Stage, Target, Word
-from cancelq_worker.venues.reading import epoch_ms
+from cancelq_worker.venues.reading import epoch_ms, word
 from cancelq_worker.venues.sweeping import ORDER, Manner, OpenOrder, OpenPage, bulk_symbol, kinds, narrowed, progress
 
 BATCH: Final = 50
@@ -78,5 +78,5 @@ def _readable(row: dict[str, Any]) -> bool:
 
 
 def _order(row: dict[str, Any], kind: str) -> OpenOrder:
-    created_ms = epoch_ms(str(row.get("cTime") or ""))
-    return OpenOrder(row["orderId"], str(row.get("clientOid") or ""), row["symbol"].upper(), kind, created_ms)
+    created_ms = epoch_ms(word(row, "cTime"))
+    return OpenOrder(row["orderId"], word(row, "clientOid"), row["symbol"].upper(), kind, created_ms)

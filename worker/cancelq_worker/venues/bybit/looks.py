@@ -172,11 +172,12 @@ def _was_refused(target: Target) -> bool:
 
 def _other_kind(target: Target, row: Mapping[str, Any], reply: Reply) -> Reply:
     """An open order that the scope of the intent cannot cancel, if its row tells so for sure."""
-    kind, stop_type = row_kind(row), row.get("stopOrderType")
+    kind, told = row_kind(row), row.get("stopOrderType")
+    stop_type = told if isinstance(told, str) else None
     if kind is None or kind == target.scope:
         return reply
     if kind == "order" and stop_type not in PLAIN_TYPES:
-        if KINDS.get(str(stop_type)) != target.scope:
+        if KINDS.get(stop_type or "") != target.scope:
             return reply
         # It fired, and lives on as a normal order under its own id, which nobody asked to cancel.
         reply.word, reply.child_order_id = Word.TRIGGERED, reply.order_id
