@@ -105,6 +105,13 @@ async def test_a_lane_that_was_never_served_and_one_that_is_not_configured(clien
     assert {one.subject for one in only.findings if ":" in one.subject} == {"bitget:main"}
 
 
+async def test_a_lane_whose_account_no_live_worker_has(client: Redis, redis_url: str, lane: Lane) -> None:
+    assert "none has touched it ever" in the(await examined(redis_url), "lane.served").told
+    for ago_s, level in ((600, Level.fail), (100, Level.ok)):
+        client.set(lane.key("clock"), f"{(now_ms() - ago_s * 1000) * 1000} {now_ms() * 1000} x 0")
+        assert the(await examined(redis_url), "lane.served").level is level
+
+
 async def test_data_of_a_newer_version(client: Redis, redis_url: str, lane: Lane) -> None:
     client.set(lane.key("version"), DATA_VERSION + 1)
     assert the(await examined(redis_url), "lane.version").level is Level.fail

@@ -37,7 +37,7 @@ from cancelq_worker.logs import redacted_text
 from cancelq_worker.venues.registry import KINDS
 
 #: How long one check may take, and all of them.
-CHECK_S, ALL_S = 6.0, 10.0
+CHECK_S, FIND_S, ALL_S = 6.0, 3.0, 10.0
 #: The order in which groups are shown.
 GROUPS = (
     "settings", "server", "durability", "memory", "doors", "scripts", "lane", "inbox", "venue", "key", "limits", "jobs",
@@ -190,19 +190,30 @@ def _plain(p: Patient, s: Server, name: str, ask: Ask) -> Check:
 
 async def _of_lanes(p: Patient) -> list[Check]:
     """Of the lanes on the server and those that are configured. The two looks at them are shared by their checks."""
-    try:
-        found = list(await p.found())
-    except (Untold, RedisError, OSError):
-        found = []  # SCAN is denied or away: what is configured is looked at all the same
+    found, checks = await _found(p)
     every = list(dict.fromkeys([*p.configured, *found, *p.chosen]))
-    if not every:
+    if not every and not checks:
         return [_told(About("lane.served", "server").ok("no lane yet: a worker creates its lanes when it starts"))]
     looking = asyncio.ensure_future(look(p.redis, every, p.settings))
-    checks = [check for lane in every for check in _of_lane(p, lane, looking)]
+    checks += [check for lane in every for check in _of_lane(p, lane, looking)]
     checks.append(Check(About("lane.suspended", "server"), lambda: _seen_all(p, looking)))
     for venue, lane in {lane.venue: lane for lane in reversed(p.configured)}.items():
         checks.append(_of_addresses(p, venue, lane))
     return checks
+
+
+async def _found(p: Patient) -> tuple[Sequence[Lane], list[Check]]:
+    """The lanes on the server; where it does not tell in time, a finding that says so. Then what is configured is
+    looked at all the same."""
+    about = About("lane.found", "server")
+    try:
+        async with asyncio.timeout(FIND_S):
+            return await p.found(), []
+    except Untold as untold:
+        return [], [_told(about.unknown(f"which lanes there are: {untold}", untold.remedy))]
+    except (RedisError, OSError, TimeoutError) as error:
+        said = redacted_text(str(error))[:120] or "the server has too many keys to look through in time"
+        return [], [_told(about.unknown(f"which lanes there are: {said}", "name them with --lane"))]
 
 
 async def _seen_all(p: Patient, looking: asyncio.Future[Seen]) -> list[Finding]:

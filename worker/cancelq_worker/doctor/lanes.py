@@ -14,7 +14,8 @@ from cancelq_worker.ledger import command
 from cancelq_worker.snapshot import ENDLESS
 
 START = "start a worker that has this account: cancelq worker"
-REFUSALS_MANY = 10
+#: Those who serve a lane touch it at least once a minute, when they trim it.
+UNTOUCHED_MS = 180_000
 
 
 async def served(p: Patient, lane: Lane, seen: Seen) -> list[Finding]:
@@ -28,6 +29,9 @@ async def served(p: Patient, lane: Lane, seen: Seen) -> list[Finding]:
         return [about.fail(line, START, waiting=waits)]
     if state.unattended:
         return [about.fail("cancels wait, and no live worker has this account", START, workers=state.workers)]
+    if state.untouched_ms is None or state.untouched_ms > UNTOUCHED_MS:
+        since = "ever" if state.untouched_ms is None else f"for {state.untouched_ms // 60_000} minutes"
+        return [about.fail(f"workers are alive, and none has touched it {since}: they lack this account", START)]
     return [about.ok(f"watched by {', '.join(state.workers)}", workers=state.workers)]
 
 
