@@ -307,4 +307,21 @@ MUTANTS = (
         "a variable of the environment sends calls elsewhere",
         ("tests/unit/test_http.py",),
     ),
+    Mutant(
+        "http-sends-again",
+        f"{_WORKER}/http.py",
+        "raise (crossed(error) or NoAnswer)(type(error).__name__) from error",
+        "if crossed(error) is NotSent:\n                raise NotSent(type(error).__name__) from error\n"
+        "            return await self._call(transport, signed, connect_s, total_s)",
+        "one attempt on record is several calls at the venue",
+        ("tests/unit/test_http.py::test_what_reached_the_venue_may_have_been_executed",),
+    ),
+    Mutant(
+        "reader-acknowledges-what-failed",
+        "producers/cancelq/results.py",
+        "for delivery in self.read():\n                yield delivery.event",
+        "for delivery in self.read():\n                self.ack([delivery])\n                yield delivery.event",
+        "an outcome whose handling failed is never read again",
+        ("tests/integration/test_results_reader.py::test_what_a_handler_failed_at_comes_again",),
+    ),
 )  # fmt: skip

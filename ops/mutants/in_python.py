@@ -96,7 +96,7 @@ MUTANTS = (
         'target.may_bulk = work.before.attempts == 0 and "nobulk" not in work.before.notes',
         "target.may_bulk = True",
         "orders that are newer than the intent are cancelled with it",
-        ("tests/integration/test_three_lanes.py::test_a_refused_bulk_call_is_not_made_again",),
+        ("tests/integration/test_bingx_truth.py::test_what_a_bulk_call_left_goes_by_order_id",),
     ),
     Mutant(
         "refused-bulk-call-made-again",
@@ -158,10 +158,10 @@ MUTANTS = (
     Mutant(
         "late-call-is-sent",
         f"{_WORKER}/carrier.py",
-        "if left_s <= 0 or self.draining:",
-        "if self.draining:",
+        "left_s = SEND_BY_MS / 1000 - (monotonic_ns() - call.asked_ns) / 1e9",
+        "left_s = SEND_BY_MS / 1000",
         "a worker that stalled sends with a permit that others have by now",
-        ("tests/integration/test_send_by.py",),
+        ("tests/integration/test_send_by.py::test_a_call_past_its_send_by_time_is_given_back_and_not_sent",),
     ),
     Mutant(
         "draining-still-sends",
@@ -169,7 +169,7 @@ MUTANTS = (
         "if left_s <= 0 or self.draining:",
         "if left_s <= 0:",
         "a worker told to stop goes on sending what it had taken",
-        ("tests/integration/test_send_by.py",),
+        ("tests/integration/test_send_by.py::test_a_worker_that_drains_sends_nothing_of_what_it_took",),
     ),
     Mutant(
         "draining-still-takes",
@@ -177,7 +177,7 @@ MUTANTS = (
         "takes = [] if self._draining else self._takes(1 if self._hurried else TAKES)",
         "takes = self._takes(1 if self._hurried else TAKES)",
         "a worker told to stop never ends under load",
-        ("tests/integration/test_send_by.py",),
+        ("tests/integration/test_send_by.py::test_a_drain_behind_a_long_queue_takes_nothing_new",),
     ),
     Mutant(
         "no-distance-of-ones-own",

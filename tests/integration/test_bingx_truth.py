@@ -301,6 +301,17 @@ async def test_a_pair_that_holds_nothing_else_is_emptied_in_one_call(redis_url: 
         assert endpoints(rig)["cancelOrders"] == 0
 
 
+async def test_what_a_bulk_call_left_goes_by_order_id(redis_url: str) -> None:
+    """Also where nothing else is open: by then a second bulk call could hit orders that are newer than the intent."""
+    async with desk(redis_url, venue="bingx", symbol_cancel_miss=0.3) as rig:
+        mine = [rig.order(symbol="ETH-USDT") for _ in range(30)]
+        event = await rig.final(await rig.send(scope="symbol", symbol="ETH-USDT"))
+        assert event.status == Status.cancelled
+        assert {rig.truth(i)["state"] for i in mine} == {"cancelled"}
+        assert endpoints(rig)["cancelOpenOrders"] == 1
+        assert endpoints(rig)["cancelOrders"] + endpoints(rig)["cancel"] >= 1
+
+
 async def test_an_account_is_swept_by_kind_prefix_and_age(redis_url: str) -> None:
     async with desk(redis_url, venue="bingx") as rig:
         mm = [rig.order(client_id=f"mm_{n}") for n in range(25)]
