@@ -121,7 +121,7 @@ def canaries(found: dict[str, Any]) -> str:
 
 def as_told(found: dict[str, Any]) -> str:
     """Whatever counts a file holds, as they stand."""
-    plain = {name: value for name, value in found.items() if isinstance(value, int | float | str)}
+    plain = {name: value for name, value in found.items() if isinstance(value, int | float | str) and value is not True}
     return "; ".join(f"{name.replace('_', ' ')} {value:,}" if isinstance(value, int) else f"{name} {value}"
                      for name, value in plain.items())  # fmt: skip
 
@@ -129,6 +129,7 @@ def as_told(found: dict[str, Any]) -> str:
 _CHAOS = 'make chaos SECONDS=1200 SEED=1 ARGS="--kills 20 --result ops/chaos.json"'
 _CANARIES = 'make canaries ARGS="--result ops/canaries.json"'
 _MUTANTS = 'make mutants ARGS="--result ops/mutants.json"'
+_FAILOVER = 'make failover ARGS="--result ops/failover.json"'
 _DURABILITY = 'make durability ARGS="--keep"'
 
 ROWS = (
@@ -137,6 +138,7 @@ ROWS = (
     Row("simulation: a minute under a backlog, the venues' limits", "make soak-rate", "sim-rate-results.json", as_told),
     Row("crash points: each step, each way to end", "make crash-points", "crash-points.json", crash_points),
     Row("durability: torn files, power cuts, full disk and memory", _DURABILITY, "durability.json", durability),
+    Row("failover: masters lost under load", _FAILOVER, "failover.json", as_told),
     Row("fuzz: hostile entries and answers", "make fuzz", "fuzz.json", as_told),
     Row("canaries: secrets searched for in all that a run leaves", _CANARIES, "canaries.json", canaries),
     Row("mutants: the product broken on purpose", _MUTANTS, "mutants.json", mutants),
