@@ -178,14 +178,21 @@ class Elections:
 
     def judge(self, replies: Sequence[Reply]) -> Place:
         """The master by the word of those that answered, each reply one's `SENTINEL MASTER`: where they differ, of the
-        one that has heard of the latest failover. Some that are cut off from the rest name an old one: only most of all
-        sentinels together can take back a failover that was heard of before."""
-        told = [dict(zip(reply[::2], reply[1::2], strict=False)) for reply in replies]
-        latest = max(told, key=_epoch)
-        if _epoch(latest) >= self._epoch or 2 * len(replies) > self._seeds:
+        one that has heard of the latest failover. Some that are cut off, or have not heard of it yet, name an old one:
+        only all of them together can take back a failover that was heard of before."""
+        latest = max(map(_fields, replies), key=_epoch)
+        if not self.behind(replies) or len(replies) >= self._seeds:
             self._epoch = _epoch(latest)
             self._master = Place(latest[b"ip"].decode(), int(latest[b"port"]))
         return self._master
+
+    def behind(self, replies: Sequence[Reply]) -> bool:
+        """Whether none of these has heard of a failover that was heard of before."""
+        return max(_epoch(_fields(reply)) for reply in replies) < self._epoch
+
+
+def _fields(reply: Reply) -> dict[Any, Any]:
+    return dict(zip(reply[::2], reply[1::2], strict=False))
 
 
 def _epoch(told: Mapping[Any, Any]) -> int:

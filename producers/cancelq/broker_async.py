@@ -75,7 +75,9 @@ class AsyncGuide:
             left: set[asyncio.Future[Reply]] = set(waiting)
             until_s: float | None = None
             while left:
-                patience_s = None if until_s is None else max(0.0, until_s - time.monotonic())
+                # Those that are late by a little may know of a failover that the quick ones have not heard of yet.
+                enough = until_s is not None and not self._elections.behind(replies)
+                patience_s = max(0.0, until_s - time.monotonic()) if until_s and enough else None
                 done, left = await asyncio.wait(left, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
                 if not done:
                     break

@@ -81,12 +81,14 @@ def test_of_sentinels_that_differ_the_one_that_knows_the_latest_failover_counts(
     assert Elections(3).judge([told(1, 9), told(2, 10), told(3, 2)]) == Place("10.0.0.1", 2)
 
 
-def test_a_failover_that_was_heard_of_is_taken_back_by_most_sentinels_only() -> None:
+def test_a_failover_that_was_heard_of_is_taken_back_by_all_sentinels_only() -> None:
     elections = Elections(3)
     assert elections.judge([told(2, 10)]).port == 2
+    assert elections.behind([told(1, 9)])
     assert elections.judge([told(1, 9)]).port == 2
     assert elections.judge([told(3, 11)]).port == 3
-    assert elections.judge([told(1, 1), told(1, 1)]).port == 1
+    assert elections.judge([told(1, 1), told(1, 1)]).port == 3
+    assert elections.judge([told(1, 1), told(1, 1), told(1, 1)]).port == 1
 
 
 def test_a_node_that_does_not_know_its_own_name_is_where_it_was_asked() -> None:
