@@ -185,14 +185,15 @@ def keep(totals: Totals, place: Path) -> None:
     place.write_text(json.dumps(kept.figures(), indent=1) + "\n")
 
 
-def _span(text: str) -> tuple[int, int]:
+def span(text: str) -> tuple[int, int]:
+    """Seeds as they are asked for: a number, or from-to."""
     first, dash, last = text.partition("-")
     return (int(first), int(last) + 1) if dash else (0, int(first))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seeds", type=_span, default=(0, 1000), help="how many, or from-to (default 1000)")
+    parser.add_argument("--seeds", type=span, default=(0, 1000), help="how many, or from-to (default 1000)")
     parser.add_argument("--seed", type=int, help="one run again, told step by step")
     parser.add_argument("--length", type=float, default=1.0, help="how long things go wrong: 1 is some seconds")
     parser.add_argument("--load", type=float, default=1.0, help="times the usual load, where the venue can take it")

@@ -66,7 +66,6 @@ def run(plan: Plan, *, told: Heard | None = None, loading_as: Callable[[bytes], 
             finally:
                 loop.end([p for w in world.workers for p in w.past] + [world.server.process])
     finally:
-        asyncio.set_event_loop(None)
         structlog.configure(**before)
         random.setstate(drawn)
         gc.enable()
