@@ -144,10 +144,10 @@ INTAKES = {name: Intake(Lane(name, "main"), dossier.venue, "w1") for name, dossi
 
 def check(venue: str, flat: Flat, entry_id: str = ENTRY_ID) -> str:
     """Reads an entry as admission does, for a lane of that venue: what became of it. Raises Broken."""
-    began_s = time.perf_counter()
+    began_s = time.process_time()
     read = read_entry(entry_id, flat)
     admission = INTAKES[venue].prepare("0-0", [(entry_id, flat)])
-    took_s = time.perf_counter() - began_s
+    took_s = time.process_time() - began_s
     _must(took_s < SECONDS_MOST, flat, f"it took {took_s:.2f} s")
     (item,) = admission.items
     if isinstance(read, Refused):

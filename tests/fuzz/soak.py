@@ -30,7 +30,7 @@ OUT = Path(__file__).parents[2] / "ops" / "fuzz.json"
 SHOWN = 40  # faults that are printed whole
 BATCH = 128  # entries of one admission on the server
 GROWTH_MOST_MB = 200.0
-WEIGHTS = {"answers": 5, "pushes": 1, "entries": 4}
+WEIGHTS = {"answers": 6, "pushes": 1, "asides": 1, "entries": 2}
 
 
 def main() -> int:
@@ -70,11 +70,22 @@ def _push(rng: Random, venue: str) -> Counter[str]:
     return Counter({"pushed ends": answers.check_frame(dossier, answers.frame(rng, dossier))})
 
 
+def _aside(rng: Random, venue: str) -> Counter[str]:
+    dossier = answers.VENUES[venue]
+    answers.check_aside(dossier, answers.aside(rng, dossier))
+    return Counter(["aside"])
+
+
 def _entry(rng: Random, venue: str) -> Counter[str]:
     return Counter([entries.check(venue, entries.entry(rng))])
 
 
-PARTS: dict[str, Callable[[Random, str], Counter[str]]] = {"answers": _answer, "pushes": _push, "entries": _entry}
+PARTS: dict[str, Callable[[Random, str], Counter[str]]] = {
+    "answers": _answer,
+    "pushes": _push,
+    "asides": _aside,
+    "entries": _entry,
+}
 
 
 class Soak:

@@ -44,8 +44,8 @@ def hostile(rng: Random) -> Any:
             return rng.choice(([], {}, [[]], [None], [{}], {"list": None}, {"orderList": []}, {"orders": [{}]}))
         case 4:
             return "".join(chr(rng.choice((rng.randrange(32, 127), rng.randrange(0xD7FF)))) for _ in range(8))
-        case 5 if rng.random() < 0.05:
-            return nested(rng.randrange(2, DEEP), rng.random() < 0.5)
+        case 5 if rng.random() < 0.04:
+            return nested(rng.choice((3, 300, 950, 990, 1_005, 1_015, DEEP)), rng.random() < 0.5)
         case _:
             return rng.choice(HOSTILE_TEXTS)
 

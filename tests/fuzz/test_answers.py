@@ -36,6 +36,13 @@ def test_a_sample_of_spoilt_pushes_ends_nothing_that_they_do_not_state(venue: st
 
 
 @pytest.mark.parametrize("venue", sorted(answers.VENUES))
+def test_a_sample_of_spoilt_answers_to_calls_aside_is_read(venue: str) -> None:
+    rng, dossier = Random(f"asides of {venue}"), answers.VENUES[venue]
+    for _ in range(SAMPLE // 2):
+        answers.check_aside(dossier, answers.aside(rng, dossier))
+
+
+@pytest.mark.parametrize("venue", sorted(answers.VENUES))
 @settings(max_examples=60)
 @given(rng=st.randoms(use_true_random=False))
 def test_an_answer_that_hypothesis_finds_ends_nothing_that_it_does_not_state(venue: str, rng: Random) -> None:

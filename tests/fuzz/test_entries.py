@@ -17,7 +17,7 @@ from tests.fuzz import entries
 from tests.fuzz.admission import Admission
 from tests.fuzz.answers import VENUES
 
-SAMPLE = 4_000
+SAMPLE = 2_500
 
 
 @pytest.mark.parametrize("venue", sorted(VENUES))

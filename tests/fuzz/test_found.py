@@ -16,7 +16,8 @@ from cancelq.contract import Lane, Status
 from cancelq_worker.events import event
 from cancelq_worker.http import Door, NoAnswer
 from cancelq_worker.state import State
-from cancelq_worker.venues.port import Reply, Request, Signed, Target, Word
+from cancelq_worker.venues.bingx.timer import BingxTimer
+from cancelq_worker.venues.port import Answer, Reply, Request, Signed, Target, Word
 from tests.conformance.suite.papers import answer
 from tests.fuzz.answers import VENUES
 from tests.fuzz.spoiling import nested
@@ -32,6 +33,13 @@ BINGX_ROW = {
     "status": "CANCELLED",
     "type": "LIMIT",
     "clientOrderID": "mine_1",
+}
+
+
+DEEP_ROUTES = {
+    "bitget": ("cancel-order", "cancel-plan-order", "batch-cancel-order", "walk-history", "sweep-list-order"),
+    "bybit": ("cancel", "cancel-batch", "realtime", "sweep-list-order"),
+    "bingx": ("cancel", "cancel-orders", "query", "open", "sweep-list"),
 }
 
 
@@ -120,6 +128,36 @@ def test_bingx_a_ping_of_any_depth_or_length_is_answered_shortly(ping: Any) -> N
     assert stream is not None
     frame = stream.read(gzip.compress(json.dumps({"ping": ping, "time": "1"}).encode()))
     assert [len(text) < 1_000 for text in frame.send] == [True]
+
+
+@pytest.mark.parametrize(
+    ("venue", "ok"), [("bitget", '"code":"00000"'), ("bybit", '"retCode":0'), ("bingx", '"code":0')]
+)
+def test_a_value_nested_as_deep_as_a_reader_goes_is_no_text(venue: str, ok: str) -> None:
+    """Showing it takes more stack than there is."""
+    deep, dossier = "[" * 1_000 + "]" * 1_000, VENUES[venue]
+    names = "orderId clientOid orderLinkId symbol status orderStatus result errorCode serverTime"
+    row = "{" + ",".join(f'"{name}":{deep}' for name in names.split()) + "}"
+    lists = f'{{"orders":[{row}],"list":[{row}],"successList":[{row}],"failureList":[{row}]}}'
+    bodies = [f'{{{ok},"data":{data},"result":{data}}}' for data in (row, f"[{row}]", lists)]
+    bodies.append(f'{{"code":{deep},"retCode":{deep},"msg":{deep}}}')
+    bodies.append(f'{{{ok},"data":{{"authorities":[{deep}],"permissions":[{deep}],"ips":{deep}}}}}')
+    sweep = {"scope": "symbol", "symbol": "BTCUSDT", "kinds": "order"}
+    for body in bodies:
+        said = Answer(200, {}, body.encode())
+        for known in DEEP_ROUTES[venue]:
+            named = (
+                sweep if "sweep" in known else BY_CLIENT_ID if known in ("walk-history", "realtime", "open") else ORDER
+            )
+            dossier.venue.decode(dossier.route(known), [Target(named, {})], said)
+        assert dossier.venue.read_time(said) is None
+        dossier.venue.read_rights(said)
+
+
+@pytest.mark.parametrize(("status", "body"), [(500, {"code": 0}), (200, {"code": False}), (200, {"code": 0.0})])
+def test_bingx_the_timer_is_set_by_a_plain_success_alone(status: int, body: Any) -> None:
+    assert BingxTimer().refusal(answer(body, status))
+    assert not BingxTimer().refusal(answer({"code": 0, "data": {}}))
 
 
 def test_a_venues_code_and_word_stand_in_events_on_one_plain_line() -> None:
