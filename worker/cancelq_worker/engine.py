@@ -23,6 +23,7 @@ from cancelq_worker.data_version import DATA_VERSION, NewerDataError, OlderWorke
 from cancelq_worker.health import Health
 from cancelq_worker.lane import LaneServer
 from cancelq_worker.ledger import SCRIPTS, RawEntry, command, home, read_entries
+from cancelq_worker.page_size import PageSize
 from cancelq_worker.roster import FRESH_MS, ROSTER, rank
 
 log = structlog.get_logger("cancelq.engine")
@@ -32,6 +33,7 @@ HEAD_START_US = 50_000
 BLOCK_MS = 2_000
 REARM_S = 0.005
 DRAIN_S = 6.5  # of the ten seconds a worker may take to end
+READ_MOST = 500
 LANES_A_READ = 64
 REFUSED_AGAIN_S = 0.9  # before a refused lane is asked for again
 OPEN_AT_ONCE = 16  # lanes that are opened beside the heartbeat
@@ -74,6 +76,7 @@ class Watcher:
         self._client_id: int | None = None
         self._reading: dict[str, _Asked] = {}
         self._nudge: asyncio.Task[None] | None = None
+        self._page = PageSize(READ_MOST)
 
     def arm(self, lane: Resting) -> None:
         """The lane rests: wake it when its inbox grows."""
@@ -131,7 +134,9 @@ class Watcher:
             return
         self._reading = asked = {**self._woken, **resting}
         cursors = [one.cursor for one in asked.values()]
-        reply = await command(self._blocking, "XREAD", "COUNT", 500, "BLOCK", BLOCK_MS, "STREAMS", *asked, *cursors)
+        with self._page.tried():
+            count = ("COUNT", self._page.now, "BLOCK", BLOCK_MS)
+            reply = await command(self._blocking, "XREAD", *count, "STREAMS", *asked, *cursors)
         for inbox, entries in read_entries(reply).items():
             self._wake(inbox, asked[inbox], entries)
 

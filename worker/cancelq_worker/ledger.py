@@ -18,6 +18,7 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from cancelq.contract import Lane
 from cancelq_worker.data_version import NEWER, NewerDataError, is_newer
+from cancelq_worker.page_size import PageSize
 from cancelq_worker.scripts import NOT_WAITED_FOR, SCRIPTS, Durability, Scripts, script_source
 from cancelq_worker.state import LOCAL, State, Work
 from cancelq_worker.trips import RawEntry, command, connect, home, is_memory_full, read_entries, round_trip, script_keys
@@ -314,6 +315,7 @@ class RedisLedger:
         self._clock = plan.lane.key("clock")
         self._keys = script_keys(self._client, self._clock)
         self._inbox = plan.lane.inbox
+        self._page = PageSize(self.READ_MOST)
 
     async def open(self) -> str:
         """Creates the lane's streams if they are missing; the cursor. Two trips for a lane that was served before: a
@@ -361,16 +363,17 @@ class RedisLedger:
         takes = slice(len(commands), len(commands) + len(wanted.takes))
         commands += [self._take(t) for t in wanted.takes]
         if wanted.read_after:
-            commands.append(("XREAD", "COUNT", self.READ_MOST, "STREAMS", self._inbox, wanted.read_after))
+            commands.append(("XREAD", "COUNT", self._page.now, "STREAMS", self._inbox, wanted.read_after))
         if wanted.scan_after:
             sizes = (self.SCAN_MOST, self.URGENT_MOST)
             inbox = script_keys(self._client, self._inbox)
             commands.append(("EVALSHA", SCRIPTS.sha["ahead"], *inbox, wanted.scan_after, *sizes))
-        if not self._durability.replicas:
-            return self._read_round(await self._pipeline(commands), wanted)
-        replies = await self._pipeline(
-            commands, lambda told: self._durability.command if _granted(told[takes]) else None
-        )
+        with self._page.tried():
+            if not self._durability.replicas:
+                return self._read_round(await self._pipeline(commands), wanted)
+            replies = await self._pipeline(
+                commands, lambda told: self._durability.command if _granted(told[takes]) else None
+            )
         waited = replies[len(commands) :]
         return self._read_round(replies[: len(commands)], wanted, self._durability.missing(waited))
 
