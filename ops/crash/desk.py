@@ -29,7 +29,7 @@ LEASE_MS = 4_000  # leaves a call a second and a half, which a busy machine may 
 SETTLE_S = 2 * LEASE_MS / 1000 + 10  # promised
 DRAIN_S = 10.0  # promised
 NOISE_S = 3.0  # what a busy machine may add to a promised time
-PATIENCE_S = 20.0
+PATIENCE_S = 40.0
 LOOK_S = 0.02
 
 
