@@ -169,6 +169,7 @@ async def test_an_inbox_that_is_blocked_by_the_largest_id_and_how_it_is_begun_an
         report = await examined(redis_url)
         assert the(report, "lane.served").level is Level.ok, "the lane can still be looked at"
         assert the(report, "inbox.blocked").level is Level.fail
+        assert "largest id" in the(report, "inbox.blocked").told
         assert "docs/DOCTOR.md" in the(report, "inbox.blocked").remedy
         assert report.exit is Exit.UNHEALTHY
         await rig.stop()

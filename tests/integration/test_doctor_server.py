@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import pytest
 from redis import Redis
+from redis.exceptions import RedisError
 
 from cancelq.contract import Lane
 from cancelq_worker.doctor import durability, memory, server
@@ -18,6 +21,8 @@ from cancelq_worker.doctor.patient import on_this_machine
 from cancelq_worker.exits import Exit
 from cancelq_worker.growth import Growth
 from cancelq_worker.ledger import SCRIPTS
+from ops.durability.full import small_disk
+from ops.durability.server import Missing
 from tests.integration.ward import at, changed, empty_lane, examined, the
 from tests.servers import RedisDebian
 
@@ -97,6 +102,28 @@ async def test_a_file_that_was_cut_off_when_it_was_loaded_is_found(redis_server:
     assert "cancelq audit" in found.remedy
     redis_server.restart()
     assert the(await examined(redis_server.url), "durability.truncated").level is Level.ok, "mended by then"
+
+
+async def test_a_full_disk_is_found_by_what_it_does_and_by_itself(tmp_path: Path) -> None:
+    """With `always` the server ends at once; with `everysec` it lives on and refuses every write."""
+    with contextlib.ExitStack() as stack:
+        try:
+            place = stack.enter_context(small_disk(tmp_path / "disk"))
+        except Missing as missing:
+            pytest.skip(str(missing))
+        (place / "data").mkdir()
+        server = RedisDebian(place / "data", durable=True, config={"appendfsync": "everysec", "maxmemory": "100mb"})
+        server.start()
+        stack.callback(server.stop)
+        with server.client() as client:
+            assert the(await examined(server.url), "durability.writes").level is Level.ok
+            with pytest.raises(RedisError, match="MISCONF"):
+                fill(client)
+            report = await examined(server.url)
+    assert "MISCONF" in the(report, "durability.writes").told
+    assert "make room" in the(report, "durability.writes").remedy
+    assert set(at(report, Level.fail)) == {"durability.writes"}, "its folder is not to be seen under that name"
+    assert report.exit is Exit.UNHEALTHY
 
 
 async def test_a_replica_is_found_from_both_sides(well: RedisDebian, redis_server: RedisDebian, client: Redis) -> None:
@@ -228,6 +255,12 @@ def test_when_memory_will_be_full(hours: float | None, level: Level) -> None:
 )
 def test_what_leaves_this_machine(url: str, here: bool) -> None:
     assert on_this_machine(url) is here
+
+
+def fill(client: Redis) -> None:
+    """Writes until the server refuses."""
+    for n in range(50_000):
+        client.set(f"k{n}", "x" * 4_000)
 
 
 def wait_for(true: object) -> None:
