@@ -52,13 +52,15 @@ async def kill_behind_a_backlog(world: World, orders: int = 60) -> None:
 
 
 def know_kills(desk: Desk, told: Told) -> None:
-    """Notes what the intents of kills meant: every order of their pair and kinds."""
+    """Notes what the intents of kills meant: each order of their pair and kinds that was there when they were queued. A
+    trigger that fired meanwhile left a newer one, which is the next round's."""
     rows = desk.simulator.truth(venue=desk.lane.venue).entries
     for id_, entries in told.intents.items():
         fields = entries[0].fields
         if id_.startswith("kill-") and fields.get("reason") == "kill":
             kinds = {_KINDS[kind] for kind in fields.get("kinds", "order").split(",")}
-            meant = [r["order_id"] for r in rows if r["symbol"] == fields.get("symbol") and r["kind"] in kinds]
+            of_pair = [row for row in rows if row["symbol"] == fields.get("symbol") and row["kind"] in kinds]
+            meant = [row["order_id"] for row in of_pair if row["created_us"] < entries[0].queued_us]
             desk.asks[id_] = Ask(tuple(meant))
 
 

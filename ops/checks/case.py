@@ -63,12 +63,13 @@ class VenueSaid:
 @dataclass(frozen=True)
 class Bounds:
     """What was promised in numbers. `settle_s`: after healing; `clocks_us`: by how much the clocks of the venue and
-    of Redis may differ in this run."""
+    of Redis may differ in this run; `send_by_us`: for how long a permit may be used; None: that is not judged."""
 
     attempts: int = 5
     lookups: int = 160
     settle_s: float = 18.0
     clocks_us: int = 2_000
+    send_by_us: int | None = None
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,9 @@ from ops.checks.case import Ask, Broken, Case
 from ops.checks.truth import false_outcome
 from ops.checks.venue import bulk_calls, over_by_the_log, over_the_limit, unrecorded_calls
 
+#: A worker's clock follows Redis' through the network; under faults by a little less well.
+WORKERS_CLOCK_US = 50_000
+
 
 def judge(case: Case) -> list[Broken]:
     """Every broken promise of a run; none: the run was good."""
@@ -49,6 +52,18 @@ def false(case: Case) -> Iterator[Broken]:
     for event, ask in _outcomes(case):
         for what in false_outcome(case, event, ask):
             yield Broken("4", f"{event.id}: {event.status} ({event.evidence}: {event.detail}), {what}")
+
+
+def sent_late(case: Case) -> Iterator[Broken]:
+    """7: no call left after its permit's time to be used."""
+    if case.bounds.send_by_us is None:
+        return
+    for event in case.told.events:
+        if event.sent_us is None or event.taken_us is None:
+            continue
+        took_us = event.sent_us - event.taken_us
+        if took_us > case.bounds.send_by_us + case.bounds.clocks_us + WORKERS_CLOCK_US:
+            yield Broken("7", f"{event.id}: {event.status}, sent {took_us} us after its permit was granted")
 
 
 def too_often(case: Case) -> Iterator[Broken]:
@@ -105,8 +120,7 @@ def disordered(case: Case) -> Iterator[Broken]:
         known = [at_us for at_us in steps if at_us is not None]
         if event.settled_us is None or event.queued_us is None:
             yield Broken("21", f"{event.id}: {event.status} lacks a time: {steps}")
-        # A worker's clock follows Redis' through the network; under faults by a little less well.
-        elif any(after < before - slack_us - 50_000 for before, after in pairwise(known)):
+        elif any(after < before - slack_us - WORKERS_CLOCK_US for before, after in pairwise(known)):
             yield Broken("21", f"{event.id}: {event.status} has its times in another order: {steps}")
 
 
@@ -126,6 +140,7 @@ CHECKS: tuple[Callable[[Case], Iterator[Broken]], ...] = (
     unrecorded_calls,
     over_the_limit,
     over_by_the_log,
+    sent_late,
     too_often,
     bulk_calls,
     late,

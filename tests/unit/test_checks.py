@@ -16,7 +16,7 @@ from ops.checks import Ask, Bounds, Case, Told, VenueSaid, judge
 LANE = Lane("bitget", "main")
 T0_US = 1_700_000_000_000_000
 MS = 1_000
-LATE_US = str(T0_US + 900 * MS)
+LATE_US = str(T0_US + 200 * MS)
 Row = dict[str, Any]
 
 
@@ -60,6 +60,12 @@ def rate(bucket: str) -> Row:
     return {"bucket": bucket, "limit": 10, "window_ms": 1000, "refused": 0, "worst_arrived": 10}
 
 
+def late_call() -> tuple[str, list[bytes]]:
+    """The outcome of a cancel that left a second after its permit was granted."""
+    times = {name: str(T0_US + at) for name, at in (("sent_us", 1_002 * MS), ("answered_us", 1_020 * MS))}
+    return event(1_040, "a", "cancelled", **times)
+
+
 @dataclass
 class Run:
     """A good run, to be spoilt: one cancel, one repeat with other content, one sweep."""
@@ -100,7 +106,7 @@ class Run:
     def case(self) -> Case:
         said = VenueSaid(self.orders, self.calls, self.rates, frozenset({"cancel-all"}))
         told = Told.read(self.inbox, self.results)
-        return Case(LANE, told, self.asks, self.acknowledged, said, Bounds(), self.healed_us)
+        return Case(LANE, told, self.asks, self.acknowledged, said, Bounds(send_by_us=500_000), self.healed_us)
 
     def row(self, order_id: str) -> Row:
         return next(row for row in self.orders if row["order_id"] == order_id)
@@ -136,6 +142,7 @@ SPOILT: dict[str, tuple[str, Callable[[Run], object]]] = {
     "more than the limit, by the log": ("6", lambda r: r.calls.append(call("cancel", 50 * MS))),
     "more orders than the limit": ("6", lambda r: r.calls.append(call("cancel-batch", 1, venue="bybit", ids=["k"]))),
     "the venue refused": ("6", lambda r: r.rates[0].update(refused=1)),
+    "a permit used too late": ("7", lambda r: r.becomes(2, late_call())),
     "too many attempts": ("9", lambda r: r.becomes(2, event(40, "a", "cancelled", attempt="6"))),
     "too many look-ups": ("9", lambda r: r.becomes(2, event(40, "a", "cancelled", lookups="161"))),
     "a bulk call twice": ("9", lambda r: r.calls.append(dict(r.calls[0]))),
