@@ -1,6 +1,7 @@
 """A password in a Redis URL stays there, however the URL is broken: no error, traceback or remedy holds any of it."""
 
 import traceback
+from pathlib import Path
 
 import pytest
 
@@ -75,3 +76,12 @@ def test_every_secret_of_the_settings_is_known_and_short_ones_are_left_alone() -
         },
     )
     assert set(settings.secrets()) == {"the-first%2F", "the-first/", "the-second", "the-third", "the-fourth"}
+
+
+def test_a_traceback_that_is_asked_for_is_redacted(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """What looks like a secret is not in it, wherever the error came from: here it is a part of a file's name."""
+    assert run(["--traceback", "--config", f"{tmp_path}/x?signature=canary", "status"], {}) == Exit.CONFIGURATION
+    shown, _, _ = capsys.readouterr().err.partition("error: ")
+    assert "Traceback" in shown
+    assert "signature=[redacted]" in shown
+    assert "canary" not in shown
