@@ -10,8 +10,8 @@
 #
 #   mkdir -m 700 passwords && for user in worker operator; do openssl rand -hex 24 > passwords/$user; done
 #
-# Redis 7.0 and newer, Valkey 7.2 and newer: `aclfile /etc/redis/users.acl` in the server's configuration, then
-# `ACL LOAD` after each change. What each role may do, and why, stands in roles/.
+# Redis 7.0 and newer, Valkey 7.2 and newer: `aclfile /etc/redis/users.acl` in the server's configuration. How a running
+# server takes a changed file: docs/SECURITY.md. What each role may do, and why, stands in roles/.
 set -eu
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)

