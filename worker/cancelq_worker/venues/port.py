@@ -148,8 +148,8 @@ class Signed:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back, whole: an HTTP status, headers (lower-case names) and the body. `quotes`: it repeats what the call
-    was signed with, so none of its words may be told."""
+    """What came back, whole: an HTTP status, headers (lower-case names) and the body. `quotes`: it repeats what the
+    call was signed with, so none of its words may be told."""
 
     status: int
     headers: Mapping[str, str]
