@@ -90,7 +90,7 @@ async def test_a_lane_that_nobody_serves(client: Redis, redis_url: str) -> None:
     client.xadd(MAIN.inbox, {"symbol": "BTCUSDT", "order_id": "1"})
     report = await examined(redis_url)
     found = the(report, "lane.served")
-    assert (found.level, found.told) == (Level.fail, "no live worker, and 1 cancels wait")
+    assert (found.level, found.told) == (Level.fail, "no live worker, and 1 cancel wait")
     assert "cancelq worker" in found.remedy
     assert report.exit is Exit.UNHEALTHY
 

@@ -15,14 +15,15 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from cancelq.contract import Lane
-from cancelq_worker.doctor import durability, memory, server
-from cancelq_worker.doctor.findings import Level
+from cancelq_worker.doctor import certificates, durability, memory, server
+from cancelq_worker.doctor.findings import About, Level
 from cancelq_worker.doctor.patient import on_this_machine
 from cancelq_worker.exits import Exit
 from cancelq_worker.growth import Growth
 from cancelq_worker.ledger import SCRIPTS
 from ops.durability.full import small_disk
 from ops.durability.server import Missing
+from tests.integration.tls_rig import Papers, TlsServer
 from tests.integration.ward import at, changed, empty_lane, examined, the
 from tests.servers import RedisDebian
 
@@ -196,6 +197,26 @@ async def test_a_right_that_is_missing_makes_its_checks_unknown_and_is_named(wel
     assert "+acl|whoami" in the(report, "doors.rights").told
     assert not at(report, Level.fail)
     assert report.exit is Exit.OK
+
+
+async def test_tls_is_told_and_how_long_the_certificate_is_good_for(tmp_path: Path) -> None:
+    papers = Papers(tmp_path)
+    server = TlsServer(tmp_path / "server", papers)
+    server.start()
+    try:
+        report = await examined(server.url)
+        assert the(report, "doors.tls").told == "the connection is encrypted (TLS)"
+        assert the(report, "doors.certificate").level is Level.ok
+        assert the(report, "doors.certificate").facts["days"] > 1000
+        blind = await examined(f"{server.url}&ssl_cert_reqs=none")
+        assert the(blind, "doors.certificate").level is Level.unknown
+        stranger = await examined(server.url_with(papers.query("stranger")))
+        assert (the(stranger, "server.reachable").level, stranger.exit) == (Level.fail, Exit.UNREACHABLE)
+    finally:
+        server.stop()
+    about = About("doors.certificate", "server")
+    assert certificates.judge_end(about, 5 * 86_400).told.startswith("the server's certificate ends in 5 days")
+    assert certificates.judge_end(about, 5 * 86_400).level is Level.warn
 
 
 def test_versions_below_the_floor_are_refused() -> None:

@@ -15,6 +15,7 @@ from redis.exceptions import NoPermissionError, RedisError
 
 from cancelq.contract import Lane
 from cancelq_worker.doctor import (
+    certificates,
     configuration,
     doors,
     durability,
@@ -173,6 +174,7 @@ OF_SERVERS: dict[str, Ask] = {
     "memory.headroom": memory.headroom,
     "memory.forecast": memory.forecast,
     "doors.tls": doors.encryption,
+    "doors.certificate": certificates.server_certificate,
     "doors.default_user": doors.default_user,
     "doors.rights": doors.own_rights,
     "doors.users": doors.role_users,

@@ -239,7 +239,12 @@ def judge_rejected(lane: Lane, found: Outcomes) -> Finding:
             f"mend the producer that sends them: cancelq results {lane} --final",
             **facts,
         )
-    return about.ok(f"{count:,} of the last {found.ended:,} entries were rejected", **facts)
+    line = (
+        f"{count:,} of the last {found.ended:,} outcomes are `rejected`"
+        if found.ended
+        else "no outcome in the last day"
+    )
+    return about.ok(line, **facts)
 
 
 def judge_unresolved(lane: Lane, found: Outcomes) -> Finding:

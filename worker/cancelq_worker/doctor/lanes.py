@@ -25,7 +25,7 @@ async def served(p: Patient, lane: Lane, seen: Seen) -> list[Finding]:
         return [about.fail("no worker has ever served it here: producers are told that there is no such lane", START)]
     if not state.workers:
         waits = state.queued + state.not_admitted
-        line = "no live worker" + (f", and {waits} cancels wait" if waits else "")
+        line = "no live worker" + (f", and {waits} cancel{'s' * (waits > 1)} wait" if waits else "")
         return [about.fail(line, START, waiting=waits)]
     if state.unattended:
         return [about.fail("cancels wait, and no live worker has this account", START, workers=state.workers)]

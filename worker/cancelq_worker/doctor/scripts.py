@@ -37,4 +37,4 @@ async def loaded(p: Patient, s: Server) -> list[Finding]:
 async def runnable(p: Patient, s: Server) -> list[Finding]:
     about = About("scripts.runnable", s.subject)
     alive = await asked(workers_alive(s.redis))
-    return [about.ok(f"scripts run: {len(alive)} live workers", workers=alive)]
+    return [about.ok(f"scripts run; live workers: {', '.join(alive) or 'none'}", workers=alive)]
