@@ -283,7 +283,7 @@ class Connection:
             self._deaf = True
             return
         self._returns_s = max(self._returns_s, self._loop.time() + wire.trip_s())
-        self._loop.at(wire.server.process, self._returns_s, self._arrived, reply)
+        self._loop.at(self._loop.world, self._returns_s, self._arrived, reply)
 
     def _arrived(self, reply: Any) -> None:
         if self.open:
