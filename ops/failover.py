@@ -40,7 +40,8 @@ QUIET_S = 120.0
 
 @dataclass(slots=True)
 class Figures:
-    """What a run came to. `without_calls_ms`: from the loss of a master to the venue's next call, each time."""
+    """What a run came to. `without_calls_ms`: from the loss of a master to the venue's next call, each time;
+    `elected_ms`: how much of that the sentinels took to name another one."""
 
     seed: int
     failovers: int = 0
@@ -53,6 +54,7 @@ class Figures:
     acknowledged: int = 0
     acknowledged_lost: int = 0
     without_calls_ms: list[int] = field(default_factory=list)
+    elected_ms: list[int] = field(default_factory=list)
 
     @property
     def well(self) -> bool:
@@ -101,10 +103,12 @@ async def _lose_one(servers: Watched, desk: Floor, lane: Lane, figures: Figures,
     figures.failovers += 1
     figures.calls_while_held += next_us < promoted_us + HELD_US
     figures.without_calls_ms.append((next_us - lost_us) // 1000)
+    figures.elected_ms.append((promoted_us - lost_us) // 1000)
     await asyncio.to_thread(servers.await_replicas, 2)
     await asyncio.to_thread(servers.await_seen, 2)
-    what = "killed" if kill else "stopped"
-    print(f"{figures.failovers}: {what}, {figures.without_calls_ms[-1]} ms without a call", flush=True)
+    what, elected_ms = "killed" if kill else "stopped", figures.elected_ms[-1]
+    told = f"another one after {elected_ms} ms, {figures.without_calls_ms[-1]} ms without a call"
+    print(f"{figures.failovers}: {what}, {told}", flush=True)
 
 
 def _first_call_us(desk: Floor, lane: Lane, after_us: int) -> int:
