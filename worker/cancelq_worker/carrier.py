@@ -118,8 +118,10 @@ class Carrier:
     def _moment(self, call: Call, sent_ns: int, answered_ns: int | None) -> Moment:
         steady_us = call.batch.steady_us + (monotonic_ns() - call.back_ns) // 1000
         clock = self._p.redis_clock
-        answered_us = None if answered_ns is None else clock.at_us(answered_ns)
-        return Moment(steady_us, clock.at_us(sent_ns), answered_us, self.streamed)
+        # Redis' clock is known to half of a round trip; that nothing was sent before it was taken is sure.
+        sent_us = max(clock.at_us(sent_ns), call.batch.taken_us)
+        answered_us = None if answered_ns is None else max(clock.at_us(answered_ns), sent_us)
+        return Moment(steady_us, sent_us, answered_us, self.streamed)
 
     def given_back(self, call: Call) -> Outcome:
         """Too late to send, or draining: as if it had never been taken."""
