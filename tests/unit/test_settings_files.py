@@ -79,6 +79,13 @@ class TestModes:
             file_of(secrets, field).chmod(0o644)
         assert len(problems_of(secrets)) == 3
 
+    def test_one_that_was_opened_to_others_since_is_not_read_again(self, secrets: Path) -> None:
+        """What HUP asks for; a worker then goes on with what it has."""
+        settings = load(secrets)
+        file_of(secrets).chmod(0o604)
+        with pytest.raises(SettingsError, match="everybody may read it"):
+            settings.again()
+
     def test_the_remedy_mends_it(self, secrets: Path) -> None:
         file_of(secrets).chmod(0o644)
         (told,) = problems_of(secrets)
