@@ -12,10 +12,10 @@ import re
 from collections import Counter
 from collections.abc import Callable
 
-_SIGNED = re.compile(
+SIGNED = re.compile(
     rb"(?:ACCESS-SIGN|X-BAPI-SIGN): *([^\r\n]+)|[?&]signature=([0-9a-fA-F]+)|[?&]listenKey=([^& \r\n]+)", re.IGNORECASE
 )
-_SIGN_OF_LOGIN = re.compile(rb'"sign":"([^"]+)"|"op":"auth","args":\["[^"]*",\d+,"([^"]+)"')
+SIGN_OF_LOGIN = re.compile(rb'"sign":"([^"]+)"|"op":"auth","args":\["[^"]*",\d+,"([^"]+)"')
 
 
 class Echo:
@@ -45,7 +45,7 @@ class Echo:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
                 body = await reader.readexactly(_length_of(head))
-                self._note(_SIGNED, head)
+                self._note(SIGNED, head)
                 if b"upgrade: websocket" in head.lower():
                     up_writer.write(head)
                     await self._listen(reader, up_writer)
@@ -73,7 +73,7 @@ class Echo:
                 longer = await reader.readexactly(2 if size == 126 else 8)
                 head, size = head + longer, int.from_bytes(longer, "big")
             mask, masked = await reader.readexactly(4), await reader.readexactly(size)
-            self._note(_SIGN_OF_LOGIN, bytes(byte ^ mask[at % 4] for at, byte in enumerate(masked)))
+            self._note(SIGN_OF_LOGIN, bytes(byte ^ mask[at % 4] for at, byte in enumerate(masked)))
             up_writer.write(head + mask + masked)
             await up_writer.drain()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import random
+import re
 import sys
 import zlib
 from collections import Counter
@@ -17,8 +18,13 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as parquet  # type: ignore[import-untyped]
 import pytest
 
+from cancelq.contract import Lane
 from cancelq_worker.embedded import EmbeddedServer
+from cancelq_worker.repeating import secrets_of_call
+from cancelq_worker.settings import Settings
+from cancelq_worker.venues.registry import open_venue
 from ops.canaries import Artefact, Canary, make_canaries, search, spellings
+from ops.canaries.echo import SIGN_OF_LOGIN, SIGNED
 from ops.canaries.left_behind import Running, Watch, left_in_archives, left_in_redis, left_in_server_files
 from ops.canaries.scene import run
 from ops.canaries.searching import files_below
@@ -77,6 +83,27 @@ class TestTheSearch:
     def test_a_find_does_not_repeat_the_secret(self) -> None:
         (find, *_) = search([Artefact("file", "x", PLANTED.value.encode())], [PLANTED])
         assert PLANTED.value not in f"{find} {find!r} {PLANTED!r}"
+
+
+@pytest.mark.parametrize("venue", ["bitget", "bybit", "bingx"])
+def test_what_is_signed_is_noted_on_its_way(venue: str) -> None:
+    """Calls and logins, as the adapters make them: what would not be noted could not be searched for."""
+    given = {"api_key": "a-key", "api_secret": "a-secret", "passphrase": "a-passphrase"}
+    settings = Settings.model_validate({"accounts": {venue: {"main": given}}})
+    adapter = open_venue(venue, settings.account(Lane(venue, "main")))
+    signed = adapter.sign(adapter.probe_request(), 1_700_000_000_000)
+    target = f"{signed.request.path}?{signed.request.query}"
+    head = f"GET {target} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in signed.headers.items())
+    assert noted(SIGNED, head) == set(secrets_of_call(signed)) - {"a-key", "a-passphrase"} != set()
+    stream = adapter.stream
+    assert stream is not None
+    assert len(noted(SIGN_OF_LOGIN, "".join(stream.hello(1_700_000_000_000)))) == (venue != "bingx")
+    address = stream.address("wss://host/market", "a-listen-key").partition("host")[2]
+    assert noted(SIGNED, f"GET {address} HTTP/1.1") == ({"a-listen-key"} if venue == "bingx" else set())
+
+
+def noted(pattern: re.Pattern[bytes], text: str) -> set[str]:
+    return {group.decode() for groups in pattern.findall(text.encode()) for group in groups if group}
 
 
 class TestEveryPlace:
