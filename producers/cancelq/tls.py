@@ -20,6 +20,8 @@ import redis
 
 FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 
+_ENDED: Final = "the server ended the connection as soon as TLS stood"
+
 # What OpenSSL and the server say, and what is to be done. The first that fits counts.
 _ADVICE: Final = tuple(
     (re.compile(said, re.IGNORECASE), advice)
@@ -53,7 +55,7 @@ _ADVICE: Final = tuple(
             "the server's certificate is of a CA that is not trusted here: name its CA with ssl_ca_certs in the URL",
         ),
         (
-            r"as soon as TLS stood",
+            _ENDED,
             "it wants to see a client's certificate (ssl_certfile), of its own CA and not expired",
         ),
         (r"wrong[ _]version[ _]number|record layer failure", "no TLS is spoken on that port"),
@@ -74,7 +76,9 @@ def welcomed(connection: Any) -> None:
     try:
         connection.on_connect()
     except redis.ConnectionError as trouble:
-        raise _ended(trouble) from trouble
+        if _says_nothing(trouble):
+            raise redis.ConnectionError(f"{trouble}; {_ENDED}") from trouble
+        raise
 
 
 async def async_welcomed(connection: Any) -> None:
@@ -82,13 +86,15 @@ async def async_welcomed(connection: Any) -> None:
     try:
         await connection.on_connect()
     except redis.ConnectionError as trouble:
-        raise _ended(trouble) from trouble
+        if _says_nothing(trouble):
+            raise redis.ConnectionError(f"{trouble}; {_ENDED}") from trouble
+        raise
 
 
-def _ended(trouble: redis.ConnectionError) -> redis.ConnectionError:
-    if isinstance(trouble, redis.AuthenticationError) or advice(str(trouble)):
-        return trouble
-    return redis.ConnectionError(f"{trouble}; the server ended the connection as soon as TLS stood")
+def _says_nothing(trouble: redis.ConnectionError) -> bool:
+    """Whether the connection just broke. What the server stated (a wrong password, that it is loading) are errors of
+    their own."""
+    return type(trouble) is redis.ConnectionError and not advice(str(trouble))
 
 
 def flaw(options: Mapping[str, Any]) -> str:
@@ -108,9 +114,9 @@ def flaw(options: Mapping[str, Any]) -> str:
 
 
 def _flaw_of_files(options: Mapping[str, Any]) -> str:
-    for name in FILES:
+    for name in (name for name in FILES if name in options):
         try:
-            with Path(options.get(name, "/dev/null")).open("rb"):
+            with Path(options[name]).open("rb"):
                 pass
         except OSError as error:
             return f"has {name}={options[name]}, which cannot be read: {error.strerror}"

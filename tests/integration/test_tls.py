@@ -16,6 +16,7 @@ from cancelq.contract import Status
 from cancelq.errors import BrokerDown, NotAccepted, UrlError
 from cancelq.results import ResultsReader
 from cancelq_worker import cli
+from cancelq_worker.embedded import free_port
 from cancelq_worker.exits import Exit
 from tests.ha import until
 from tests.integration.doors import PATIENCE_S, Venue, accounts, start
@@ -127,7 +128,8 @@ def test_rq_over_tls(url: str, venue: Venue) -> None:
 
 
 def test_a_cluster_over_tls(papers: Papers, tmp_path: Path) -> None:
-    server = TlsServer(tmp_path / "node", papers, cluster_enabled="yes", tls_cluster="yes")
+    bus = str(free_port())
+    server = TlsServer(tmp_path / "node", papers, cluster_enabled="yes", cluster_port=bus, tls_cluster="yes")
     server.start()
     try:
         with server.client() as node:
