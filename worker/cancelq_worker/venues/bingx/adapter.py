@@ -35,7 +35,7 @@ from cancelq_worker.venues.port import (
     sized,
 )
 from cancelq_worker.venues.reading import epoch_ms, payload, word
-from cancelq_worker.venues.sweeping import bulk_symbol, narrowed
+from cancelq_worker.venues.sweeping import LIST, bulk_symbol, narrowed
 
 API: Final = "/openApi/spot/v1/trade/"
 TIME: Final = "/openApi/spot/v1/server/time"  # ccxt
@@ -188,7 +188,7 @@ class Bingx:
         return Request("GET" if route.stage is Stage.LOOK else "POST", self.endpoint(route.name), signing.query(params))
 
     def _sweep_params(self, route: Route, target: Target) -> dict[str, str]:
-        if route.name == sweeps.LIST:
+        if route.name == LIST:
             return sweeps.query(target)
         if route.name == "cancel-open":
             if narrowed(target):
@@ -237,7 +237,7 @@ class Bingx:
         if route.stage is Stage.LOOK:
             if failure:
                 return looks.failed(route, targets, failure)
-            if route.name == sweeps.LIST:
+            if route.name == LIST:
                 return [sweeps.read(self._manner, targets[0], data)]
             return looks.read(route, targets, data)
         if failure:
