@@ -27,7 +27,7 @@ from tests.simulation.fleet import Worker
 from tests.simulation.judging import Outcome, judge_run, outcome_of
 from tests.simulation.keyspace import Stream, id_text
 from tests.simulation.loop import VirtualLoop, virtual_time
-from tests.simulation.troubles import heal, torment
+from tests.simulation.troubles import heal, muddy, torment
 from tests.simulation.wire import Wire
 from tests.simulation.world import Plan, SimDesk, World, make_world
 
@@ -79,6 +79,7 @@ async def _play(world: World) -> None:
     stop = asyncio.Event()
     ask = _ask_all if plan.backlog else _ask
     producers = [loop.create_task(ask(world, desk, stop)) for desk in world.desks for _ in range(2)]
+    muddy(world)
     if plan.faults_per_s:
         await torment(world, plan.trouble_s, plan.faults_per_s)
     else:

@@ -29,6 +29,19 @@ async def torment(world: World, for_s: float, per_s: float) -> None:
         await asyncio.wait(under_way)
 
 
+def muddy(world: World) -> None:
+    """The venues leave many calls without a clear answer, until they are healed."""
+    rng, share = world.rng, world.plan.mud
+    for place in (desk.place for desk in world.desks):
+        for endpoints, kinds in ((place.cancels, FAULTS_OF_CANCELS), (place.looks, FAULTS_OF_LOOKS)):
+            where = " ".join(f"{place.lane.venue}/{endpoint}" for endpoint in endpoints)
+            for kind in rng.sample(kinds, 3) if share else ():
+                world.did(f"venue: {kind}, again and again")
+                delay_ms = 600 if kind == "late_ms" else None
+                fault = Fault(kind, endpoint=where, count=None, probability=share / 3, delay_ms=delay_ms)
+                world.simulator.add_fault(fault)
+
+
 def heal(world: World) -> None:
     """Ends every fault. Clocks stay as they are."""
     world.simulator.core.faults.clear()

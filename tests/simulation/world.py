@@ -40,6 +40,7 @@ class Plan:
     faults_per_s: float
     lossy: bool
     streams: bool = False
+    mud: float = 0.0  # how many of the calls get no clear answer, besides the faults
     acts: tuple[str, ...] | None = None  # only these faults
     backlog: int = 0  # intents that all wait from the beginning; nothing is asked later, and the end cuts it off
     length: float = 1.0  # of which it was drawn
@@ -60,6 +61,7 @@ class Plan:
             faults_per_s=rng.choice([0.0, 1.0, 3.0, 3.0, 6.0]),
             lossy=rng.random() < 0.15,
             streams=rng.random() < 0.5,
+            mud=rng.choice([0.0, 0.0, 0.1, 0.3]),
             length=length,
             load=load,
         )
