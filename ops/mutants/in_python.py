@@ -67,6 +67,14 @@ MUTANTS = (
         (f"{_VERDICT}test_nowhere_to_be_found_is_not_found_only_after_the_budget",),
     ),
     Mutant(
+        "stale-absence-counts",
+        f"{_WORKER}/verdict.py",
+        "> self.policy.look_pause_us and",
+        "> 10**18 and",
+        "after a pause of the lane a cancelled order is told as unknown, by lists read before they could show its end",
+        (f"{_VERDICT}test_what_was_read_before_a_long_pause_proves_no_absence",),
+    ),
+    Mutant(
         "not-found-although-known",
         f"{_WORKER}/verdict.py",
         'if state.notes.get("known"):',

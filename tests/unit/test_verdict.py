@@ -323,6 +323,28 @@ def test_not_found_rests_on_a_place_that_was_read(intent: Target) -> None:
         assert end.status is Status.unresolved or last.word is Word.ABSENT
 
 
+@pytest.mark.parametrize("looks", range(1, 6))
+@pytest.mark.parametrize("intent", INTENTS.values(), ids=INTENTS)
+def test_what_was_read_before_a_long_pause_proves_no_absence(intent: Target, looks: int) -> None:
+    """The cancel was executed and not answered; at first no list shows the end; then nobody looks for a while, and when
+    the lane goes on its budget is over."""
+    journey = Journey(intent)
+
+    def say(route: Route, one: Target) -> Reply | Silence:
+        if route.stage is Stage.CANCEL:
+            return Silence.NO_ANSWER
+        place = place_of(route)
+        if journey.now_us >= 1_000_000_000 + 20_000_000 and "open" not in place:
+            return Reply(Word.CANCELLED, place=place)
+        walk = {**one.notes.get("walk", {}), place: {"at": "", "pages": 1, "end": True}}
+        return Reply(Word.ABSENT, place=place, notes={} if one.order_id or place == "info" else {"walk": walk})
+
+    for _ in range(1 + looks):
+        journey.step(say)
+    journey.now_us = 1_000_000_000 + 20_000_000
+    assert journey.run(say, most=FOR_EVER).status is Status.cancelled
+
+
 def test_an_acknowledged_order_that_stays_open_is_looked_at_within_the_bound() -> None:
     """The patience with an asynchronous venue counts look-ups like everything else."""
     for seed in range(5):

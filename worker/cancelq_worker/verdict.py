@@ -29,6 +29,7 @@ class Policy:
     max_walk_lookups: int = 160
     max_unread: int = 400
     lookup_budget_us: int = 10_000_000
+    look_pause_us: int = 3_000_000  # longer than two looks are ever apart while somebody looks
     sweep_budget_us: int = 20_000_000
     sweep_settle_us: int = 1_000_000  # how long an open list may hide a new order
     retry_base_us: int = 200 * MS
@@ -225,6 +226,7 @@ class Judge:
         return Go(state, delay, reply, Status.retrying, "the venue still shows the order open: cancelling again")
 
     def _not_seen(self, before: State, state: State, fields: dict[str, str], reply: Reply, at: Moment) -> Verdict:
+        self._forget_early_looks(state, at)
         absent = dict(state.notes.get("abs", {}))
         if reply.word is Word.ABSENT:
             absent[reply.place] = absent.get(reply.place, 0) + 1
@@ -250,6 +252,16 @@ class Judge:
         base = 50 * MS if state.notes.get("ack") else 150 * MS
         delay = self._backoff(base, 2_500 * MS, int(state.notes.get("n", 0)))
         return Go(state, min(delay, max(50 * MS, self.policy.lookup_budget_us - elapsed)), reply)
+
+    def _forget_early_looks(self, state: State, at: Moment) -> None:
+        """Nobody looked for a while, as the lane was held or its workers gone: what a list did not show yet when it was
+        read last, it may show by now. Once is enough: whatever is read from then on is read late."""
+        notes = state.notes
+        if at.steady_us - int(notes.get("look_at", at.steady_us)) > self.policy.look_pause_us and "late" not in notes:
+            for key in ("abs", "walk", "n"):
+                notes.pop(key, None)
+            notes["late"] = 1
+        notes["look_at"] = at.steady_us
 
     def _never_seen(self, state: State, reply: Reply, gap: str) -> Finish:
         if gap:
@@ -277,7 +289,7 @@ class Judge:
 
     def _to_cancel(self, state: State, fields: dict[str, str]) -> State:
         """Back to the cancel queue; what was noted of looks belongs to the attempt before."""
-        for key in ("n", "o", "f", "abs", "walk", "t0", "ack"):
+        for key in ("n", "o", "f", "abs", "look_at", "late", "walk", "t0", "ack"):
             state.notes.pop(key, None)
         state.stage = Stage.CANCEL
         state.cancel_class = self.venue.cancel_class(_target(fields, state))
@@ -470,7 +482,7 @@ def _restored(before: State, taken: State) -> State:
 def _with_call(taken: State, reply: Reply, at: Moment) -> State:
     """The state after a cancel call that may have been executed, with that call's times on record."""
     notes: dict[str, Any] = taken.notes
-    for key in ("n", "o", "f", "abs", "walk", "t0", "ack", "seen"):
+    for key in ("n", "o", "f", "abs", "look_at", "late", "walk", "t0", "ack", "seen"):
         notes.pop(key, None)
     call: dict[str, Any] = {"b": taken.batch_id, "s": at.sent_us, "code": reply.code, "http": reply.http_status}
     if at.answered_us is not None:
