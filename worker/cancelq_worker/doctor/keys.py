@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +12,7 @@ from cancelq_worker.clocks import RemoteClock
 from cancelq_worker.doctor.findings import About, Finding
 from cancelq_worker.doctor.patient import Patient
 from cancelq_worker.exits import Exit
-from cancelq_worker.http import Door, Exchange, NoAnswer, NotSent
+from cancelq_worker.http import POOL, Door, Exchange, NoAnswer, NotSent
 from cancelq_worker.repeating import discreet
 from cancelq_worker.venues.port import KeyRights, Reply, Request, Signed, Venue, Word
 from cancelq_worker.venues.registry import KINDS, open_venue
@@ -35,8 +36,14 @@ async def of_host(p: Patient, base_url: str, lanes: Sequence[Lane]) -> list[Find
         if not clock.known:
             why = "the venue's clock is not known"
             return [*findings, *(_unknown(lane, why) for lane in lanes)]
-        for lane in lanes:
-            findings += await _of_key(p, door, clock, lane)
+        room = asyncio.Semaphore(POOL)
+
+        async def asked(lane: Lane) -> list[Finding]:
+            async with room:
+                return await _of_key(p, door, clock, lane)
+
+        for found in await asyncio.gather(*(asked(lane) for lane in lanes)):
+            findings += found
         return findings
     finally:
         await door.close()
