@@ -20,6 +20,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from cancelq.contract import Lane, Status
+from cancelq_worker.breath import Breath
 from cancelq_worker.carrier import Carrier
 from cancelq_worker.clocks import monotonic_ns, wall_ns
 from cancelq_worker.egress import Reservation
@@ -85,6 +86,7 @@ class LaneServer:
         self._wait_us = 0
         self._batches = 0
         self._turn = Turn(parts.suspects)
+        self._breath = Breath()
         self._told: dict[str, tuple[Finish, int]] = {}
         self._telling = False
         self._draining = False
@@ -320,7 +322,7 @@ class LaneServer:
         takes: list[tuple[TakeRequest, Reservation]] = []
         self._short_of_address = False
         for n in range(most if self._wait_us == 0 else 1):
-            stages = "".join(s.value for s in Stage if self._free[s] > n)
+            stages = "" if self._breath.left_us else "".join(s.value for s in Stage if self._free[s] > n)
             if not stages and n:
                 break
             reserved = self._p.egress.reserve()
@@ -340,6 +342,8 @@ class LaneServer:
 
     def _taken(self, taken: Taken, reserved: Reservation, asked_ns: int, back_ns: int) -> None:
         self._wait_us = taken.wait_us
+        if left_us := self._breath.left_us:
+            self._wait_us = min(self._wait_us, left_us)
         if self._short_of_address:
             # The address' units ran out or grew old; more are on their way, if the venue's limit allows.
             self._wait_us = min(self._wait_us, max(5_000, min(self._p.egress.held_ms, 500) * 1000))
@@ -400,6 +404,8 @@ class LaneServer:
         """One call, from its permit to its settlement."""
         try:
             outcome = await self._carrier.carry(call)
+            if not self._draining:
+                (self._breath.late if outcome.unsent else self._breath.sent)()
             self._outcomes.append(outcome)  # not in one line: the list may be another one after the wait
         except BaseException:
             self._turn.over(call.batch.id)

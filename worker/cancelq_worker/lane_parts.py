@@ -64,6 +64,11 @@ class Outcome:
     tries: int = 0
 
     @property
+    def unsent(self) -> bool:
+        """Whether its call never left."""
+        return self.settlement.permit is not None and self.settlement.permit.how == "u"
+
+    @property
     def urgent(self) -> bool:
         """Whether something urgent goes on with it."""
         return any(w.work.before.urgent for w in self.settlement.works)

@@ -1,0 +1,37 @@
+"""A process that is too slow for its own takes must not take all the faster.
+
+A call that comes too late to be sent is given back, and what it carried is due at once. On a host that is overloaded
+the next take would come too late as well, and taking and giving back would be all that is done, which keeps the host
+overloaded. So each late call in a row makes its lane wait twice as long; one that was sent ends that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cancelq_worker.clocks import monotonic_ns
+
+FIRST_NS, MOST_NS = 20_000_000, 1_000_000_000
+
+
+class Breath:
+    """One lane's wait."""
+
+    def __init__(self, clock_ns: Callable[[], int] = monotonic_ns) -> None:
+        self._clock_ns = clock_ns
+        self._in_a_row = 0
+        self._until_ns = 0
+
+    def late(self) -> None:
+        """A call was given back, as it came too late."""
+        self._until_ns = self._clock_ns() + min(MOST_NS, FIRST_NS * 2 ** min(self._in_a_row, 10))
+        self._in_a_row += 1
+
+    def sent(self) -> None:
+        """A call was in time."""
+        self._in_a_row = 0
+
+    @property
+    def left_us(self) -> int:
+        """For how long no call is to be taken."""
+        return max(0, self._until_ns - self._clock_ns()) // 1000
