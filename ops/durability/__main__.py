@@ -61,7 +61,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--intents", type=int, default=120, help="torn: intents a lane")
     parser.add_argument("--seconds", type=float, default=10.0, help="power: how long is queued and served")
     parser.add_argument("--moments", type=int, default=40, help="power: cuts that are loaded")
-    parser.add_argument("--waiting", type=int, default=1000, help="memory: intents that wait when it is full")
+    parser.add_argument("--waiting", type=int, default=500, help="memory: intents that wait when it is full")
     parser.add_argument("--keep", action="store_true", help=f"also write {OUT.name}")
     return parser.parse_args()
 

@@ -134,10 +134,13 @@ class Desk:
 
 @contextlib.asynccontextmanager
 async def open_desk(seed: int) -> AsyncIterator[Desk]:
-    """The simulated venues on a socket, without limits of their own: many workers use them at once."""
+    """The simulated venues on a socket, without limits and locks of their own: each worker that goes on with what a cut
+    left is the first to ask, as far as it knows."""
     simulator = Simulator(rng=random.Random(seed))
     pairs = [*simulator.core.settings.pairs, *(f"S{n}-USDT" for n in range(SWEEPS_MOST))]
-    simulator.configure({"pairs": pairs, "limits": {"*": None}, "symbol_cancel_delay_ms": 20})
+    simulator.configure(
+        {"pairs": pairs, "limits": {"*": None}, "symbol_cancel_delay_ms": 20, "bingx_error_lock_count": 0}
+    )
     async with serve_simulator(simulator) as served:
         yield Desk(simulator, served.base_url, random.Random(seed))
 

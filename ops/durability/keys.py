@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-import orjson
 from redis import Redis
 
 from cancelq.contract import Lane, read_entry
@@ -154,8 +153,3 @@ def _asked(entry_id: str, fields: dict[bytes, bytes]) -> tuple[str, Id, bool]:
 def _order(entry_id: str) -> tuple[int, int]:
     ms, _, seq = entry_id.partition("-")
     return int(ms), int(seq or 0)
-
-
-def digest(client: Redis, lane: Lane) -> bytes:
-    """The lane's streams in one line, to see that nothing of them changed."""
-    return orjson.dumps([client.xlen(lane.inbox), client.xlen(lane.results)])

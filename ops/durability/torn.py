@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ops.durability.desk import LANES, LOOK_S, Desk, add, finals, open_desk, reader, until_open, working
-from ops.durability.keys import judge
+from ops.durability.keys import judge, read
 from ops.durability.server import Server, running
 from ops.durability.trace import command, unframed
 
@@ -164,18 +164,28 @@ async def _to_the_end(told: Torn, desk: Desk, server: Server, where: str) -> Non
 
 
 async def _all_told(server: Server, within_s: float) -> list[str]:
-    """Waits until every admitted or waiting intent has its outcome; what is late."""
+    """Waits until every admitted or waiting intent has its outcome; what is late. Judged in a thread: a worker whose
+    loop stands still gives back what it was to send."""
     end_s = time.monotonic() + within_s
+    while True:
+        late = await asyncio.to_thread(_late, server)
+        if not late or time.monotonic() > end_s:
+            return late
+        await asyncio.sleep(10 * LOOK_S)
+
+
+def _late(server: Server) -> list[str]:
+    """The lanes in which something has no outcome yet, and where the first of it stands."""
+    late: list[str] = []
     with server.client() as client:
-        while True:
-            late: list[str] = []
-            for lane in LANES:
-                judged = judge(client, lane)
-                if judged.open or judged.unread:
-                    late.append(f"{lane}: {judged.open} open, {judged.unread} unread")
-            if not late or time.monotonic() > end_s:
-                return late
-            await asyncio.sleep(10 * LOOK_S)
+        for lane in LANES:
+            judged = judge(client, lane)
+            if judged.open or judged.unread:
+                kept = read(client, lane)
+                first = [f"{id_} in {kept.places.get(id_)}: {state.pack()}" for id_, state in kept.states.items()][:2]
+                holds = client.hgetall(lane.key("hold"))
+                late.append(f"{lane}: {judged.open} open, {judged.unread} unread, holds {holds}, {first}")
+    return late
 
 
 def report(told: Iterable[Torn]) -> list[str]:
