@@ -296,7 +296,7 @@ MUTANTS = (
         "if left ~= -2 then return {0} end",
         "",
         "a strategy that lives is flattened",
-        ("tests/integration/test_guard.py", f"{_SCRIPTS}test_a_guard_that_was_renewed_meanwhile_does_not_fire"),
+        (f"{_SCRIPTS}test_a_guard_that_was_renewed_meanwhile_does_not_fire",),
     ),
     Mutant(
         "trimmed-before-it-is-archived",
@@ -304,7 +304,7 @@ MUTANTS = (
         "verified and archived or text(least)",
         "text(least)",
         "results leave the stream that no archive holds",
-        ("tests/integration/test_archive.py",),
+        ("tests/integration/test_archive.py::TestWorkersTrim::test_with_one_never_past_what_is_verified",),
     ),
     Mutant(
         "inbox-trimmed-past-the-cursor",

@@ -201,7 +201,7 @@ MUTANTS = (
         "if not isinstance(name, str) or name not in self.table:",
         "if False:",
         "whoever can write to RQ's server runs what he likes",
-        ("tests/integration/test_jobs_worker.py",),
+        ("tests/integration/test_jobs_worker.py::test_nothing_that_is_not_on_the_list_is_run",),
     ),
     Mutant(
         "callbacks-are-run",
@@ -209,7 +209,7 @@ MUTANTS = (
         "if callbacks := [name for name in _CALLBACKS if name in given]:",
         "if callbacks := []:",
         "a job's callback is imported and called",
-        ("tests/integration/test_jobs_worker.py",),
+        ("tests/integration/test_jobs_worker.py::test_nothing_that_is_not_on_the_list_is_run",),
     ),
     Mutant(
         "audit-misses-lost-intents",
@@ -217,7 +217,7 @@ MUTANTS = (
         "        if lacking > 0:\n            self._unanswered(moment.asked[-1], lacking)\n        elif lacking < 0",
         "        if lacking < 0",
         "the audit proves what it has not seen",
-        ("tests/integration/test_audit_tampering.py",),
+        ("tests/integration/test_audit_tampering.py::test_an_event_that_was_deleted_from_the_stream_is_named",),
     ),
     Mutant(
         "audit-misses-second-outcomes",
@@ -225,7 +225,7 @@ MUTANTS = (
         "for final in moment.finals[1:]:",
         "for final in moment.finals[9:]:",
         "the audit passes an intent with two outcomes",
-        ("tests/integration/test_audit_tampering.py",),
+        ("tests/integration/test_audit_tampering.py::test_a_second_final_event_is_named_with_the_first",),
     ),
     Mutant(
         "audit-always-exits-0",
@@ -241,7 +241,7 @@ MUTANTS = (
         'raise ValueError(f"{first} and {lane} have the same api_key; each lane needs a key of its own")',
         "pass",
         "two lanes count one limit twice",
-        ("tests/unit/test_settings.py",),
+        ("tests/unit/test_settings.py::TestAccounts::test_one_key_for_two_lanes_is_refused",),
     ),
     Mutant(
         "bybit-batch-read-by-order-of-success",
@@ -273,7 +273,7 @@ MUTANTS = (
         "looks.STATES.get(state.lower(), Word.UNCLEAR),",
         "looks.STATES.get(state.lower(), Word.CANCELLED),",
         "a push nobody knows ends an order as cancelled",
-        ("tests/integration/test_streams.py::test_lost_late_repeated_foreign_and_garbled_pushes_change_no_outcome",),
+        ("tests/unit/test_bitget_stream.py::test_a_state_that_is_no_end_ends_nothing",),
     ),
     Mutant(
         "bingx-sent-again-unseen",

@@ -284,10 +284,10 @@ MUTANTS = (
     Mutant(
         "archive-trims-what-it-did-not-compare",
         f"{_WORKER}/archive/archiver.py",
-        'segment.file, after, whole=False)\n            self._step("checked")',
-        'segment.file, after, whole=False) if False else Compared([segment.last])\n            self._step("checked")',
+        'after, whole=False)\n            self._step("checked")',
+        'after, whole=False) if False else Compared(0, [segment.last])\n            self._step("checked")',
         "a file that was spoilt on disk is the only copy left",
-        ("tests/integration/test_archive.py",),
+        ("tests/integration/test_archive.py::TestNeverTrimmed::test_a_spoilt_segment_is_no_reason_to_trim",),
     ),
     Mutant(
         "known-secrets-in-logs",
@@ -311,6 +311,6 @@ MUTANTS = (
         "self._scanned, self._found = result.last, result.urgent",
         "self._scanned, self._found = result.last, []",
         "a kill waits behind a burst of the inbox",
-        ("tests/integration/test_overtaking.py",),
+        ("tests/integration/test_overtaking.py::test_all_that_is_urgent_in_a_long_inbox_is_found_in_slices",),
     ),
 )

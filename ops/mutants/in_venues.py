@@ -93,12 +93,7 @@ MUTANTS = (
         'if target.scope != "symbol" or not target.symbol:',
         "if False:",
         "a pair that got lost on the way empties the whole account",
-        (
-            "tests/unit/test_bybit_sweeps.py",
-            "tests/unit/test_bingx_sweeps.py",
-            "tests/unit/test_bybit_adapter.py",
-            "tests/unit/test_bingx_adapter.py",
-        ),
+        ("tests/unit/test_bybit_adapter.py::test_a_cancel_names_what_it_is_about_or_is_not_made",),
     ),
     Mutant(
         "bingx-order-id-as-a-number",

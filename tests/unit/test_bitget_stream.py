@@ -1,0 +1,70 @@
+"""Bitget's private order stream: what a frame says of an order, and what it does not."""
+
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cancelq_worker.venues.bitget.looks import STATES
+from cancelq_worker.venues.port import ENDED, Frame, OrderStream, Word
+from cancelq_worker.verdict import ended_by_push
+from tests.unit.bitget_account import BITGET, ORDER_ID, target
+
+
+def stream() -> OrderStream:
+    assert BITGET.stream
+    return BITGET.stream
+
+
+def frame(channel: str = "orders", **more: Any) -> str:
+    row = {
+        "orderId": ORDER_ID,
+        "clientOid": "",
+        "instId": "BTCUSDT",
+        "status": "cancelled",
+        "accBaseVolume": "0",
+        **more,
+    }
+    return orjson.dumps({"action": "snapshot", "arg": {"channel": channel}, "data": [row]}).decode()
+
+
+@pytest.mark.parametrize("order_id", [ORDER_ID, int(ORDER_ID)])
+def test_a_push_finds_the_intents_that_name_its_order(order_id: object) -> None:
+    (push,) = stream().read(frame(orderId=order_id)).pushes
+    assert set(push.keys) == set(BITGET.order_keys(target(ORDER_ID)))
+    assert (push.reply.word, push.reply.order_id) == (Word.CANCELLED, ORDER_ID)
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_a_state_is_read_as_lists_read_it(state: str) -> None:
+    (push,) = stream().read(frame(status=state)).pushes
+    assert push.reply.word is STATES[state]
+    assert (ended_by_push(push.reply) is not None) == (STATES[state] in ENDED)
+
+
+@pytest.mark.parametrize("state", ["", "done", "cancelling", "partially_cancelled", "CANCEL", None, 7, ["cancelled"]])
+def test_a_state_that_is_no_end_ends_nothing(state: object) -> None:
+    for push in stream().read(frame(status=state)).pushes:
+        assert ended_by_push(push.reply) is None
+
+
+@pytest.mark.parametrize("order_id", [None, "", "1e18", True, -1, [], 1.5e18])
+def test_a_push_without_an_exact_id_says_nothing(order_id: object) -> None:
+    assert stream().read(frame(orderId=order_id)).pushes == []
+
+
+def test_a_trigger_s_push_is_about_triggers_alone() -> None:
+    (push,) = stream().read(frame("orders-algo")).pushes
+    assert {key.partition(":")[0] for key in push.keys} == {"tpsl", "stop"}
+
+
+@pytest.mark.parametrize("channel", ["", "fill", "account", "orders-algo-2"])
+def test_other_channels_say_nothing(channel: str) -> None:
+    assert stream().read(frame(channel)).pushes == []
+
+
+@given(st.one_of(st.binary(max_size=80), st.text(max_size=80), st.integers(0, 120).map(lambda cut: frame()[:cut])))
+def test_no_frame_raises(said: str | bytes) -> None:
+    assert isinstance(stream().read(said), Frame)
