@@ -269,7 +269,7 @@ def test_jobs_of_every_kind_are_done_under_their_own_user(desk: Desk) -> None:
 def test_an_operator_holds_and_releases_by_rq_and_a_job_on_a_lanes_queue_is_failed(desk: Desk) -> None:
     desk.doors.refused()
     url = desk.doors.url(OPERATOR)
-    assert "lane:bitget:main" in rq(url, "info", "lane:bitget:main", "--raw")
+    assert "lane:bitget:main" in rq(url, "info", "--raw")
     rq(url, "suspend")
     desk.worker.expect("suspended by RQ")
     rq(url, "resume")

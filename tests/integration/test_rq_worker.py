@@ -118,6 +118,12 @@ def test_rq_info_lists_the_worker_with_its_lanes(small: Child, redis_url: str) -
     assert name not in _rq(redis_url, "info", "--only-workers", "--raw")
 
 
+def test_rq_info_lists_the_worker_beside_other_queues(small: Child, redis_url: str) -> None:
+    with Redis.from_url(redis_url) as client:
+        Queue("cancelq", connection=client, serializer=JSONSerializer).enqueue("cancelq.rq.submit")
+    assert f"-{small.process.pid}-" in _rq(redis_url, "info", "--only-workers", "--raw")
+
+
 def test_rq_suspend_and_resume_reach_the_engine(small: Child, redis_url: str) -> None:
     _rq(redis_url, "suspend")
     small.expect("suspended")
@@ -233,6 +239,7 @@ def test_hup_with_broken_settings_changes_nothing_and_good_ones_are_served_or_wa
     children: list[Child], redis_url: str, tmp_path: Path
 ) -> None:
     config = tmp_path / "cancelq.toml"
+    config.touch(mode=0o600)
     config.write_text("lease_ms = 4000\n")
     child = _start(children, redis_url, CANCELQ_CONFIG=str(config))
     config.write_text("lease_sm = 4000\n")

@@ -249,6 +249,7 @@ class _Pulse(threading.Thread):
         self._ended = threading.Event()
         self._trouble = ""
         self._queues = worker.queue_names()
+        self._shown: list[str] = []
 
     def serve_lanes(self, settings: Settings) -> None:
         """The worker serves the lanes of these settings from now on: the next beat registers it on their queues."""
@@ -285,6 +286,11 @@ class _Pulse(threading.Thread):
             # A server that came back empty; what a heartbeat left there since would pass for another worker.
             worker.connection.delete(worker.key)
             worker.register_birth()  # type: ignore[no-untyped-call]  # RQ leaves it unannotated
+            self._shown = []
+        if self._shown != self._queues:
+            # Once RQ knows any queue, the jobs' own for one, `rq info` lists the workers of those it knows alone.
+            worker.connection.sadd(Queue.redis_queues_keys, *(queue.key for queue in worker.queues))
+            self._shown = self._queues
         suspended = bool(is_suspended(worker.connection, worker))
         if suspended != self._suspended:
             worker.set_state(WorkerStatus.SUSPENDED if suspended else WorkerStatus.STARTED)
