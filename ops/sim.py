@@ -31,7 +31,7 @@ from tests.simulation.run import run
 from tests.simulation.world import Plan
 
 RESULTS = Path(__file__).with_name("sim-results.json")
-A_PORTION = 10
+A_PORTION = 5
 #: By the promise's number, the words the figures have for a broken one.
 WORDS = {"1": "lost", "2": "doubled", "3": "invented", "4": "false", "6": "over the limit"}
 
@@ -140,9 +140,9 @@ def play(portion: tuple[int, int, Kind]) -> Totals:
     return totals
 
 
-def play_all(first: int, last: int | None, kind: Kind, jobs: int, minutes: float | None) -> Totals:
-    """Portions over `jobs` processes until the last seed or the end of the time; tells how it goes."""
-    totals, room = Totals(), threading.Semaphore(2 * jobs)  # a pool takes all that is offered to it
+def play_all(totals: Totals, first: int, last: int | None, kind: Kind, jobs: int, minutes: float | None) -> None:
+    """Portions over `jobs` processes until the last seed or the end of the time; tells how it goes, and counts it."""
+    room = threading.Semaphore(2 * jobs)  # a pool takes all that is offered to it
     end_s = None if minutes is None else time.monotonic() + minutes * 60
     with multiprocessing.get_context("spawn").Pool(jobs, maxtasksperchild=50) as pool:
         for part in pool.imap_unordered(play, _portions(first, last, kind, end_s, room)):
@@ -152,7 +152,6 @@ def play_all(first: int, last: int | None, kind: Kind, jobs: int, minutes: float
             totals.merge(part)
             shown = totals.line()
             print(f"\r{shown}" if sys.stdout.isatty() else shown, end="" if sys.stdout.isatty() else "\n", flush=True)
-    return totals
 
 
 def _portions(
@@ -209,11 +208,14 @@ def main() -> int:
     if options.minutes is not None:
         first, last = random.SystemRandom().randrange(10**6, 10**12), None
         print(f"seeds from {first}", flush=True)
-    totals = play_all(first, last, kind, options.jobs, options.minutes)
-    print(f"\n{totals.line()}")
-    print(json.dumps(totals.figures(), indent=1))
-    if options.result:
-        keep(totals, options.result)
+    totals = Totals()
+    try:
+        play_all(totals, first, last, kind, options.jobs, options.minutes)
+    finally:  # also of a soak that was ended early
+        print(f"\n{totals.line()}")
+        print(json.dumps(totals.figures(), indent=1))
+        if options.result:
+            keep(totals, options.result)
     return 1 if totals.broken else 0
 
 
