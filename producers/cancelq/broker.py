@@ -32,7 +32,7 @@ from cancelq.tls import flaw, welcomed
 
 SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
 # How long a sentinel, or a node that is asked for the map of its cluster, may take to answer.
-ASK_S = 0.5
+ASK_S = 1.0
 # A slot that moves on is followed this often per command.
 FOLLOWED_MOST = 3
 

@@ -37,7 +37,7 @@ async def outcomes(floor: Floor, lane: Lane) -> dict[str, list[Event]]:
     return found
 
 
-async def settled(floor: Floor, lane: Lane, ids: Sequence[str], within_s: float = 40.0) -> dict[str, list[Event]]:
+async def settled(floor: Floor, lane: Lane, ids: Sequence[str], within_s: float = 60.0) -> dict[str, list[Event]]:
     """The same, once all of these have one."""
     async with asyncio.timeout(within_s):
         while True:
@@ -57,7 +57,7 @@ def calls_between(floor: Floor, lane: Lane, from_us: int, to_us: int) -> list[st
     return [str(call["endpoint"]) for call in floor.calls(lane) if from_us <= int(call["at_us"]) <= to_us]
 
 
-async def true(condition: Callable[[], bool], within_s: float = 30.0) -> None:
+async def true(condition: Callable[[], bool], within_s: float = 60.0) -> None:
     """Until the condition holds."""
     async with asyncio.timeout(within_s):
         while not condition():  # noqa: ASYNC110 # there is no event for what servers and venues do
