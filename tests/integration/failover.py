@@ -65,8 +65,8 @@ async def true(condition: Callable[[], bool], within_s: float = 60.0) -> None:
 
 
 class Asking:
-    """A producer that asks for cancels all the time, each durably unless told otherwise; what it could not
-    have confirmed it sends again under the same id, as the errors say. `accepted`: intents that were confirmed, and their orders."""
+    """A producer that asks for cancels all the time, each durably unless told otherwise; what it could not have
+    confirmed it sends again under the same id, as the errors say. `accepted`: what was confirmed, id → order."""
 
     def __init__(self, floor: Floor, lane: Lane, url: str, name: str, per_s: float, *, durable: bool = True) -> None:
         self.accepted: dict[str, str] = {}
