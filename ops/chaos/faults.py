@@ -99,6 +99,16 @@ async def kill_server(world: World) -> None:
     await asyncio.to_thread(world.server.start)
 
 
+async def restart_server(world: World) -> None:
+    """In good order, as for an upgrade: with TERM."""
+    for slot in world.slots:
+        slot.disturbed = True
+    world.did("server: TERM, restart")
+    await asyncio.to_thread(world.server.stop)
+    await asyncio.sleep(world.rng.uniform(0.1, 1.0))
+    await asyncio.to_thread(world.server.start)
+
+
 async def forget_scripts(world: World) -> None:
     world.did("server: SCRIPT FLUSH")
     await _server_command(world, "SCRIPT", "FLUSH")
@@ -206,5 +216,6 @@ ACTS: tuple[tuple[Act, float], ...] = (
     (forget_scripts, 2),
     (fill_memory, 1),
     (kill_server, 1.5),
+    (restart_server, 0.5),
 )
-LONE: dict[Act, str] = {kill_server: "server", fill_memory: "server", use_kill_switch: "kill"}
+LONE: dict[Act, str] = {kill_server: "server", restart_server: "server", fill_memory: "server", use_kill_switch: "kill"}

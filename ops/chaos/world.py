@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 
 from cancelq.contract import Lane
 from cancelq_worker.embedded import EmbeddedServer
+from cancelq_worker.ledger import ERRORS_MOST, command
 from cancelq_worker.simulator.core import Entry
 from cancelq_worker.simulator.orders import Kind
 from cancelq_worker.simulator.simulator import Simulator
@@ -72,7 +73,8 @@ class Desk:
 @dataclass
 class World:
     """`faults` counts what was done, by kind; `measured_ms` keeps times by what was measured; `tolds` are the
-    streams as they were at the end."""
+    streams as they were at the end; `closed` are lanes of which an endpoint was left alone after the faults, as its
+    venue locks it after equal errors."""
 
     rng: random.Random
     folder: Path
@@ -86,6 +88,7 @@ class World:
     measured_ms: dict[str, list[float]] = field(default_factory=dict)
     broken: list[Broken] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    closed: set[Lane] = field(default_factory=set)
     tolds: dict[Lane, Told] = field(default_factory=dict)
     began_s: float = field(default_factory=time.monotonic)
 
@@ -115,6 +118,17 @@ def client(url: str) -> aioredis.Redis:
 async def all_serving(world: World) -> bool:
     """Whether every slot has a worker that serves."""
     return all(slot.alive and slot.serving for slot in world.slots)
+
+
+async def closed_by_errors(redis: aioredis.Redis, lane: Lane) -> bool:
+    """Whether workers leave an endpoint of the venue alone, as it would lock it after a few more equal errors: BingX.
+    What only that endpoint can cancel waits until the oldest of them is forgotten."""
+    for key in [key async for key in redis.scan_iter(f"cancelq:{{{lane}}}:errors:*")]:
+        members: list[bytes] = await command(redis, "ZRANGE", key, 0, -1)
+        codes = Counter(member.split(b" ")[0] for member in members)
+        if max(codes.values(), default=0) >= ERRORS_MOST:
+            return True
+    return False
 
 
 async def until(true: Callable[[], Awaitable[bool]], within_s: float) -> bool:

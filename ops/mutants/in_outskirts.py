@@ -300,14 +300,6 @@ MUTANTS = (
         ("tests/integration/test_send_by.py::test_a_venue_whose_certificate_nobody_vouches_for_gets_no_call",),
     ),
     Mutant(
-        "venue-behind-a-proxy-of-the-environment",
-        f"{_WORKER}/http.py",
-        "trust_env=False, limits=limits)",
-        "trust_env=True, limits=limits, proxy=None)",
-        "a variable of the environment sends calls elsewhere",
-        ("tests/unit/test_http.py",),
-    ),
-    Mutant(
         "http-sends-again",
         f"{_WORKER}/http.py",
         "raise (crossed(error) or NoAnswer)(type(error).__name__) from error",

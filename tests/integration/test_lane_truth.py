@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
+from structlog.testing import capture_logs
 
 from cancelq.contract import Status
 from tests.integration.rig import UNCLEAR, desk
@@ -119,13 +120,16 @@ async def test_lists_that_lag_only_delay(redis_url: str) -> None:
 
 async def test_an_order_the_venue_will_not_cancel_is_unresolved_aloud(redis_url: str) -> None:
     env = {"CANCELQ_MAX_ATTEMPTS": "2"}
-    async with desk(redis_url, env=env) as rig:
-        order_id = rig.order()
-        rig.simulator.configure({"stuck_ids": [order_id]})
-        event = await rig.final(await rig.send(symbol="BTCUSDT", order_id=order_id))
-        assert event.status == Status.unresolved
-        assert event.attempt == 2
-        assert rig.truth(order_id)["state"] == "live"
+    with capture_logs() as said:
+        async with desk(redis_url, env=env) as rig:
+            order_id = rig.order()
+            rig.simulator.configure({"stuck_ids": [order_id]})
+            event = await rig.final(await rig.send(id="stuck", symbol="BTCUSDT", order_id=order_id))
+            assert event.status == Status.unresolved
+            assert event.attempt == 2
+            assert rig.truth(order_id)["state"] == "live"
+    aloud = [row for row in said if row["log_level"] == "error" and row["event"].startswith("unresolved")]
+    assert [row["id"] for row in aloud] == ["stuck"]
 
 
 async def test_a_pair_is_emptied_and_its_newer_orders_are_left_alone(redis_url: str) -> None:
