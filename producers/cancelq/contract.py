@@ -774,7 +774,9 @@ def _shown_name(name: str | bytes) -> str:
     text = name if isinstance(name, str) else _decoded(name)
     if _PLAIN(text):
         return text
-    return ascii(text[:40])[1:-1] + ("..." if len(text) > 40 else "") or "(empty name)"
+    if not text.strip(" "):
+        return "(blank name)" if text else "(empty name)"
+    return ascii(text[:40])[1:-1] + ("..." if len(text) > 40 else "")
 
 
 def _decoded(name: bytes) -> str:

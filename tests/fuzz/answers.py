@@ -84,7 +84,7 @@ class Broken(AssertionError):
 def case(rng: Random, dossier: Dossier) -> Case:
     """Some call of this venue, and an answer that may have something wrong in it."""
     route, targets, body = rng.choices((_cancel, _refusal, _look, _page), (3, 2, 6, 4))[0](rng, dossier)
-    long = rng.random() < 0.03 and route.stage is Stage.LOOK
+    long = rng.random() < 0.05 and route.stage is Stage.LOOK
     body = _long(rng, body) if long else spoil(rng, body, _words(dossier))
     headers = {"x-bapi-limit": rng.choice(HOSTILE_TEXTS), "x-bapi-limit-reset-timestamp": rng.choice(HOSTILE_TEXTS)}
     return Case(dossier, route, targets, Answer(rng.choice(STATUSES), headers, as_bytes(rng, body)))
@@ -102,6 +102,9 @@ def _cancel(rng: Random, dossier: Dossier) -> Made:
 def _refusal(rng: Random, dossier: Dossier) -> Made:
     of = rng.choice(dossier.papers.refusals)
     code = rng.choice(dossier.papers.items if of.item else dossier.papers.codes)
+    for _ in range(3):  # most codes end nothing: those that do are wanted more often
+        if code.word not in SETTLES:
+            code = rng.choice(dossier.papers.items if of.item else dossier.papers.codes)
     body = _template(dossier, (of.name, code), lambda: written.refusal_body(dossier, of, code))
     return _route(dossier, of.route), written.targets(dossier, of), body
 
@@ -180,8 +183,10 @@ def _long(rng: Random, body: Any) -> Any:
     while lists:
         value = lists.pop()
         if isinstance(value, list) and value and isinstance(value[0], dict):
-            first, number = value[0], rng.randrange(1, 10**18)
-            count = rng.choice((49, 50, 99, 100, 101, 2_000))
+            first, number = value[0], rng.randrange(10**16, 10**18)
+            count = rng.choice((49, 50, 99, 100, 101, 2_000, 2_000))
+            if rng.random() < 0.7:
+                value.clear()  # the order itself stands on no such page
             value += [{**first, "orderId": _like(first.get("orderId"), number - n)} for n in range(count - len(value))]
             return body
         lists += list(value.values()) if isinstance(value, dict) else []

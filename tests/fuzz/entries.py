@@ -184,8 +184,44 @@ def check_event(of: object, told: dict[str, str]) -> None:
         _must(line.isprintable(), of, f"shown with what moves a terminal: {line!r}")
 
 
+#: What the contract says of the values that may be acted on, read off it once more.
+_PLAIN = re.compile(r"[A-Za-z0-9._:#+/=-]{1,64}")
+_SHAPES = {
+    "id": re.compile(r"[A-Za-z0-9._:-]{1,64}"),
+    "scope": re.compile(r"order|tpsl|stop|symbol|account|revoke"),
+    "symbol": re.compile(r"[A-Za-z0-9_-]{1,32}"),
+    "order_id": _PLAIN,
+    "client_order_id": _PLAIN,
+    "client_prefix": _PLAIN,
+    "priority": re.compile(r"normal|urgent"),
+    **dict.fromkeys(("older_than_ms", "not_before_ms", "expires_at_ms"), re.compile(r"[0-9]{1,13}")),
+    **dict.fromkeys(("strategy", "reason"), re.compile(r"[^\x00-\x1f\x7f]{0,64}")),
+}
+
+
+def _unfit(flat: Flat) -> str:
+    """Why the contract does not let an entry be acted on, "" if it may be."""
+    names = flat[::2]
+    if len(flat) % 2 or len(set(names)) < len(names):
+        return "a field without a value, or given more than once"
+    if len(names) > MAX_ENTRY_FIELDS or sum(map(len, flat)) > MAX_ENTRY_BYTES:
+        return "too large"
+    try:
+        fields = {name.decode(): value.decode() for name, value in zip(names, flat[1::2], strict=True)}
+    except UnicodeDecodeError:
+        return "not UTF-8"
+    for name, value in fields.items():
+        if name not in RIGHT and not name.startswith("x_"):
+            return f"an unknown field {name!r}"
+        if name in _SHAPES and not _SHAPES[name].fullmatch(value):
+            return f"{name} is {value!r}"
+    return ""
+
+
 def _check_intent(venue: str, flat: Flat, item: NewIntent) -> None:
     state, record = item.state, item.record
+    unfit = _unfit(flat)
+    _must(not unfit, flat, f"is carried although it has {unfit}")
     line = state.pack()
     _must(State.parse(line.encode()).pack() == line, flat, f"a state line that reads back otherwise: {line!r}")
     _must(orjson.loads(orjson.dumps(record)) == record, flat, "a record that reads back otherwise")

@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 
-from cancelq.contract import Lane, Status
+from cancelq.contract import Lane, Refused, Status, read_entry
 from cancelq_worker.events import event
 from cancelq_worker.http import Door, NoAnswer
 from cancelq_worker.state import State
 from cancelq_worker.venues.bingx.timer import BingxTimer
 from cancelq_worker.venues.port import Answer, Reply, Request, Signed, Target, Word
 from tests.conformance.suite.papers import answer
+from tests.fuzz import entries
 from tests.fuzz.answers import VENUES
 from tests.fuzz.spoiling import nested
 
@@ -158,6 +159,18 @@ def test_a_value_nested_as_deep_as_a_reader_goes_is_no_text(venue: str, ok: str)
 def test_bingx_the_timer_is_set_by_a_plain_success_alone(status: int, body: Any) -> None:
     assert BingxTimer().refusal(answer(body, status))
     assert not BingxTimer().refusal(answer({"code": 0, "data": {}}))
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"), [(b" ", "(blank name)"), (b" " * 50, "(blank name)"), (b"", "(empty name)")]
+)
+def test_a_field_whose_name_is_blank_is_named_all_the_same(name: bytes, shown: str) -> None:
+    for value in (b"1", b"\xff"):
+        flat = [b"symbol", b"BTCUSDT", b"order_id", b"1", name, value]
+        assert entries.check("bitget", flat) == "rejected"
+        read = read_entry("1-0", flat)
+        assert isinstance(read, Refused)
+        assert read.detail.startswith(f"{shown}: ")
 
 
 def test_a_venues_code_and_word_stand_in_events_on_one_plain_line() -> None:
