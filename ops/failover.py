@@ -49,6 +49,7 @@ class Figures:
     uncertain: int = 0
     lost: int = 0
     false_outcomes: int = 0
+    unresolved: int = 0  # no falsehood: the venue was asked as often as may be, and did not say
     calls_while_held: int = 0
     limits_passed: int = 0
     acknowledged: int = 0
@@ -135,7 +136,8 @@ async def _judge(desk: Floor, lane: Lane, waiting: Asking, hasty: Asking, figure
     for id_, order in {**waiting.accepted, **hasty.accepted}.items():
         if id_ in found:
             said, truth = found[id_][-1].status, desk.truth(lane, order)["state"]
-            figures.false_outcomes += (said, truth) != (Status.cancelled, "cancelled")
+            figures.unresolved += said is Status.unresolved
+            figures.false_outcomes += said is not Status.unresolved and (said, truth) != (Status.cancelled, "cancelled")
     figures.limits_passed = len(passed_limits(desk))
 
 
