@@ -122,8 +122,10 @@ def canaries(found: dict[str, Any]) -> str:
 def as_told(found: dict[str, Any]) -> str:
     """Whatever counts a file holds, as they stand."""
     plain = {name: value for name, value in found.items() if isinstance(value, int | float | str) and value is not True}
-    return "; ".join(f"{name.replace('_', ' ')} {value:,}" if isinstance(value, int) else f"{name} {value}"
-                     for name, value in plain.items())  # fmt: skip
+    return "; ".join(
+        f"{name.replace('_', ' ')} {value:,}" if isinstance(value, int) else f"{name.replace('_', ' ')} {value}"
+        for name, value in plain.items()
+    )
 
 
 _CHAOS = 'make chaos SECONDS=1200 SEED=1 ARGS="--kills 20 --result ops/chaos.json"'

@@ -6,12 +6,14 @@ import argparse
 import asyncio
 import json
 import random
+import signal
 import sys
 import tempfile
 from pathlib import Path
 
 from ops import chaos
 from ops.chaos.places import PLACES
+from ops.chaos.world import World
 
 
 def main() -> int:
@@ -20,17 +22,7 @@ def main() -> int:
     venues = sorted(PLACES) if options.venue == "all" else [options.venue]
     folder = Path(tempfile.mkdtemp(prefix="cancelq-chaos-"))
     print(f"seed {seed}; logs in {folder}", flush=True)
-    world = asyncio.run(
-        chaos.run(
-            seed,
-            options.seconds,
-            folder,
-            venues=venues,
-            workers=options.workers,
-            per_s=options.rate,
-            kills=options.kills,
-        )
-    )
+    world = asyncio.run(_run(options, seed, venues, folder))
     found = chaos.figures(world, seed, options.seconds)
     print(chaos.in_words(found))
     if options.result:
@@ -38,6 +30,16 @@ def main() -> int:
         options.result.write_text(json.dumps(found, indent=1) + "\n")
         print(f"figures in {options.result}")
     return 1 if world.broken else 0
+
+
+async def _run(options: argparse.Namespace, seed: int, venues: list[str], folder: Path) -> World:
+    """One run; TERM ends it with everything it started."""
+    task = asyncio.current_task()
+    assert task
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await chaos.run(
+        seed, options.seconds, folder, venues=venues, workers=options.workers, per_s=options.rate, kills=options.kills
+    )
 
 
 def _options() -> argparse.Namespace:
