@@ -16,7 +16,7 @@ from ops.checks import Ask, Bounds, Case, Told, VenueSaid, judge
 LANE = Lane("bitget", "main")
 T0_US = 1_700_000_000_000_000
 MS = 1_000
-LATE_US = str(T0_US + 200 * MS)
+LATE_US = str(T0_US + 450 * MS)
 Row = dict[str, Any]
 
 
