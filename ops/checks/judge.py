@@ -11,7 +11,7 @@ from ops.checks.case import Ask, Broken, Case
 from ops.checks.truth import false_outcome
 from ops.checks.venue import bulk_calls, over_by_the_log, over_the_limit, unrecorded_calls
 
-#: A worker's clock follows Redis' through the network: it is off by half of what one way takes longer than the other, and
+#: A worker's clock follows Redis' through the network: it is off by half of what one way takes longer, and
 #: the links of a run hold pieces back for up to 300 ms.
 WORKERS_CLOCK_US = 300_000
 
