@@ -51,8 +51,8 @@ class TestPackedAnswers:
     @pytest.mark.parametrize(
         ("head", "packed"),
         [
-            (b"Content-Encoding: gzip\r\n", gzip.compress(b'{"code":"00000"}')),
-            (b"Content-Encoding: GZip\r\n", gzip.compress(b'{"code":"00000"}')),
+            (b"Content-Encoding: gzip\r\n", gzip.compress(b'{"code":"00000"}', mtime=0)),
+            (b"Content-Encoding: GZip\r\n", gzip.compress(b'{"code":"00000"}', mtime=0)),
             (b"Content-Encoding: deflate\r\n", zlib.compress(b'{"code":"00000"}')),
             (b"Content-Encoding: identity\r\n", b'{"code":"00000"}'),
         ],
@@ -64,9 +64,9 @@ class TestPackedAnswers:
     @pytest.mark.parametrize(
         ("head", "packed", "why"),
         [
-            (b"Content-Encoding: gzip\r\n", gzip.compress(LARGE), f"an answer over {BODY_MOST} bytes"),
+            (b"Content-Encoding: gzip\r\n", gzip.compress(LARGE, mtime=0), f"an answer over {BODY_MOST} bytes"),
             (b"Content-Encoding: deflate\r\n", zlib.compress(LARGE), f"an answer over {BODY_MOST} bytes"),
-            (b"Content-Encoding: gzip\r\n", gzip.compress(b"{}")[:-4], "an answer that is cut off"),
+            (b"Content-Encoding: gzip\r\n", gzip.compress(b"{}", mtime=0)[:-4], "an answer that is cut off"),
             (b"Content-Encoding: gzip\r\n", b"no gzip", "an answer that cannot be unpacked"),
             (b"Content-Encoding: br\r\n", b"{}", "an answer packed in a way that was not asked for"),
             (b"Content-Encoding: gzip, gzip\r\n", b"{}", "an answer packed in a way that was not asked for"),
@@ -78,7 +78,7 @@ class TestPackedAnswers:
                 await body_of(door)
 
     def test_a_bomb_takes_no_more_memory_than_an_answer_may(self) -> None:
-        bomb = gzip.compress(LARGE)
+        bomb = gzip.compress(LARGE, mtime=0)
         tracemalloc.start()
         try:
             with pytest.raises(ValueError, match="over"):
