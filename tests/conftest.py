@@ -22,9 +22,11 @@ settings.register_profile("cancelq", deadline=None)
 settings.load_profile("cancelq")
 
 
-# A shell starts what it puts into the background with this signal ignored, and so would all children be.
+# A shell starts what it puts into the background with these signals ignored, and so would all children be.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGQUIT) is signal.SIG_IGN:
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -11,7 +11,7 @@ import pytest
 # All is imported before the user changes, who may not be able to read it.
 READY = (
     "import ctypes, os, signal; from cancelq_worker.private_memory import keep_memory_private; "
-    "{}; print('ready', flush=True); signal.pause()"
+    "signal.signal(signal.SIGQUIT, signal.SIG_DFL); {}; print('ready', flush=True); signal.pause()"
 )
 KEEP = "keep_memory_private()"
 NOBODY = 65_534
