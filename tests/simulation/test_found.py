@@ -17,6 +17,7 @@ def _plan(seed: int) -> Plan:
 FOUND = {
     "the server's clock set ahead by seconds freed permits that were out": Plan.of_rate(3, 15),
     "a look that passed cleared the strikes of a cancel: one intent ended five workers": _plan(1124),
+    "a sweep waited twenty seconds to know the venue's time well enough": Plan.of(784, 0.5),
     "of the simulation: an id whose first entry was lost with the tail means what its repeat means": _plan(5),
     "of the simulation: a bulk call of an intent that was lost with the tail": _plan(169),
     "of the simulation: how old orders are while the server's clock is set": _plan(1102),

@@ -101,6 +101,8 @@ class Carrier:
         outcome = self._outcome(call, verdicts, how, rtt_us, exchange.answered_ns, executed, error, told)
         outcome.settlement.holds = self._gate.holds(call, replies)
         self._report(call, replies, rtt_us, exchange.answer.status)
+        if any(reply.notes.get("sweep", {}).get("unsure") for reply in replies):
+            self._gate.know_time_better()
         self._p.metrics.answered(path, call.route.stage, len(call.groups), replies, rtt_us, exchange.answer.status)
         return outcome
 

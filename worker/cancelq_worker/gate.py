@@ -17,6 +17,7 @@ from cancelq_worker.venues.port import Answer, KeyRights, Reply, Request, Signed
 log = structlog.get_logger("cancelq.lane")
 
 CLOCK_HOLD_US = 300_000  # while the clock is corrected
+BETTER_NS = 500_000_000
 REFUSALS_MANY = 3
 RIGHTS_TRIES, RIGHTS_PAUSE_S = 12, 0.25  # until it is our turn to ask what the key may do
 Spawn = Callable[[Coroutine[object, object, None]], None]
@@ -30,6 +31,7 @@ class Gate:
         self._spawn = spawn
         self._refusals: dict[str, tuple[int, int]] = {}
         self._clock_fault_ns = 0
+        self._bettered_ns = -BETTER_NS
         self._time_at = 0  # which of the venue's time calls is the first that tells
         self._log = log.bind(lane=str(parts.plan.lane))
 
@@ -106,6 +108,14 @@ class Gate:
         async with self._p.time_lock:
             if not self._p.venue_clock.known:
                 await self.read_venue_time(paced=False)
+
+    def know_time_better(self) -> None:
+        """Reads the venue's time once more, twice a second at most: a sweep waits for orders of which nobody can tell yet
+        whether they are older than it."""
+        now_ns = monotonic_ns()
+        if now_ns - self._bettered_ns >= BETTER_NS:
+            self._bettered_ns = now_ns
+            self._spawn(self.read_venue_time())
 
     async def know_venue_time(self) -> None:
         """Learns the venue's clock, unless another lane of its host has."""
