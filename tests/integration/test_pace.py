@@ -76,7 +76,7 @@ async def test_what_is_normal_steps_aside_for_an_urgent_sweep_at_first_altogethe
 async def test_where_urgent_sweeps_go_on_and_on_normal_cancels_leave_them_most(desk_alone: Desk) -> None:
     await ask(desk_alone, 600)
     steady_us = (await desk_alone.take("first")).steady_us
-    await desk_alone.client.set(LANE.key("sweeping"), f"{steady_us + 1_400_000} {steady_us - 5_000_000}")
+    await desk_alone.client.set(LANE.key("sweeping"), f"{steady_us + 1_400_000} {steady_us - 12_000_000}")
     more = [(await desk_alone.take(f"b-{n}")).batch for n in range(4)]
     assert [batch.route for batch in more if batch] == ["cancel-order"]  # one of ten, as of the batches before
     await ask(desk_alone, 60, priority="urgent")

@@ -50,7 +50,7 @@ end
 -- aside: between two of its calls it would take every permit that becomes free, and the rounds' time. At first
 -- altogether, as the seconds of a kill count; where sweeps go on and on, normal cancels leave them nine tenths of each
 -- bucket, so that nothing waits for ever.
-local YIELDED, ASIDE_US = 0.9, 5000000
+local YIELDED, ASIDE_US = 0.9, 12000000
 local yielding, urgent_sweep, aside = false, false, false
 do
   local till, began = string.match(redis.call('GET', ROOT .. 'sweeping') or '', '^(%d+) (%d+)$')
