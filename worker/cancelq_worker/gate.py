@@ -110,8 +110,7 @@ class Gate:
                 await self.read_venue_time(paced=False)
 
     def know_time_better(self) -> None:
-        """Reads the venue's time once more, twice a second at most: a sweep waits to know of some orders whether they are
-        older than it."""
+        """Reads the venue's time once more, twice a second at most: a sweep waits to know how old some orders are."""
         now_ns = monotonic_ns()
         if now_ns - self._bettered_ns >= BETTER_NS:
             self._bettered_ns = now_ns
