@@ -20,7 +20,6 @@ from cancelq.contract import Lane
 from cancelq_worker.http import Door, Exchange
 from cancelq_worker.lane_parts import LaneParts
 from cancelq_worker.ledger import (
-    SCRIPTS,
     LanePlan,
     NewIntent,
     NewOutcome,
@@ -28,7 +27,7 @@ from cancelq_worker.ledger import (
     Settlement,
     round_trip,
 )
-from cancelq_worker.roster import FRESH_MS, ROSTER
+from cancelq_worker.roster import ROSTER, workers_of
 from cancelq_worker.venues.port import SWEEPS, Answer, Reply, Request, Route, Signed, Stage, Target, Venue, Word
 
 log = structlog.get_logger("cancelq.dryrun")
@@ -70,13 +69,13 @@ async def begin(client: aioredis.Redis, lanes: Sequence[Lane]) -> None:
     for lane in lanes:
         async for key in client.scan_iter(match=DryRunLane(lane.venue, lane.account).key("*"), count=1000):
             await client.unlink(key)
-    if not await SCRIPTS.run(client, "alive", [ROSTER], [FRESH_MS]):
+    if not await workers_of(client, ROSTER):
         log.warning("no real worker is alive: what is asked stays in the inboxes, and is carried out when one comes")
 
 
 async def dry_workers_alive(client: aioredis.Redis) -> list[str]:
     """The dry-run workers with a fresh heartbeat. Raises RedisError."""
-    return [name.decode() for name in await SCRIPTS.run(client, "alive", [DRY_ROSTER], [FRESH_MS])]
+    return await workers_of(client, DRY_ROSTER)
 
 
 def rehearsed(parts: LaneParts, client: aioredis.Redis, *, from_start: bool) -> LaneParts:

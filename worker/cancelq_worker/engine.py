@@ -24,7 +24,7 @@ from cancelq_worker.health import Health
 from cancelq_worker.lane import LaneServer
 from cancelq_worker.ledger import SCRIPTS, RawEntry, command, home, read_entries
 from cancelq_worker.page_size import PageSize
-from cancelq_worker.roster import FRESH_MS, ROSTER, rank
+from cancelq_worker.roster import FRESH_MS, ROSTER, rank, workers_of
 
 log = structlog.get_logger("cancelq.engine")
 
@@ -332,9 +332,8 @@ class Engine:
         OlderWorkersError where they are older and their workers alive."""
         found = await lane.data_version()
         if found < DATA_VERSION:
-            for roster in self._older_rosters:
-                if alive := await SCRIPTS.run(self._client, "alive", [roster], [FRESH_MS]):
-                    raise OlderWorkersError(f"standing by: {len(alive)} older workers serve data of version {found}")
+            if older := await workers_of(self._client, *self._older_rosters):
+                raise OlderWorkersError(f"standing by: {len(older)} older workers serve data of version {found}")
             found = await lane.data_version(raise_to=DATA_VERSION)
             log.warning("the lane's data are of a newer version from now on", lane=str(lane.lane), version=found)
         if found > DATA_VERSION:

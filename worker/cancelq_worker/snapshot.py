@@ -19,7 +19,7 @@ from redis.exceptions import NoScriptError
 from cancelq.contract import Lane
 from cancelq.errors import LaneError
 from cancelq_worker.ledger import SCRIPTS
-from cancelq_worker.roster import FRESH_MS, ROSTERS, rank
+from cancelq_worker.roster import ROSTERS, rank, workers_of
 from cancelq_worker.trips import by_home
 
 LANES_A_TRIP = 32
@@ -144,7 +144,9 @@ class Snapshots:
         """Those of the lanes that have an inbox. `alive`: the workers there are. Raises RedisError."""
         due = self._due(lanes)
         for some in batched(due, LANES_A_TRIP):
-            commands = [("EVALSHA_RO", SCRIPTS.sha["look"], 1, lane.key("clock"), self._mark(lane)) for lane in some]
+            commands = [
+                (SCRIPTS.verb["look"], SCRIPTS.sha["look"], 1, lane.key("clock"), self._mark(lane)) for lane in some
+            ]
             for lane, reply in zip(some, await pipelined(self._redis, commands), strict=True):
                 before = self._seen.pop(lane, None)
                 if reply:
@@ -332,8 +334,7 @@ def _holds(kept: dict[bytes, bytes], steady_us: int) -> list[tuple[str, str, str
 
 async def workers_alive(redis: aioredis.Redis) -> list[str]:
     """The workers of this installation with a fresh heartbeat, sorted."""
-    found = [name for roster in ROSTERS for name in await SCRIPTS.run(redis, "alive", [roster], [FRESH_MS])]
-    return sorted(name.decode() for name in found)
+    return await workers_of(redis, *ROSTERS)
 
 
 async def server_status(redis: aioredis.Redis) -> ServerStatus:

@@ -32,21 +32,18 @@ class Limit:
     def __str__(self) -> str:
         return f"{self.bucket.name} {self.units}/{_window(self.bucket.window_us)}"
 
+    def as_object(self) -> dict[str, Any]:
+        """For JSON."""
+        window_ms = self.bucket.window_us // 1000
+        return {"bucket": self.bucket.name, "units": self.units, "window_ms": window_ms, "source": self.source}
+
 
 async def in_force(p: Patient, lane: Lane) -> list[Finding]:
     about, account = About("limits.buckets", str(lane)), p.settings.account(lane)
     buckets = sized(KINDS[lane.venue].buckets, account.limits)
     limits = await _read(p, lane, buckets)
     facts: dict[str, Any] = {
-        "buckets": [
-            {
-                "bucket": one.bucket.name,
-                "units": one.units,
-                "window_ms": one.bucket.window_us // 1000,
-                "source": one.source,
-            }
-            for one in limits
-        ],
+        "buckets": [one.as_object() for one in limits],
         "urgent_reserve": p.settings.urgent_reserve,
     }
     other = [one for one in limits if one.used_by_workers not in (None, one.units)]
@@ -83,19 +80,7 @@ async def of_addresses(p: Patient, venue: str, account: Account) -> list[Finding
     buckets = sized(KINDS[venue].address_buckets, account.limits)
     limits = [Limit(bucket, bucket.units, SETTING if bucket.fixed else DOCUMENTED) for bucket in buckets]
     told = f"per address, {_by_source(limits)}; it is counted under the name {p.settings.egress} (egress)"
-    facts: dict[str, Any] = {
-        "egress": p.settings.egress,
-        "buckets": [
-            {
-                "bucket": one.bucket.name,
-                "units": one.units,
-                "window_ms": one.bucket.window_us // 1000,
-                "source": one.source,
-            }
-            for one in limits
-        ],
-    }
-    return [about.ok(told, **facts)]
+    return [about.ok(told, egress=p.settings.egress, buckets=[one.as_object() for one in limits])]
 
 
 def _by_source(limits: Sequence[Limit]) -> str:
