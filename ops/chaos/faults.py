@@ -11,9 +11,7 @@ from collections.abc import Awaitable, Callable
 
 from redis.exceptions import RedisError
 
-from cancelq_worker.simulator.faults import Fault
 from ops.chaos.killing import use_kill_switch
-from ops.chaos.places import FAULTS_OF_CANCELS, FAULTS_OF_LOOKS
 from ops.chaos.workers import Slot
 from ops.chaos.world import World, client
 
@@ -166,15 +164,9 @@ async def hurt_link(world: World) -> None:
 
 
 async def hurt_venue(world: World) -> None:
-    rng, place = world.rng, world.rng.choice(world.desks).place
-    if rng.random() < 0.6:
-        endpoint, kind = rng.choice(place.cancels), rng.choice([*FAULTS_OF_CANCELS, *place.cancel_codes])
-    else:
-        endpoint, kind = rng.choice(place.looks), rng.choice([*FAULTS_OF_LOOKS, *place.look_codes])
-    world.did(f"venue: {kind}")
-    delay_ms = 600 if kind == "late_ms" else None  # no later than what a permit without answer allows for
-    where = f"{place.lane.venue}/{endpoint}"
-    world.simulator.add_fault(Fault(kind, endpoint=where, count=rng.choice([1, 1, 2, 4]), delay_ms=delay_ms))
+    fault = world.rng.choice(world.desks).place.some_fault(world.rng)
+    world.did(f"venue: {fault.kind}")
+    world.simulator.add_fault(fault)
 
 
 async def change_venue(world: World) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 
 from cancelq.contract import Lane
+from cancelq_worker.simulator.faults import Fault
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,20 @@ class Place:
     def spelt(self, base: str) -> str:
         """A pair against USDT, as the venue writes it."""
         return f"{base}-USDT" if self.lane.venue == "bingx" else f"{base}USDT"
+
+    def some_fault(self, rng: random.Random) -> Fault:
+        """One way for the next calls of one endpoint to go wrong."""
+        if rng.random() < 0.6:
+            endpoint, kind = rng.choice(self.cancels), rng.choice([*FAULTS_OF_CANCELS, *self.cancel_codes])
+        else:
+            endpoint, kind = rng.choice(self.looks), rng.choice([*FAULTS_OF_LOOKS, *self.look_codes])
+        where, count = f"{self.lane.venue}/{endpoint}", rng.choice([1, 1, 2, 4])
+        return Fault(kind, endpoint=where, count=count, delay_ms=delay_of(kind))
+
+
+def delay_of(kind: str) -> int | None:
+    """How late a late execution is: no later than what a permit without answer allows for."""
+    return 600 if kind == "late_ms" else None
 
 
 PLACES = {

@@ -14,11 +14,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+import pytest
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from cancelq import Lane
+from cancelq_worker import cli
 from cancelq_worker.simulator.app import serve as serve_simulator
 from cancelq_worker.simulator.core import Entry
 from cancelq_worker.simulator.orders import Kind
@@ -38,6 +40,19 @@ PATIENCE_S = 20.0
 OPEN_TO_ALL = "user default on nopass ~* &* +@all\n"
 
 ResultT = TypeVar("ResultT")
+Run = Callable[..., "tuple[int, str, str]"]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """The command line against a server, in this process: exit code, output, errors."""
+
+    def run(url: str, *words: str) -> tuple[int, str, str]:
+        code = cli.run(words, {"CANCELQ_REDIS_URL": url})
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
 
 
 def password_of(user: str) -> str:

@@ -23,6 +23,7 @@ from cancelq_worker.growth import Growth
 from cancelq_worker.ledger import SCRIPTS
 from ops.durability.full import small_disk
 from ops.durability.server import Missing
+from tests.ha import until
 from tests.integration.tls_rig import Papers, TlsServer
 from tests.integration.ward import at, changed, empty_lane, examined, the
 from tests.servers import RedisDebian
@@ -81,11 +82,11 @@ async def test_a_snapshot_that_fails_is_found(well: RedisDebian, client: Redis) 
     (well.folder / "dump.rdb").mkdir()  # what is to be renamed to it cannot be
     with changed(client, save="3600 1"):
         client.bgsave()
-        wait_for(lambda: client.info("persistence")["rdb_bgsave_in_progress"] == 0)
+        until(lambda: client.info("persistence")["rdb_bgsave_in_progress"] == 0, "the save under way ends", 5.0)
         found = the(await examined(well.url), "durability.snapshots")
         (well.folder / "dump.rdb").rmdir()
         client.bgsave()
-        wait_for(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "ok")
+        until(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "ok", "a snapshot that went well", 5.0)
     assert found.level is Level.fail
     assert "MISCONF" in found.told
     assert the(await examined(well.url), "durability.snapshots").level is Level.ok
@@ -130,8 +131,8 @@ async def test_a_full_disk_is_found_by_what_it_does_and_by_itself(tmp_path: Path
 async def test_a_replica_is_found_from_both_sides(well: RedisDebian, redis_server: RedisDebian, client: Redis) -> None:
     with redis_server.client() as replica:
         replica.replicaof("127.0.0.1", str(well.port))
-        wait_for(lambda: replica.info("replication")["master_link_status"] == "up")
-        wait_for(lambda: client.info("replication")["slave0"]["state"] == "online")
+        until(lambda: replica.info("replication")["master_link_status"] == "up", "the replica is linked", 5.0)
+        until(lambda: client.info("replication")["slave0"]["state"] == "online", "the replica is online", 5.0)
         seen = the(await examined(redis_server.url), "server.role")
         assert seen.level is Level.fail
         assert "READONLY" in seen.told
@@ -146,7 +147,7 @@ async def test_a_replica_is_found_from_both_sides(well: RedisDebian, redis_serve
         assert missing.level is Level.fail
         assert "workers send nothing" in missing.told
         replica.replicaof("NO", "ONE")
-    wait_for(lambda: client.info("replication")["connected_slaves"] == 0)
+    until(lambda: client.info("replication")["connected_slaves"] == 0, "the replica is gone", 5.0)
 
 
 async def test_scripts_that_live_workers_should_have_loaded(well: RedisDebian, client: Redis) -> None:
@@ -282,13 +283,3 @@ def fill(client: Redis) -> None:
     """Writes until the server refuses."""
     for n in range(50_000):
         client.set(f"k{n}", "x" * 4_000)
-
-
-def wait_for(true: object) -> None:
-    """Until the condition holds."""
-    assert callable(true)
-    for _ in range(500):
-        if true():
-            return
-        time.sleep(0.01)  # between two looks
-    raise AssertionError("it did not come about")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,14 +13,13 @@ import pytest
 from cancelq import AsyncClient, Client
 from cancelq.contract import Status
 from cancelq.errors import BrokerDown, BrokerRefused
-from cancelq_worker import cli
 from cancelq_worker.exits import Exit
-from tests.integration.doors import MAIN, PATIENCE_S, Doors, Venue, accounts, doors, start
+from tests.integration.doors import MAIN, PATIENCE_S, Doors, Run, Venue, accounts, doors, run, start
 from tests.integration.rights import AUDITOR, JOBS, METRICS, PRODUCER, STRANGER, WORKER
-from tests.integration.test_rq_worker import Child
+from tests.integration.test_rq_worker import Child, children
 from tests.servers import KINDS, ServerMissing
 
-Run = Callable[..., "tuple[int, str, str]"]
+__all__ = ["children", "run"]  # the fixtures
 
 TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 
@@ -36,24 +35,6 @@ def shut(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
             yield made
     except ServerMissing as missing:
         pytest.skip(str(missing))
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    def run(url: str, *words: str) -> tuple[int, str, str]:
-        code = cli.run(words, {"CANCELQ_REDIS_URL": url})
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
-
-
-@pytest.fixture
-def children() -> Iterator[list[Child]]:
-    started: list[Child] = []
-    yield started
-    for child in started:
-        child.close()
 
 
 @pytest.mark.parametrize(

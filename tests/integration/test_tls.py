@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,11 +15,10 @@ from cancelq.broker import client as redis_client
 from cancelq.contract import Status
 from cancelq.errors import BrokerDown, NotAccepted, UrlError
 from cancelq.results import ResultsReader
-from cancelq_worker import cli
 from cancelq_worker.embedded import free_port
 from cancelq_worker.exits import Exit
 from tests.ha import until
-from tests.integration.doors import PATIENCE_S, Venue, accounts, start
+from tests.integration.doors import PATIENCE_S, Run, Venue, accounts, run, start
 from tests.integration.jobs_rig import ended, rq
 from tests.integration.test_rq_worker import Child
 from tests.integration.tls_rig import Papers, TlsSentinel, TlsServer
@@ -28,7 +27,7 @@ from tests.servers import ServerMissing
 LANE, NEVER_SERVED = Lane("bitget", "main"), Lane("bybit", "never")
 SERVERS = ("server", "elsewhere-server", "expired-server", "stranger-server")
 
-Run = Callable[..., "tuple[int, str, str]"]
+__all__ = ["run"]  # the fixture
 
 
 @pytest.fixture(scope="module")
@@ -76,16 +75,6 @@ def served(url: str, venue: Venue) -> Iterator[list[Child]]:
     finally:
         for child in children:
             child.close()
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    def run(url: str, *words: str) -> tuple[int, str, str]:
-        code = cli.run(words, {"CANCELQ_REDIS_URL": url})
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
 
 
 # -- the right certificates -------------------------------------------------------------------------------------------

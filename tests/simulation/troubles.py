@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from cancelq_worker.simulator.faults import Fault
-from ops.chaos.places import FAULTS_OF_CANCELS, FAULTS_OF_LOOKS
+from ops.chaos.places import FAULTS_OF_CANCELS, FAULTS_OF_LOOKS, delay_of
 from ops.checks import Ask
 from tests.simulation.fleet import Worker
 from tests.simulation.world import Cut, World, weather
@@ -37,8 +37,7 @@ def muddy(world: World) -> None:
             where = " ".join(f"{place.lane.venue}/{endpoint}" for endpoint in endpoints)
             for kind in rng.sample(kinds, 3) if share else ():
                 world.did(f"venue: {kind}, again and again")
-                delay_ms = 600 if kind == "late_ms" else None
-                fault = Fault(kind, endpoint=where, count=None, probability=share / 3, delay_ms=delay_ms)
+                fault = Fault(kind, endpoint=where, count=None, probability=share / 3, delay_ms=delay_of(kind))
                 world.simulator.add_fault(fault)
 
 
@@ -204,15 +203,9 @@ async def slow_way(world: World) -> None:
 
 async def hurt_venue(world: World) -> None:
     """The venue lies, stumbles or is silent."""
-    rng, place = world.rng, world.rng.choice(world.desks).place
-    if rng.random() < 0.6:
-        endpoint, kind = rng.choice(place.cancels), rng.choice([*FAULTS_OF_CANCELS, *place.cancel_codes])
-    else:
-        endpoint, kind = rng.choice(place.looks), rng.choice([*FAULTS_OF_LOOKS, *place.look_codes])
-    world.did(f"venue: {kind}")
-    delay_ms = 600 if kind == "late_ms" else None  # no later than what a permit without answer allows for
-    where = f"{place.lane.venue}/{endpoint}"
-    world.simulator.add_fault(Fault(kind, endpoint=where, count=rng.choice([1, 1, 2, 4]), delay_ms=delay_ms))
+    fault = world.rng.choice(world.desks).place.some_fault(world.rng)
+    world.did(f"venue: {fault.kind}")
+    world.simulator.add_fault(fault)
 
 
 async def hurt_streams(world: World) -> None:
