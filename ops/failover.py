@@ -27,7 +27,7 @@ import structlog
 from cancelq.contract import Lane, Status
 from cancelq_worker import operate
 from tests.ha import Watched, watched
-from tests.integration.failover import Asking, epoch_us, outcomes, passed_limits, patiently, true
+from tests.integration.failover import Asking, calls_of_routes, epoch_us, outcomes, passed_limits, patiently, true
 from tests.integration.floor import Floor, floor
 
 LEASE_MS = 3_000
@@ -113,7 +113,9 @@ async def _lose_one(servers: Watched, desk: Floor, lane: Lane, figures: Figures,
 
 
 def _first_call_us(desk: Floor, lane: Lane, after_us: int) -> int:
-    return min((int(call["at_us"]) for call in desk.calls(lane) if int(call["at_us"]) >= after_us), default=0)
+    return min(
+        (int(call["at_us"]) for call in calls_of_routes(desk, lane) if int(call["at_us"]) >= after_us), default=0
+    )
 
 
 async def _quiet(desk: Floor, lane: Lane) -> None:

@@ -52,9 +52,15 @@ def passed_limits(floor: Floor) -> list[dict[str, Any]]:
     return [row for row in floor.simulator.rates() if row["refused"] or row["worst_arrived"] > row["limit"]]
 
 
+def calls_of_routes(floor: Floor, lane: Lane) -> list[dict[str, Any]]:
+    """The calls for the lane's account that need a bucket's permit: what the key may do is asked by turns instead,
+    which replicas confirm."""
+    return [call for call in floor.calls(lane) if call["endpoint"] != "info"]
+
+
 def calls_between(floor: Floor, lane: Lane, from_us: int, to_us: int) -> list[str]:
-    """What the venue was asked for in that time, for the lane's account."""
-    return [str(call["endpoint"]) for call in floor.calls(lane) if from_us <= int(call["at_us"]) <= to_us]
+    """What the venue was asked for in that time with a permit."""
+    return [str(call["endpoint"]) for call in calls_of_routes(floor, lane) if from_us <= int(call["at_us"]) <= to_us]
 
 
 async def true(condition: Callable[[], bool], within_s: float = 60.0) -> None:

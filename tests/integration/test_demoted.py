@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ReadOnlyError
 
 from cancelq import AsyncClient, BrokerRefused, Client
 from cancelq.contract import Lane
 from cancelq_worker import cli
 from cancelq_worker.egress import Egress
-from cancelq_worker.ledger import NOT_WAITED_FOR, Durability, connect
+from cancelq_worker.ledger import NOT_WAITED_FOR, Durability, LanePlan, RedisLedger, connect
 from cancelq_worker.venues.port import Bucket
+from tests.ha import until
 from tests.servers import KINDS, RedisServer
 
 LANE = Lane("bitget", "main")
@@ -108,6 +110,31 @@ async def test_units_of_an_address_that_no_replica_has_are_not_used(redis_url: s
             egress = Egress(client, name, (Bucket("ip", 100, 1_000_000),), durability=durability)
             await egress.fill()
             assert egress.reserve().covers(("ip",)) is granted
+    finally:
+        await client.aclose()
+
+
+async def test_a_turn_that_no_replica_has_asks_the_venue_nothing(pair: tuple[RedisServer, RedisServer]) -> None:
+    """What a key may do is asked without a permit, so that a master that was left alone must give no turns."""
+    master, replica = pair
+    with master.client() as redis:
+        until(lambda: redis.wait(1, 100) == 1, "a replica that follows")
+    for lane, server, replicas, given in (
+        ("any", master, 0, [True, False]),
+        ("confirmed", master, 1, [True, False]),
+        ("alone", master, 2, [False, False]),
+    ):
+        client = connect(server.url)
+        try:
+            plan = LanePlan(Lane("bitget", lane), (), (Bucket("one", 1, 1),), 1, 1, urgent_reserve=1)
+            ledger = RedisLedger(client, plan, Durability(replicas))
+            assert [await ledger.may_ask_rights() for _ in given] == given
+        finally:
+            await client.aclose()
+    client = connect(replica.url)
+    try:
+        with pytest.raises(ReadOnlyError):
+            await RedisLedger(client, plan).may_ask_rights()
     finally:
         await client.aclose()
 

@@ -451,8 +451,16 @@ class RedisLedger:
 
     async def may_ask_rights(self) -> bool:
         """Whether this worker may ask the venue now what the key may do: one question in `RIGHTS_MS`, of the whole
-        fleet, as Bitget answers one a second."""
-        return bool(await self._client.set(self._plan.lane.key("rights"), "asked", nx=True, px=RIGHTS_MS))
+        fleet, as Bitget answers one a second. No, if too few replicas confirm the turn: a master that was left alone
+        gives none, and one that takes over knows the last."""
+        key, durability = self._plan.lane.key("rights"), self._durability
+        turn, *waited = await self._pipeline(
+            [("SET", key, "asked", "NX", "PX", RIGHTS_MS)],
+            lambda told: durability.command if told[0] == b"OK" and durability.replicas else None,
+        )
+        if isinstance(turn, RedisError):
+            raise turn
+        return bool(turn) and not (durability.replicas and durability.missing(waited))
 
     async def lift(self, reason: str) -> None:
         """Ends the lane's hold for one reason; holds for other reasons stay."""
