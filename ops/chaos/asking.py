@@ -46,7 +46,7 @@ def _repeat(desk: Desk, rng: random.Random, recent: list[Fields]) -> Fields | No
 
 def _intent(desk: Desk, rng: random.Random) -> Fields:
     desk.sent += 1
-    fields, ask = _of_kind(desk, rng, rng.random())
+    fields, ask = _of_kind(desk, rng, 1.0 if desk.plain and rng.random() < desk.plain else rng.random())
     if rng.random() < 0.1 and "not_before_ms" not in fields:
         fields["priority"] = "urgent"
     fields["x_n"] = str(desk.sent)

@@ -30,7 +30,9 @@ from ops.checks import Ask, Broken, Told
 
 @dataclass
 class Desk:
-    """One lane, seen from its producers: what was asked there and what the server said to it."""
+    """One lane, seen from its producers: what was asked there and what the server said to it. `plain`: the share of
+    its intents that are no more than a normal order by its id; the venues' batches carry none but these by the dozen.
+    """
 
     place: Place
     simulator: Simulator
@@ -39,6 +41,7 @@ class Desk:
     refused_adds: int = 0
     pair: int = 0
     sent: int = 0
+    plain: float = 0.0
 
     @property
     def lane(self) -> Lane:

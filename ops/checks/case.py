@@ -40,10 +40,10 @@ class VenueSaid:
     """The venue's own books, in the words of the simulated venues' `/sim/truth`, `/sim/calls` and `/sim/rates`.
 
     `orders`: every order with `order_id`, `parent_id`, `symbol`, `kind`, `state`, `open`, `filled`, `created_us`,
-    `closed_us` and `cancels`, the calls that named it. `calls`: every call with `venue`, `endpoint`, `symbol`, `ids`,
-    `executed` and `steady_us`, when it arrived by a clock that never jumps. `rates`: per bucket (`venue/endpoint` where
-    it is one endpoint's) `limit`, `window_ms`, `refused` and the most units that arrived in any window
-    (`worst_arrived`). `bulk`: the endpoints of calls that cancel all of a pair or account.
+    `closed_us` and `cancels`, the calls that named it. `calls`: every call with `venue`, `endpoint`, `symbol`,
+    `ids`, `code`, the answer's, `executed` and `steady_us`, when it arrived by a clock that never jumps. `rates`:
+    per bucket (`venue/endpoint` where it is one endpoint's) `limit`, `window_ms`, `refused` and the most units that
+    arrived in any window (`worst_arrived`). `bulk`: the endpoints of calls that cancel all of a pair or account.
     """
 
     orders: Sequence[Row]

@@ -28,7 +28,7 @@ def false_outcome(case: Case, event: Event, ask: Ask) -> Iterator[str]:
             yield from _of_order(case, event, truth)
         case Status.not_found if not ask.unknown:
             yield f"but the venue has it as {states}"
-        case Status.rejected if ask.orders:
+        case Status.rejected if ask.orders and not _refused_for_good(case, event, ask):
             yield f"code {event.code}, but it could have been cancelled: {states}"
         case Status.expired | Status.revoked if any(row["cancels"] for row in truth):
             yield f"but a cancel named its order: {truth[0]['cancels']}"
@@ -36,6 +36,14 @@ def false_outcome(case: Case, event: Event, ask: Ask) -> Iterator[str]:
             pass
     if ask.target:
         yield from _of_revoke(case, event, ask)
+
+
+def _refused_for_good(case: Case, event: Event, ask: Ask) -> bool:
+    """Whether every attempt that there may be was made, and the venue itself said that to the last."""
+    if event.attempt != case.bounds.attempts:
+        return False
+    orders = set(ask.orders)
+    return any(call["code"] == event.code and orders & set(call["ids"]) for call in case.venue.calls)
 
 
 def _of_order(case: Case, event: Event, truth: Sequence[Row]) -> Iterator[str]:

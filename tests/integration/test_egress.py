@@ -140,3 +140,20 @@ async def test_a_bucket_too_small_for_stocks_is_asked_call_by_call(redis_url: st
         await fleet[0].rare_ended(ticket, None, answered=False)  # not made: the next one may have it
     finally:
         await client.aclose()
+
+
+async def test_a_call_that_goes_alone_is_not_waited_for_where_its_process_left(redis_url: str) -> None:
+    client = connect(redis_url, max_connections=16)
+    one, other = (Egress(client, "here", (Bucket("ip", UNITS, WINDOW_US),)) for _ in range(2))
+    try:
+        await one.hold(1, "banned")
+        while await client.zcard("cancelq:{egress:here}:ip") == 0:
+            await one.fill()
+        await other.fill()
+        assert not other.reserve().covers(("ip",))
+        await one.leave()
+        assert await client.zcard("cancelq:{egress:here}:ip") == 0
+        await other.fill()
+        assert other.reserve().covers(("ip",))
+    finally:
+        await client.aclose()

@@ -6,7 +6,7 @@ import pytest
 
 from cancelq_worker.ledger import Batch, RoundRequest, Taken, TakeRequest
 from cancelq_worker.state import State, Work
-from cancelq_worker.suspects import Suspects, Turn
+from cancelq_worker.suspects import TURN_S, Suspects, Turn
 from cancelq_worker.venues.port import Stage
 from tests.integration.lone_ledger import Desk, lone_desk
 from tests.integration.rig import LANE
@@ -83,7 +83,9 @@ def test_one_lane_of_a_process_has_the_turn_until_its_suspect_is_settled() -> No
     assert other.ask()
 
 
-def test_a_round_that_brought_no_suspect_ends_the_turn() -> None:
+def test_rounds_that_bring_no_suspect_end_the_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 1.0
+    monkeypatch.setattr("cancelq_worker.suspects.monotonic_s", lambda: now_s)
     all_of_them = Suspects()
     one, other = Turn(all_of_them), Turn(all_of_them)
     one.took(taken(waits=True))
@@ -91,6 +93,11 @@ def test_a_round_that_brought_no_suspect_ends_the_turn() -> None:
     assert one.ask()
     one.took(taken("b1"))
     one.round_over()
+    assert one.ask(), "another worker that may not take it puts it off: it is looked for a little longer"
+    assert not other.ask()
+    now_s += TURN_S
+    other.took(taken(waits=True))
+    one.round_over()
     assert other.ask()
     other.end()
-    assert one.ask() is False, "nothing waited at its last take"
+    assert not one.ask(), "nothing waited at its last takes"

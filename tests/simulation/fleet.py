@@ -102,6 +102,7 @@ class Fleet:
     rng: random.Random
     workers: list[Worker] = field(default_factory=list)
     poison: set[str] = field(default_factory=set)  # orders whose intents end every worker that takes them
+    poisoned_us: int = 0  # when a worker ended of it last, by the store's clock
     sends: list[Send] = field(default_factory=list)
 
 
@@ -145,13 +146,15 @@ class Worker:
             async with beside(wiring.guards(engine).serve()):
                 await engine.serve(self._stop)
         finally:
-            await wiring.close()
+            if self.process.alive:  # what was killed closes nothing
+                await wiring.close()
 
     def _leaving(self, path: str, named: bytes) -> bool:
         """A call is about to leave; False: the worker ended before it did."""
         poison = self._fleet.poison
         if poison and any(order.encode() in named for order in poison) and "ancel" in path:
             self.poisoned += 1
+            self._fleet.poisoned_us = self._fleet.server.store.now_us()
             self.kill()
             return False
         self._fleet.sends.append(Send(self.process, self._fleet.loop.time(), path))

@@ -18,8 +18,11 @@ from tests.simulation.loop import START_S
 from tests.simulation.world import Plan, SimDesk, World
 
 STRIKES = 3
+#: A worker may have read an entry that was then lost with the tail, and admits it all the same.
+OF_A_LOST_TAIL = ("attempts are on record", "bulk calls for", "duplicate events", "but a cancel named its order")
 RESERVE = 1  # permits of a bucket that are kept for urgent intents, of at most a fifth
 SETTLE_S = 2 * LEASE_MS / 1000 + 10  # promised: everything is settled that long after the last fault
+LOADED_PER_S = 250  # and what a loaded run has waiting then takes its time: half of what Bitget takes
 
 
 @dataclass
@@ -131,12 +134,17 @@ def poisoned(world: World) -> Iterator[Broken]:
 
 def _excused(world: World, one: Broken) -> bool:
     """What a run's faults had to break: what was on record in a lost tail; what the end of a backlog cut off; how old
-    orders are, where clocks were set by more than the second that the asked ages leave; how long poison lasts."""
+    orders are, where clocks were set by more than the second that the asked ages leave (nobody can tell of some of
+    them, and looking again until the look-ups' time is over takes longer than settling may); how long poison lasts."""
     if world.plan.backlog:
         return "has no final event" in one.what or "attempts are on record" in one.what
-    if world.lost_tail and ("attempts are on record" in one.what or "bulk calls for" in one.what):
+    if world.lost_tail and any(word in one.what for word in OF_A_LOST_TAIL):
         return True
     by_age = "its orders are open" in one.what or "was to be left alone" in one.what
+    by_age = by_age or (one.promise == "11" and ": unresolved " in one.what)
+    if one.promise == "5":
+        spared = (order for desk in world.desks for ask in desk.asks.values() for order in ask.spared)
+        by_age = any(f"order {order} was named" in one.what for order in spared)
     return (world.clocks_us > 900_000 and by_age) or (one.promise == "11" and "poison-" in one.what)
 
 
@@ -168,8 +176,10 @@ def _case(world: World, desk: SimDesk) -> Case:
         rates=[row for row in simulator.rates() if row["bucket"].startswith(f"{venue}/")],
         bulk=frozenset(desk.place.bulk),
     )
-    bounds = Bounds(settle_s=SETTLE_S, clocks_us=world.clocks_us)
-    healed_us = None if world.plan.backlog else world.healed_us
+    settle_s = SETTLE_S + (world.waited / LOADED_PER_S if world.plan.load > 1.0 else 0.0)
+    bounds = Bounds(settle_s=settle_s, clocks_us=world.clocks_us)
+    # Poison goes on after healing, until it has ended its workers.
+    healed_us = None if world.plan.backlog else max(world.healed_us, world.fleet.poisoned_us)
     told = world.tolds[desk.lane]
     asks = _meant(desk, told) if world.lost_tail else desk.asks
     return Case(desk.lane, told, asks, desk.acknowledged, venue_said, bounds, healed_us)

@@ -387,6 +387,10 @@ class Store:
         if not fields or len(fields) % 2:
             raise ResponseError("wrong number of arguments for 'xadd' command")
         asked = None if rest[0] == b"*" else self._asked_id(key, rest[0])
+        if asked == (0, 0):
+            if not rest[0].endswith(b"-*"):
+                raise ResponseError("The ID specified in XADD must be greater than 0-0")
+            asked = (0, 1)
         stream = self.get(key, Stream)
         if stream is None and not make:
             return None

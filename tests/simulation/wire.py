@@ -243,7 +243,15 @@ class Connection:
         # It arrives whatever becomes of the sender.
         self._loop.at(wire.server.process, self._arrives_s, wire.server.carry_out, self, batch)
 
-    async def read_response(self, *_: Any, **how: Any) -> Any:
+    async def read_response(self, *_: Any, disconnect_on_error: bool = True, **how: Any) -> Any:
+        try:
+            return await self._response(**how)
+        except asyncio.CancelledError:
+            if disconnect_on_error:  # as redis-py does: the next user would read this one's reply
+                self._close("cancelled")
+            raise
+
+    async def _response(self, **how: Any) -> Any:
         if not self._replies:
             if not self.open:
                 raise RedisConnectionError(self._why or "Connection closed")

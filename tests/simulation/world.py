@@ -48,20 +48,23 @@ class Plan:
 
     @classmethod
     def of(cls, seed: int, length: float = 1.0, load: float = 1.0) -> Plan:
-        """A run of some seconds, in which everything may go wrong. `load`: times the usual one, at Bitget alone, as its
-        batches take it."""
+        """A run of some seconds, in which everything may go wrong. `load`: times the usual one; where that is more than
+        once, at Bitget alone, as its batches take it, and few calls are clear."""
         rng = random.Random(seed)
         venues = rng.choice([("bitget",), ("bitget",), ("bybit",), ("bingx",), ("bitget", "bybit", "bingx")])
+        loaded = load > 1.0
+        if loaded:
+            venues = ("bitget",)
         return cls(
             seed,
             venues,
             workers=rng.choice([1, 2, 2, 3, 3, 4]),
             trouble_s=length * rng.uniform(1.0, 5.0),
-            per_s=rng.choice([0.3, 0.6, 1.0]) / len(venues) * (load if venues == ("bitget",) else 1.0),
+            per_s=rng.choice([0.3, 0.6, 1.0]) / len(venues) * load,
             faults_per_s=rng.choice([0.0, 1.0, 3.0, 3.0, 6.0]),
             lossy=rng.random() < 0.15,
             streams=rng.random() < 0.5,
-            mud=rng.choice([0.0, 0.0, 0.1, 0.3]),
+            mud=rng.choice([0.2, 0.3, 0.5, 0.5] if loaded else [0.0, 0.0, 0.1, 0.3]),
             length=length,
             load=load,
         )
@@ -171,6 +174,7 @@ class World:
     lost_tail: bool = False
     restarts: int = 0
     healed_us: int = 0
+    waited: int = 0  # intents that waited when the last fault ended
 
     @property
     def workers(self) -> list[Worker]:
@@ -230,7 +234,7 @@ def make_world(plan: Plan, rng: random.Random, loop: VirtualLoop) -> World:
     server = Server(loop, store, random.Random(rng.random()), server_process)
     desks = [SimDesk(PLACES[venue], simulator) for venue in plan.venues]
     for desk in desks:
-        desk.loop, desk.extra = loop, []
+        desk.loop, desk.extra, desk.plain = loop, [], max(0.0, 1.0 - 1.0 / plan.load)
     settings = settings_for(plan.venues, plan.streams, BATCH if plan.backlog else 0)
     venue = Process("venue")
     Alarm(loop, venue, simulator)

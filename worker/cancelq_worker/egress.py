@@ -27,6 +27,7 @@ URGENT_STOCK = 3  # more of them that only urgent calls may use
 URGENT_SHARE = 20  # a twentieth of a bucket is kept for each permit of `urgent_reserve`, at most a fifth
 RARE_TRIES, RARE_PAUSE_S = 15, 0.1
 AGAIN_NS = 10_000_000  # between two questions of which the first brought nothing
+CLOSED_AGAIN_NS = 50_000_000  # the same, while the address is closed, or another's call goes alone
 REPORT_NS = 250_000_000
 REPORT_MOST = 1_000
 
@@ -134,6 +135,10 @@ class Egress:
         """Closes the address for every process that leaves from it."""
         await asyncio.gather(*(stock.hold(for_ms, detail) for stock in self._stocks.values()))
 
+    async def leave(self) -> None:
+        """Gives back what is held, as this process ends: above all the unit of a call that was to go alone."""
+        await asyncio.gather(*(stock.leave() for stock in self._stocks.values()))
+
     async def rarely(self, buckets: Sequence[str]) -> Ticket | None:
         """Units of buckets too small to keep a stock of, for a call that is made at once; waits a moment for them. None
         if they cannot be had. To be returned by `rare_ended`."""
@@ -214,7 +219,8 @@ class _Stock:
         reports = (self._ended or self._unused) and now_ns - self._asked_ns > REPORT_NS
         aging = not self._fresh or now_ns - self._fresh[-1][1] > UNIT_LIVES_NS // 2
         wanting = reports or aging or len(self._fresh) <= self._size // 2 or (self._kept and not self._urgent)
-        if wanting and (self._granted or now_ns - self._asked_ns > AGAIN_NS):
+        closed = self.held_ms > 0 or self._probing
+        if wanting and (self._granted or now_ns - self._asked_ns > (CLOSED_AGAIN_NS if closed else AGAIN_NS)):
             self._refill()
 
     def _discard(self, asked_before_ns: int) -> None:
@@ -306,6 +312,12 @@ class _Stock:
     async def hold(self, for_ms: int, detail: str) -> None:
         await self._ask(0, (), (), hold_ms=for_ms, why=detail)
         self.close(for_ms)
+
+    async def leave(self) -> None:
+        if self._filling is not None:
+            await asyncio.shield(self._filling)
+        self._discard(monotonic_ns())
+        await self.report()
 
     async def one(self) -> int | None:
         """A unit that is used at once; waits a moment for it. None if there is none, or Redis is away."""

@@ -7,7 +7,10 @@ So only one suspect is in a process' hands, from the take to the settlement, ove
 
 from __future__ import annotations
 
+from cancelq_worker.clocks import monotonic_s
 from cancelq_worker.ledger import Taken
+
+TURN_S = 0.1
 
 
 class Suspects:
@@ -18,28 +21,33 @@ class Suspects:
 
 
 class Turn:
-    """A lane's part in it."""
+    """A lane's part in it. A turn lasts for some rounds: whoever sees a suspect and may not take it puts it off by a
+    moment, so that no single round would meet it where many workers look."""
 
     def __init__(self, suspects: Suspects) -> None:
         self._all = suspects
-        self._waits = False
+        self._waits_till_s = 0.0  # how long it is believed that one waits
+        self._ends_s = 0.0
         self._batch = ""
 
     def ask(self) -> bool:
         """Whether a take may bring a suspect. Asked for only where one waits, as no other lane may meanwhile."""
-        if self._waits and not self._batch and self._all.holder is None:
+        now_s = monotonic_s()
+        if now_s < self._waits_till_s and not self._batch and self._all.holder is None:
             self._all.holder = self
+            self._ends_s = now_s + TURN_S
         return self._all.holder is self and not self._batch
 
     def took(self, taken: Taken) -> None:
         """What a take brought."""
-        self._waits = taken.suspects
+        if taken.suspects:
+            self._waits_till_s = monotonic_s() + TURN_S
         if taken.batch and taken.batch.suspect:
             self._batch = taken.batch.id
 
     def round_over(self) -> None:
-        """A round that brought no suspect ends the turn."""
-        if not self._batch:
+        """Some rounds that brought no suspect end the turn."""
+        if not self._batch and monotonic_s() >= self._ends_s:
             self._leave()
 
     def over(self, batch_id: str) -> None:

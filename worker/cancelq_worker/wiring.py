@@ -46,6 +46,7 @@ log = structlog.get_logger("cancelq.wiring")
 
 TRIM_EVERY_S = 60.0
 CLOCK_EVERY_S = 20.0
+LEAVE_S = 1.0  # to give back what others could use, as the process ends
 TIME_CALLS_A_SECOND = 4  # of the 20 that Bitget allows an address
 
 
@@ -240,6 +241,9 @@ class Wiring:
             await door.close()
         for task in list(self._chores):
             task.cancel()
+        with contextlib.suppress(TimeoutError):  # else what is held becomes free by itself
+            async with asyncio.timeout(LEAVE_S):
+                await asyncio.gather(*(host.egress.leave() for host in self._hosts.values()))
         with contextlib.suppress(RedisError, OSError):
             for client in (self.client, *self._blocking):
                 await client.aclose()

@@ -17,6 +17,9 @@
 
 local function text(n) return string.format('%.0f', n) end
 
+-- How long the call that goes alone is waited for: its unit is used within two seconds, and who took it may be dead.
+local PROBE_US = 5000000
+
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
 local units, window, wanted, live = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -77,7 +80,7 @@ if all > 0 then
     rows[#rows + 1] = text(unit)
   end
   redis.call('ZADD', KEYS[1], unpack(rows))
-  if probe == '1' then redis.call('HSET', KEYS[2], 'probe', text(first) .. ' ' .. text(now + live)) end
+  if probe == '1' then redis.call('HSET', KEYS[2], 'probe', text(first) .. ' ' .. text(now + PROBE_US)) end
   redis.call('HSET', KEYS[2], 'units', ARGV[1])
 end
 redis.call('PEXPIRE', KEYS[1], math.ceil((window + live) / 1000) + 60000)

@@ -74,14 +74,15 @@ end
 -- The words of a state line that a take reads or writes; the rest travels as it is.
 local TAKE = '^(%d+) %d %a (%d+) (%d+) (%S+) (%d+) (%a %d+) (%d+) (%S+ %S+ %S+) (%S+) (%S+ %S+ %d+ %d+) (.*)$'
 
--- For a route that reads a page downwards from an order id: the intent that waits longest and those that wait
--- with the ids next below its own, so that one page reaches as many as it can. Nil where that is not known.
-local function page_below(queue, where, class, carry)
+-- For a route that reads a page downwards from an order id: the intent that waits longest and those that wait with the
+-- ids next above its own, so that one page reaches as many as it can. Who waits longest mostly has the lowest id: below
+-- it nothing waits. Nil where that is not known.
+local function page_above(queue, where, class, carry)
   local oldest = redis.call('ZRANGEBYSCORE', queue, '-inf', text(steady), 'LIMIT', 0, 1)[1]
   local key = ROOT .. 'sorted:' .. where .. ':' .. class
-  local top = oldest and redis.call('ZSCORE', key, oldest)
-  if not top then return nil end
-  local found = redis.call('ZREVRANGEBYSCORE', key, top, '-inf', 'LIMIT', 0, carry + 50)
+  local bottom = oldest and redis.call('ZSCORE', key, oldest)
+  if not bottom then return nil end
+  local found = redis.call('ZRANGEBYSCORE', key, bottom, '+inf', 'LIMIT', 0, carry + 50)
   local times = redis.call('ZMSCORE', queue, unpack(found))
   local ids, gone = {oldest}, {}
   for i = 1, #found do
@@ -193,7 +194,7 @@ local function fill(stage, priority, class, route, carry)
   local where = lane_of(stage, priority)
   local queue = ROOT .. 'queue:' .. where .. ':' .. class
   local call = {batch = {}, items = 0, limit = carry, most = 2 * carry + 10, has = {}, orders = {}}
-  local ids = route[7] and page_below(queue, where, class, carry)
+  local ids = route[7] and page_above(queue, where, class, carry)
   if ids then
     add(call, stage, queue, ids)
   else

@@ -25,7 +25,8 @@ ROUTES: Final = (
     Route("history-page", Stage.LOOK, ("any",), "history-orders", most=PAGE, least=2, downwards=True),
     Route("order-info", Stage.LOOK, ("any", "info"), "orderInfo"),
     Route("history", Stage.LOOK, ("history",), "history-orders"),
-    Route("open", Stage.LOOK, ("open",), "unfilled-orders"),
+    # After an outage many orders of which nobody knows whether the cancel arrived are still open, on few pages.
+    Route("open", Stage.LOOK, ("open",), "unfilled-orders", most=PAGE, downwards=True),
     Route("walk-open", Stage.LOOK, ("walk-open",), "unfilled-orders", most=PAGE),
     Route("walk-history", Stage.LOOK, ("walk-history",), "history-orders", most=PAGE),
     Route("tpsl-history", Stage.LOOK, ("tpsl-history",), "history-orders", most=PAGE),
@@ -89,8 +90,9 @@ _KINDS: Final = {
     "stop-open": ("stop", "a plan order"),
 }
 
-#: Everything to be read before an order may be called unknown; orderInfo first and last, some time apart.
-_PLACES_OF_AN_ORDER: Final = ("info", "history", "open", *_OTHER_SCOPES, "info")
+#: Everything to be read before an order may be called unknown; orderInfo twice, some time apart. First what shows
+#: many orders at once.
+_PLACES_OF_AN_ORDER: Final = ("history", "open", "info", *_OTHER_SCOPES, "info")
 
 
 # -- where to look next --------------------------------------------------------------------------------------
