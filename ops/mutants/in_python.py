@@ -291,7 +291,7 @@ MUTANTS = (
     ),
     Mutant(
         "known-secrets-in-logs",
-        f"{_WORKER}/logs.py",
+        f"{_WORKER}/redaction.py",
         "text = text.replace(secret, BLANK)",
         "pass",
         "a key stands in the logs",

@@ -96,6 +96,35 @@ async def test_a_look_back_tells_the_later_truth_and_never_cancels(redis_url: st
         assert await rig.client.hlen(rig.lane.key("orders")) == 0
 
 
+@pytest.mark.parametrize(("venue", "scope"), [("bitget", "symbol"), ("bybit", "account"), ("bingx", "symbol")])
+async def test_a_sweep_is_resolved_once_nothing_it_meant_is_open(redis_url: str, venue: str, scope: str) -> None:
+    async with desk(redis_url, venue=venue, env=ONE_TRY) as rig:
+        pair = rig.spelt("BTC", "USDT")
+        order_id = rig.order()
+        rig.simulator.configure({"stuck_ids": [order_id]})
+        sent = await rig.send(scope=scope, **({"symbol": pair} if scope == "symbol" else {}))
+        assert (await rig.final(sent, within_s=60)).status is Status.unresolved
+        rig.simulator.configure({"stuck_ids": []})
+        await rig.client.delete(rig.lane.key("sweeps"))
+        newer = rig.order(created_ms=time.time_ns() // 1_000_000)
+        made, seen = cancels(rig), calls(rig)
+        assert await back(rig, rig.lane) == Reconciled(1, 1, 0)
+        await looked(rig, seen)
+        assert await resolved(rig, sent) == []
+        assert rig.truth(order_id)["state"] == "live"
+        rig.simulator.move_order(order_id, State("filled"), venue=venue)
+        seen = calls(rig)
+        assert await back(rig, rig.lane) == Reconciled(1, 1, 0)
+        await looked(rig, seen)
+        (told,) = await resolved(rig, sent)
+        assert (told.outcome, told.evidence, told.final, told.scope) == ("cancelled", "query", False, scope)
+        assert rig.truth(newer)["state"] == "live"
+        assert cancels(rig) == made
+        assert await back(rig, rig.lane) == Reconciled(0, 0, 0)
+        # Nobody's orders were left to it, as they are to a sweep that cancels.
+        assert not await rig.client.exists(rig.lane.key("sweeps"))
+
+
 async def test_a_look_back_that_is_under_way_is_not_made_twice(redis_url: str) -> None:
     async with unresolved(redis_url) as (rig, order_id, sent):
         await rig.stop()

@@ -11,15 +11,15 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cancelq_worker import logs
+from cancelq_worker import logs, redaction
 
 
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
     root = logging.getLogger()
-    handlers, level, hook, known = root.handlers[:], root.level, threading.excepthook, logs._known
+    handlers, level, hook, known = root.handlers[:], root.level, threading.excepthook, redaction._known
     yield
-    logs._known = known
+    redaction._known = known
     root.handlers[:], root.level, threading.excepthook = handlers, level, hook
     structlog.reset_defaults()
 
@@ -107,7 +107,7 @@ def test_what_looks_like_a_secret_is_blanked(fields: dict[str, object], pretty: 
     logs.configure(stream, pretty=pretty)
     structlog.get_logger("ours").info("request", **fields)
     assert "canary" not in stream.getvalue()
-    assert logs.BLANK in stream.getvalue()
+    assert redaction.BLANK in stream.getvalue()
 
 
 @pytest.mark.parametrize("pretty", [True, False])
@@ -115,8 +115,8 @@ def test_what_was_concealed_is_blanked_wherever_it_stands(pretty: bool) -> None:
     """Also where nothing around it tells that it is a secret: in a library's words, in a traceback."""
     stream = io.StringIO()
     logs.configure(stream, pretty=pretty)
-    logs.conceal(["canary-7f", "canary-7f-and-more"])
-    logs.conceal(["another-canary"])
+    redaction.conceal(["canary-7f", "canary-7f-and-more"])
+    redaction.conceal(["another-canary"])
     try:
         raise RuntimeError("the server said canary-7f-and-more to another-canary")
     except RuntimeError:
@@ -125,7 +125,7 @@ def test_what_was_concealed_is_blanked_wherever_it_stands(pretty: bool) -> None:
     told = stream.getvalue()
     assert "canary" not in told
     assert "and-more" not in told
-    assert f"x{logs.BLANK}x" in told
+    assert f"x{redaction.BLANK}x" in told
 
 
 NAMES = st.sampled_from(["size", "lane", "order_id", "sent_us", "kind", "design"])
@@ -134,4 +134,4 @@ VALUES = st.integers() | st.from_regex(r"[A-Za-z0-9:._-]*", fullmatch=True)
 
 @given(st.dictionaries(NAMES, VALUES))
 def test_other_values_are_left_as_they_are(fields: dict[str, int | str]) -> None:
-    assert logs.redact(None, "info", dict(fields)) == fields
+    assert redaction.redact(None, "info", dict(fields)) == fields

@@ -45,7 +45,7 @@ from rq.worker import BaseWorker, DequeueStrategy, WorkerStatus
 from cancelq.broker import Broker, client
 from cancelq.contract import Lane
 from cancelq.errors import LaneError
-from cancelq_worker import logs, wiring
+from cancelq_worker import logs, redaction, wiring
 from cancelq_worker.exits import Exit
 from cancelq_worker.private_memory import keep_memory_private
 from cancelq_worker.rotation import restart_for
@@ -397,7 +397,7 @@ class _Session:
 
     def run(self) -> bool:
         """Returns when the engine has drained: true if a restart is wanted. In the main thread only."""
-        logs.conceal(self._settings.secrets())
+        redaction.conceal(self._settings.secrets())
         keep_memory_private()
         with _rare_collections(), asyncio.Runner(loop_factory=new_loop) as runner:
             loop = runner.get_loop()
@@ -445,7 +445,7 @@ class _Session:
         except SettingsError as error:
             log.error("HUP: the new settings cannot be used, the old ones stay", problems=error.problems)
             return
-        logs.conceal(fresh.secrets())
+        redaction.conceal(fresh.secrets())
         if wanting := restart_for(self._settings, fresh):
             log.info("HUP: starting again, as settings of the whole process have changed", settings=wanting)
             self._restart = True

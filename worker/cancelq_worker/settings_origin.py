@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 import re
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -164,6 +163,8 @@ def _from_file(config: Path | None, source: str) -> tuple[dict[str, Any], dict[t
 
 
 def _toml(path: Path, text: str) -> dict[str, Any]:
+    import tomllib  # noqa: PLC0415 # most processes have no such file
+
     try:
         return tomllib.loads(text)
     except RecursionError:

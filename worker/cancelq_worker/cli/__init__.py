@@ -61,7 +61,7 @@ def run(args: Sequence[str], env: Mapping[str, str]) -> int:
         failure = error
     except Exception as error:
         if invocation.traceback:
-            from cancelq_worker.logs import redacted_text
+            from cancelq_worker.redaction import redacted_text
 
             sys.stderr.write(redacted_text(traceback.format_exc()))
         # Here, because naming the errors means importing the libraries that raise them.

@@ -24,7 +24,7 @@ from cancelq.errors import (
 )
 from cancelq.tls import advice
 from cancelq_worker.exits import CommandFailed, EmbeddedServerError, Exit
-from cancelq_worker.logs import redacted_text
+from cancelq_worker.redaction import redacted_text
 from cancelq_worker.settings import SettingsError
 
 REACH = "check that the server runs and that redis_url (CANCELQ_REDIS_URL) names it, with rediss:// if it speaks TLS"

@@ -13,12 +13,12 @@ from cancelq_worker.cli.invocation import invocation_of
 
 def jobs(ctx: typer.Context) -> None:
     """Run RQ's queue "cancelq" and the periodic jobs. Needs no exchange key. TERM ends it after the job in hand."""
-    from cancelq_worker import logs
+    from cancelq_worker import logs, redaction
     from cancelq_worker.jobs.worker import run
 
     settings = invocation_of(ctx).settings()
     logs.configure(sys.stderr)
-    logs.conceal(settings.secrets())
+    redaction.conceal(settings.secrets())
     if run(settings):
         # HUP. The same process under the same command line, so that whoever watches over it sees no end.
         sys.stderr.flush()

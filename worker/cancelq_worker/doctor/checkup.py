@@ -34,7 +34,7 @@ from cancelq_worker.doctor.findings import About, Finding, Level, Report
 from cancelq_worker.doctor.patient import Patient, Server, Untold, not_allowed
 from cancelq_worker.doctor.seen import Seen, look
 from cancelq_worker.exits import Exit
-from cancelq_worker.logs import redacted_text
+from cancelq_worker.redaction import redacted_text
 from cancelq_worker.venues.registry import KINDS
 
 #: How long one check may take, and all of them.

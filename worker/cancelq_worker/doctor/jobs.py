@@ -16,7 +16,7 @@ from cancelq_worker.doctor.patient import Patient, not_allowed
 from cancelq_worker.exits import Exit
 from cancelq_worker.jobs.table import table_of
 from cancelq_worker.jobs.trigger import periods_of
-from cancelq_worker.logs import redacted_text
+from cancelq_worker.redaction import redacted_text
 from cancelq_worker.rq_worker import rq_connection
 from cancelq_worker.settings import SettingsError, without_credentials
 

@@ -19,7 +19,7 @@ from redis.exceptions import (
 from cancelq_worker.doctor.findings import About, Finding
 from cancelq_worker.doctor.patient import Patient, Server, Untold
 from cancelq_worker.exits import Exit
-from cancelq_worker.logs import redacted_text
+from cancelq_worker.redaction import redacted_text
 from cancelq_worker.settings import without_credentials
 
 FLOORS = {"Redis": (7, 0), "Valkey": (7, 2)}

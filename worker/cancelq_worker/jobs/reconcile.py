@@ -2,7 +2,8 @@
 
 A job has no key, so it leaves *looks back* in the lane (`lua/reconcile.lua`). Workers carry them as they carry every
 look; what the venue states of the order's end becomes the `resolved` event of the old intent, and anything else is not
-told at all: the next period asks again. Only orders, not pairs and accounts, whose open orders `redrive` lists anew.
+told at all: the next period asks again. Of a pair or an account the open lists are read once more: it is resolved when
+nothing that was meant is open.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def reconcile(redis: Redis, lane: Lane, *, since_ms: int, turn: int) -> Reconcil
     """Has the orders looked for of what ended as `unresolved` after `since_ms`. `turn` picks whose turn it is where
     there are more than one run may ask after. Raises RedisError."""
     venue = open_venue(lane.venue, Account())
-    found = [one for one in unresolved.find(redis, lane, since_ms=since_ms) if one.scope not in SWEEPS]
+    found = unresolved.find(redis, lane, since_ms=since_ms)
     first = turn * AT_ONCE % len(found) if len(found) > AT_ONCE else 0
     args: list[Any] = []
     for one in (found[first:] + found[:first])[:AT_ONCE]:
@@ -55,10 +56,11 @@ def _look_back(redis: Redis, lane: Lane, venue: Venue, one: Unresolved) -> list[
     """The words of one look back, as the script reads them; none if it cannot be made."""
     asked = unresolved.asked(redis, lane, one)
     plan = venue.admit(asked) if asked else None
-    if asked is None or not isinstance(plan, Plan) or not plan.orders:
+    if asked is None or not isinstance(plan, Plan) or not (plan.orders or one.scope in SWEEPS):
         return []
-    # `known`: a place that does not show the order proves nothing; only an end that the venue states is told.
-    notes: dict[str, Any] = {**plan.notes, "known": 1}
+    # `known`: a place that does not show the order proves nothing; only an end that the venue states is told. A sweep's
+    # lists are counted, and nothing on them is cancelled.
+    notes: dict[str, Any] = {**plan.notes, **({"may": 0, "nobulk": 1} if one.scope in SWEEPS else {"known": 1})}
     for name, key in (("order_id", "oid"), ("client_order_id", "cid")):
         if one.event.get(name) and name not in asked:
             notes[key] = one.event[name]

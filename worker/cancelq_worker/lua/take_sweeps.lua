@@ -34,7 +34,8 @@ local function note_sweep(stage, w, record)
   local asked = record and cjson.decode(record)
   local priority, place = string.match(w[6], '^(%a) (%d+)$')
   if priority == 'u' then note_urgent_sweep() end
-  if not asked or asked.older_than_ms or asked.client_prefix then return end
+  -- A look back cancels nothing.
+  if not asked or asked.looks_back or asked.older_than_ms or asked.client_prefix then return end
   for kind in string.gmatch(asked.kinds or 'order', '[^,]+') do
     local field = kind .. ' ' .. (asked.symbol or '*')
     local kept = redis.call('HGET', ROOT .. 'sweeps', field)
