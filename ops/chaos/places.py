@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from typing import Any
 
 from cancelq.contract import Lane
 from cancelq_worker.simulator.faults import Fault
+from cancelq_worker.simulator.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,15 @@ class Place:
 def delay_of(kind: str) -> int | None:
     """How late a late execution is: no later than what a permit without answer allows for."""
     return 600 if kind == "late_ms" else None
+
+
+def no_shorter(ways: dict[str, Any], settings: Settings) -> dict[str, Any]:
+    """Other ways to the venue, from its new settings: with more jitter or less, but none shorter than it may be now.
+    The first calls after a way became shorter all at once are early by the difference; that is not promised."""
+    for name in ("latency_before_ms", "latency_after_ms"):
+        least_ms = getattr(settings, name)[0]
+        ways[name] = (least_ms, max(least_ms, ways[name][1]))
+    return ways
 
 
 PLACES = {

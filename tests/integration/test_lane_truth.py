@@ -117,6 +117,20 @@ async def test_a_live_order_of_another_kind_is_not_called_unknown(redis_url: str
         assert rig.truth(order_id)["state"] == "live"
 
 
+async def test_a_pair_whose_lists_cannot_be_read_is_looked_for_by_id(redis_url: str) -> None:
+    async with desk(redis_url) as rig:
+        meant, wrong = rig.order(), rig.order()
+        await rig.ready()
+        rig.fault("drop", endpoint="batch-cancel-order")
+        rig.fault("drop", endpoint="cancel-order")
+        asked = [{"symbol": "BTCUSDT", "order_id": meant}, {"symbol": "NOSUCHUSDT", "order_id": wrong}]
+        first, second = await rig.send_all(asked)
+        finals = await rig.finals([first, second], within_s=20.0)
+        assert finals[first].status is Status.cancelled
+        assert finals[second].status is Status.rejected
+        assert rig.truth(wrong)["state"] == "live"
+
+
 async def test_a_cancel_that_loses_the_race_is_told_as_filled(redis_url: str) -> None:
     async with desk(redis_url, cancel_delay_ms=120, race_fill=1.0) as rig:
         ids = [rig.order() for _ in range(20)]

@@ -103,7 +103,7 @@ async def test_a_newer_worker_waits_for_the_older_ones_and_then_takes_over(redis
                 await until_ready(rig, newer, ready=True)
                 first = await rig.finals([await rig.send(symbol="BTCUSDT", order_id=rig.order()) for _ in range(5)])
                 assert not await rig.client.exists(rig.lane.key("version"))
-                orders = [rig.order() for _ in range(250)]
+                orders = [rig.order() for _ in range(900)]
                 ids = await rig.send_all([{"symbol": "BTCUSDT", "order_id": order} for order in orders])
                 await rig.final(ids[0])
                 assert await older.end() == 0

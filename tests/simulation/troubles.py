@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from cancelq_worker.simulator.faults import Fault
-from ops.chaos.places import FAULTS_OF_CANCELS, FAULTS_OF_LOOKS, delay_of
+from ops.chaos.places import FAULTS_OF_CANCELS, FAULTS_OF_LOOKS, delay_of, no_shorter
 from ops.checks import Ask
 from tests.simulation.fleet import Worker
 from tests.simulation.world import Cut, World, weather
@@ -251,7 +251,7 @@ async def poison(world: World) -> None:
 async def change_venue(world: World) -> None:
     """Other ways, lags and races."""
     world.did("venue: other delays and races")
-    world.simulator.configure(weather(world.rng))
+    world.simulator.configure(no_shorter(weather(world.rng), world.simulator.core.settings))
 
 
 async def suspend_worker(world: World) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cancelq.contract import Lane
 from cancelq_worker.simulator.simulator import Simulator
@@ -253,7 +253,7 @@ def steady_weather(rng: random.Random) -> dict[str, object]:
     }
 
 
-def weather(rng: random.Random) -> dict[str, object]:
+def weather(rng: random.Random) -> dict[str, Any]:
     """How the venue behaves for a while; nothing of it is a fault."""
     return {
         "latency_before_ms": rng.choice([(0, 0), (1, 5), (5, 25), (20, 80)]),

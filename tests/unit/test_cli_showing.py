@@ -93,3 +93,13 @@ def test_numbers_that_are_no_times_of_ours_are_shown_as_they_are() -> None:
     absurd = EVENT.model_copy(update={"settled_us": 10**30})
     assert json.loads(showing.as_json(absurd))["settled_us"] == 10**30
     assert showing.as_line(absurd, colour=False).startswith(f"{10**30} µs  ")
+
+
+@pytest.mark.parametrize("indent", [False, True])
+def test_json_holds_nothing_that_could_move_a_cursor_and_reads_back_as_it_was(indent: bool) -> None:
+    told = {"detail": "a\n\x1b[2J\x9b31m\u202eb\u2028é", "many": [1, 2**70, {"x": "\x07"}]}
+    text = showing.dumps(told, indent=indent)
+    assert json.loads(text) == told
+    assert all(line.isprintable() for line in text.split("\n"))
+    assert ("\n" in text) is indent
+    assert "é" in text

@@ -19,7 +19,7 @@ log = structlog.get_logger("cancelq.lane")
 CLOCK_HOLD_US = 300_000  # while the clock is corrected
 BETTER_NS = 500_000_000
 REFUSALS_MANY = 3
-RIGHTS_TRIES, RIGHTS_PAUSE_S = 12, 0.25  # until it is our turn to ask what the key may do
+RIGHTS_TRIES, RIGHTS_PAUSE_S = 28, 0.25  # until it is our turn to ask what the key may do
 Spawn = Callable[[Coroutine[object, object, None]], None]
 
 

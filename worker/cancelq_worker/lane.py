@@ -231,7 +231,10 @@ class LaneServer:
                 self._taken(taken, reserved, now_ns, back_ns)
             self._p.egress.release(reserved)
         self._turn.round_over()
-        self._leaps = self._p.redis_clock.leaps
+        if self._p.redis_clock.leaps != self._leaps:
+            # Also where nothing was granted just now: what is granted next may stand for a permit that is still out.
+            self._leaps = self._p.redis_clock.leaps
+            self._close(Hold("*", "clock", LEAP_HOLD_US, "the server clock went ahead"))
 
     def _count(self, wanted: RoundRequest, reply: Round, back_ns: int, sent_ns: int) -> None:
         metrics, now_us = self._p.metrics, self._p.redis_clock.at_us(back_ns)
@@ -362,9 +365,7 @@ class LaneServer:
     async def _give_back(self, call: Call) -> None:
         """The server's clock went ahead, by less than its scripts can tell from a lane at rest: permits that are out
         counted as free too early, and this one may stand for one of them."""
-        outcome = self._carrier.given_back(call)
-        outcome.settlement.holds = [Hold("*", "clock", LEAP_HOLD_US, "the server clock went ahead")]
-        self._outcomes.append(outcome)
+        self._outcomes.append(self._carrier.given_back(call))
         self._free[call.batch.stage] += 1
 
     def _spawn(self, job: Coroutine[object, object, None]) -> None:
@@ -521,11 +522,11 @@ _LOCAL_ENDS = {
 
 
 def _by_urgency(outcomes: Sequence[Outcome]) -> tuple[list[Outcome], list[Outcome]]:
-    """Those with which something urgent goes on, and the others."""
+    """Those with which something urgent goes on, or that close something, and the others."""
     urgent: list[Outcome] = []
     others: list[Outcome] = []
     for outcome in outcomes:
-        (urgent if outcome.urgent else others).append(outcome)
+        (urgent if outcome.urgent or outcome.settlement.holds else others).append(outcome)
     return urgent, others
 
 

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
-import orjson
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -46,7 +45,7 @@ def examine_all(invocation: Invocation, named: Sequence[str], *, offline: bool, 
     chosen = [Lane.parse(name) for name in dict.fromkeys(named)]
     report = _report(invocation, chosen, offline=offline)
     if as_json:
-        typer.echo(orjson.dumps(as_object(report), option=orjson.OPT_INDENT_2).decode())
+        typer.echo(showing.dumps(as_object(report), indent=True))
     else:
         show(report)
     return report.exit

@@ -13,7 +13,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Literal, TextIO, TypeVar
 
-import orjson
 import typer
 from rich.console import Console
 from rich.progress import (
@@ -112,7 +111,7 @@ class Feed:
         elif self._as_json:
             for ticket in tickets:
                 receipt = {"lane": str(ticket.lane), "id": ticket.id, "entry_id": ticket.entry_id}
-                typer.echo(orjson.dumps(receipt).decode())
+                typer.echo(showing.dumps(receipt))
 
     def _outcomes(self, client: Client, bar: Progress) -> list[Event]:
         """The final events there are when all are or the time is over, in the order of the lines."""

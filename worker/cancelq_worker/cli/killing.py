@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Callable
 
-import orjson
 import typer
 from redis.exceptions import RedisError
 from rich.console import Console
@@ -16,6 +15,7 @@ from rich.live import Live
 from rich.table import Table
 
 from cancelq import Lane
+from cancelq_worker.cli import showing
 from cancelq_worker.cli.border import failure_of, unknown_lane
 from cancelq_worker.cli.invocation import Invocation
 from cancelq_worker.exits import CommandFailed, Exit
@@ -108,7 +108,7 @@ class Killing:
     def _tell(self) -> None:
         report = self._report
         if self._as_json:
-            typer.echo(orjson.dumps(_as_object(self._wish, report)).decode())
+            typer.echo(showing.dumps(_as_object(self._wish, report)))
             return
         if report.pairs:
             typer.echo(_table(report), nl=False)

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-import orjson
 import redis.asyncio as aioredis
 import typer
 from rich.console import Console
@@ -75,7 +74,7 @@ def show_status(invocation: Invocation, *, as_json: bool) -> Exit:
     if as_json:
         rows = [{**lane_object(state, addresses), "rq_suspended": suspended, **seen.more_of(state)} for state in states]
         rows += [unserved_object(lane) for lane in unserved]
-        typer.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2).decode())
+        typer.echo(showing.dumps(rows, indent=True))
     else:
         _print_table(states)
         _print_addresses(addresses)

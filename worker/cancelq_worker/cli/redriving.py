@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-import orjson
 import typer
 from redis import Redis
 
@@ -39,7 +38,7 @@ def redrive_lanes(
         for plan in plans:
             redrive.send(redis, plan, default_actor())
     if as_json:
-        typer.echo(orjson.dumps({str(plan.lane): _object(plan) for plan in plans}, option=orjson.OPT_INDENT_2).decode())
+        typer.echo(showing.dumps({str(plan.lane): _object(plan) for plan in plans}, indent=True))
     elif count:
         typer.echo(f"{count} sent again")
     missing = bool(ids) and count < len(set(ids))

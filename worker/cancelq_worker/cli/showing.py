@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -48,15 +48,19 @@ def as_object(event: Event) -> dict[str, Any]:
     return {**extras, **fields}
 
 
-def dumps(fields: Mapping[str, Any]) -> str:
-    """JSON on one line; numbers of any size, which orjson alone would refuse; what could move a terminal's cursor is
-    escaped."""
+def dumps(value: Mapping[str, Any] | Sequence[Any], *, indent: bool = False) -> str:
+    """JSON, on one line or indented; numbers of any size, which orjson alone would refuse; what could move a terminal's
+    cursor is escaped."""
     try:
-        text = orjson.dumps(fields).decode()
+        text = orjson.dumps(value, option=orjson.OPT_INDENT_2 if indent else None).decode()
     except orjson.JSONEncodeError:
-        text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
-    if text.isprintable():
-        return text
+        separators = (",", ": ") if indent else (",", ":")
+        text = json.dumps(value, ensure_ascii=False, separators=separators, indent=2 if indent else None)
+    # A line feed inside a text is escaped already.
+    return "\n".join(line if line.isprintable() else _escaped(line) for line in text.split("\n"))
+
+
+def _escaped(text: str) -> str:
     return "".join(character if character.isprintable() else json.dumps(character)[1:-1] for character in text)
 
 

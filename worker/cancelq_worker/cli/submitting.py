@@ -6,7 +6,6 @@ import sys
 from collections.abc import Mapping
 from typing import cast
 
-import orjson
 import typer
 
 from cancelq import Client, Lane
@@ -40,7 +39,7 @@ def submit_one(
         ticket = client.submit(asked, given, durable=durable)
         receipt = {"lane": lane, "id": ticket.id, "entry_id": ticket.entry_id}
         if timeout_s is None:
-            typer.echo(orjson.dumps(receipt).decode() if as_json else f"queued {ticket.id} on {lane}")
+            typer.echo(showing.dumps(receipt) if as_json else f"queued {ticket.id} on {lane}")
             return Exit.OK
         typer.echo(f"queued {ticket.id} on {lane}, waiting for its outcome", err=True)
         event = ticket.wait(timeout_s)

@@ -90,9 +90,9 @@ _KINDS: Final = {
     "stop-open": ("stop", "a plan order"),
 }
 
-#: Everything to be read before an order may be called unknown; orderInfo twice, some time apart. First what shows
-#: many orders at once.
-_PLACES_OF_AN_ORDER: Final = ("history", "open", "info", *_OTHER_SCOPES, "info")
+#: Everything to be read before an order may be called unknown: lists that show many orders at once, and the rest;
+#: orderInfo twice, some time apart.
+_PLACES_OF_AN_ORDER: Final = (("history", "open"), ("info", *_OTHER_SCOPES, "info"))
 
 
 # -- where to look next --------------------------------------------------------------------------------------
@@ -122,9 +122,11 @@ def _next_for_order(target: Target, n: int) -> NextLook:
     shared = 4 if target.notes.get("ack") else 1  # an acknowledged order will be closed soon: pages carry many
     if n < shared and int(target.notes.get("f", 0)) < PAGE_FAILS:
         return NextLook("any")
-    absent = dict(target.notes.get("abs", {}))
-    for place in _PLACES_OF_AN_ORDER:
-        if place in _OTHER_SCOPES and int(target.notes.get("f", 0)) >= COURTESY_FAILS:
+    absent, fails = dict(target.notes.get("abs", {})), int(target.notes.get("f", 0))
+    # Lists are asked for a pair: of one that the venue does not know none can be read, but orderInfo needs none.
+    lists, others = _PLACES_OF_AN_ORDER
+    for place in (*lists, *others) if fails < PAGE_FAILS else (others[0], *lists, *others[1:]):
+        if place in _OTHER_SCOPES and fails >= COURTESY_FAILS:
             continue  # an order of this scope cannot stand there: it only helps whoever named the wrong scope
         if absent.get(place, 0) == 0:
             return NextLook(place)
