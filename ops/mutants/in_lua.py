@@ -75,6 +75,14 @@ MUTANTS = (
         (f"{_SCRIPTS}test_a_permit_without_an_answer_is_kept_for_the_window_and_a_second",),
     ),
     Mutant(
+        "clock-ahead-frees-permits",
+        f"{_LUA}/settle.lua",
+        "if reason == 'clock' then free_later(span) end",
+        "",
+        "a server's clock set ahead frees permits before their window is over",
+        (f"{_SCRIPTS}test_what_is_out_while_the_clock_went_ahead_is_free_that_much_later",),
+    ),
+    Mutant(
         "permit-freed-from-its-sending",
         f"{_LUA}/settle.lua",
         "free = steady - ago + window - fastest_us(bucket, how == 'a' and rtt or nil) + guard",

@@ -290,6 +290,14 @@ MUTANTS = (
         ("tests/integration/test_archive.py::TestNeverTrimmed::test_a_spoilt_segment_is_no_reason_to_trim",),
     ),
     Mutant(
+        "clock-ahead-is-forgotten",
+        f"{_WORKER}/lane.py",
+        'self._close(Hold("*", "clock", min(leapt_us, LEAP_HOLD_US), "the server clock went ahead"))',
+        "pass",
+        "a step of the server's clock that is seen where nothing was granted frees permits too early",
+        ("tests/simulation/test_found.py::test_it_is_mended",),
+    ),
+    Mutant(
         "known-secrets-in-logs",
         f"{_WORKER}/redaction.py",
         "text = text.replace(secret, BLANK)",

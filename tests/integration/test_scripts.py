@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
+from typing import cast
 
 import pytest
 from redis.exceptions import ResponseError
@@ -374,3 +375,28 @@ async def test_a_worker_that_was_silent_for_two_seconds_is_not_counted_on(bench:
     now_ms = int(seconds) * 1000 + int(us) // 1000
     await command(redis, "ZADD", ROSTER, now_ms - 2_000, "dead", now_ms - 500, "late")
     assert await SCRIPTS.run(redis, "roster", [ROSTER], ["me", FRESH_MS]) == [b"late", b"me"]
+
+
+async def test_what_is_out_while_the_clock_went_ahead_is_free_that_much_later(bench: Bench) -> None:
+    async def ahead(by_us: int) -> None:
+        hold = Hold("*", "clock", by_us, "the server clock went ahead")
+        await bench.desk.ledger.round(RoundRequest(settlements=[Settlement(None, [], holds=[hold])]))
+
+    async def steady_us() -> int:
+        return int(cast("bytes", await client.get(LANE.key("clock"))).split()[1])
+
+    client = bench.desk.client
+    await bench.take()
+    steady = await steady_us()
+    permits = LANE.key("permits:cancel-order")
+    await client.zadd(permits, {"over": steady - 1, "soon": steady + 400_000, "later": steady + 600_000})
+    await ahead(30_000)
+    assert await client.zscore(permits, "soon") == steady + 430_000
+    assert await client.zscore(permits, "later") == steady + 630_000
+    (status,) = await operate.status(client, [LANE])
+    assert [reason for _, reason, _ in status.holds] == ["clock"]
+    await ahead(5_000_000)
+    now = await steady_us()
+    # At the latest a window from now, with what a call may be early.
+    assert await client.zscore(permits, "soon") == await client.zscore(permits, "later") == now + 1_100_000
+    assert await client.zscore(permits, "over") == steady - 1

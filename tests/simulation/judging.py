@@ -22,7 +22,7 @@ STRIKES = 3
 OF_A_LOST_TAIL = ("attempts are on record", "bulk calls for", "duplicate events", "but a cancel named its order")
 RESERVE = 1  # permits of a bucket that are kept for urgent intents, of at most a fifth
 SETTLE_S = 2 * LEASE_MS / 1000 + 10  # promised: everything is settled that long after the last fault
-LOADED_PER_S = 250  # and what a loaded run has waiting then takes its time: half of what Bitget takes
+LOADED_PER_S = 150  # and what a loaded run has waiting then takes its time: a third of what Bitget takes
 
 
 @dataclass

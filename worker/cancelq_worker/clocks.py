@@ -67,7 +67,7 @@ class RemoteClock:
         self._offset_us = 0
         self._doubt_us = 0
         self._since_ns: int | None = None
-        self.leaps = 0  # how often the remote clock was found to be ahead of where it had to be
+        self.leapt_us = 0  # by how much at most it was found to be ahead of where it had to be, all in all
 
     @property
     def since_ns(self) -> int | None:
@@ -106,7 +106,7 @@ class RemoteClock:
             low, high = max(least, reading.least - drift_us(age_ns)), min(most, reading.most + drift_us(age_ns))
             if age_ns > self.KEEP_NS or low > high:
                 if age_ns <= self.KEEP_NS and not kept[1:] and least > reading.most + drift_us(age_ns):
-                    self.leaps += 1
+                    self.leapt_us += most - (reading.least - drift_us(age_ns))
                 break
             least, most = low, high
             kept.append(reading)

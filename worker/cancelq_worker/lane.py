@@ -74,7 +74,7 @@ class LaneServer:
         self._routes: dict[str, Route] = {r.name: r for r in parts.venue.routes}
         self._short_of_address = False
         self._hurried = False
-        self._leaps = parts.redis_clock.leaps
+        self._leapt_us = parts.redis_clock.leapt_us
         self._gate = Gate(parts, self._spawn)
         self._carrier = Carrier(parts, self._gate)
         self._suspended = suspended
@@ -231,10 +231,10 @@ class LaneServer:
                 self._taken(taken, reserved, now_ns, back_ns)
             self._p.egress.release(reserved)
         self._turn.round_over()
-        if self._p.redis_clock.leaps != self._leaps:
+        if leapt_us := self._p.redis_clock.leapt_us - self._leapt_us:
             # Also where nothing was granted just now: what is granted next may stand for a permit that is still out.
-            self._leaps = self._p.redis_clock.leaps
-            self._close(Hold("*", "clock", LEAP_HOLD_US, "the server clock went ahead"))
+            self._leapt_us += leapt_us
+            self._close(Hold("*", "clock", min(leapt_us, LEAP_HOLD_US), "the server clock went ahead"))
 
     def _count(self, wanted: RoundRequest, reply: Round, back_ns: int, sent_ns: int) -> None:
         metrics, now_us = self._p.metrics, self._p.redis_clock.at_us(back_ns)
@@ -358,13 +358,13 @@ class LaneServer:
             self._free[taken.batch.stage] -= 1
             route = self._routes[taken.batch.route]
             ticket = self._p.egress.use(reserved, route.address)
-            leapt = self._p.redis_clock.leaps != self._leaps
+            leapt = self._p.redis_clock.leapt_us != self._leapt_us
             call = Call.of(taken.batch, route, ticket, asked_ns, back_ns)
             self._spawn(self._give_back(call) if leapt else self._carry(call))
 
     async def _give_back(self, call: Call) -> None:
         """The server's clock went ahead, by less than its scripts can tell from a lane at rest: permits that are out
-        counted as free too early, and this one may stand for one of them."""
+        counted as free too early, and this one may stand for one of them. The round closes the lane for as long."""
         self._outcomes.append(self._carrier.given_back(call))
         self._free[call.batch.stage] += 1
 
