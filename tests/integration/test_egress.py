@@ -157,3 +157,28 @@ async def test_a_call_that_goes_alone_is_not_waited_for_where_its_process_left(r
         assert other.reserve().covers(("ip",))
     finally:
         await client.aclose()
+
+
+async def test_units_are_free_later_by_as_much_as_the_clock_went_ahead(redis_url: str) -> None:
+    client = connect(redis_url, max_connections=16)
+    buckets = (Bucket("ip", 6_000, 60_000_000),)
+    one, other = (Egress(client, "here", buckets) for _ in range(2))
+    key = "cancelq:{egress:here}:ip"
+    try:
+        await client.zadd(key, {f"x{n}": 4e15 + n for n in range(2_500)})
+        await one.fill()
+        assert one.reserve().covers(("ip",))
+        await one.ahead(300_000)
+        for n in (0, 1, 999, 1_000, 1_001, 2_499):
+            assert await client.zscore(key, f"x{n}") == 4e15 + n + 300_000
+        await one.ahead(300_000)  # by how much since it began: nothing new
+        assert await client.zscore(key, "x0") == 4e15 + 300_000
+        assert not one.reserve().covers(("ip",)), "what it held may stand for one that is not free"
+        begun_s = time.monotonic()
+        await other.fill()
+        assert not other.reserve().covers(("ip",))
+        while not other.reserve().covers(("ip",)):
+            await other.fill()
+        assert time.monotonic() - begun_s > 0.2
+    finally:
+        await client.aclose()

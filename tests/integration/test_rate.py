@@ -12,8 +12,7 @@ from urllib.parse import urlsplit
 from cancelq.contract import Status
 from cancelq_worker import operate
 from cancelq_worker.egress import Egress, Ticket
-from cancelq_worker.ledger import LanePlan, RedisLedger, command, connect
-from cancelq_worker.venues.bybit.adapter import BUCKETS
+from cancelq_worker.ledger import command, connect
 from cancelq_worker.venues.port import Bucket
 from tests.integration.rig import Rig, desk
 
@@ -25,10 +24,6 @@ async def burst(rig: Rig, orders: int, **fields: str) -> list[str]:
     """Asks for the cancels of that many fresh orders at once."""
     symbol = rig.spelt("BTC", "USDT")
     return await rig.send_all([{"symbol": symbol, "order_id": rig.order(), **fields} for _ in range(orders)])
-
-
-def plan_of(rig: Rig) -> LanePlan:
-    return LanePlan(lane=rig.lane, routes=(), buckets=BUCKETS, lease_us=1, gap_us=1, urgent_reserve=1)
 
 
 def worst(rig: Rig, bucket: str) -> int:
@@ -84,7 +79,6 @@ async def test_a_larger_limit_that_bybit_tells_is_used_and_never_exceeded(redis_
         assert {e.status for e in finals.values()} == {Status.cancelled}
         assert rig.refused() == 0
         assert 25 < worst(rig, "bybit/cancel-batch") <= 40
-        await RedisLedger(rig.client, plan_of(rig)).open()
         (status,) = await operate.status(rig.client, [rig.lane])
         assert status.budget["cancel-batch"][1] == 40
 

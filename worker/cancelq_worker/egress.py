@@ -75,6 +75,7 @@ class Egress:
 
         self._stocks = {b.name: stock(b, _kept(b, urgent_reserve)) for b in buckets if not b.rare}
         self._rare = {b.name: stock(b, 0) for b in buckets if b.rare}
+        self._leapt_us = 0
 
     def reserve(self) -> Reservation:
         """Sets a unit of every bucket aside that has one, for a call of which it is not known yet what it will be.
@@ -134,6 +135,13 @@ class Egress:
     async def hold(self, for_ms: int, detail: str) -> None:
         """Closes the address for every process that leaves from it."""
         await asyncio.gather(*(stock.hold(for_ms, detail) for stock in self._stocks.values()))
+
+    async def ahead(self, leapt_us: int) -> None:
+        """The server's clock was found to have gone ahead, by so much since this process began: units became free that
+        much too early."""
+        by_us, self._leapt_us = leapt_us - self._leapt_us, leapt_us
+        if by_us > 0:
+            await asyncio.gather(*(s.ahead(by_us) for s in (*self._stocks.values(), *self._rare.values())))
 
     async def leave(self) -> None:
         """Gives back what is held, as this process ends: above all the unit of a call that was to go alone."""
@@ -288,11 +296,12 @@ class _Stock:
         urgent: int = 0,
         hold_ms: int = 0,
         why: str = "",
+        ahead_us: int = 0,
     ) -> tuple[int, int, int]:
         window_us, now_ns = self._bucket.window_us, monotonic_ns()
         live_us = UNIT_LIVES_NS // 1000 + LONGEST_CALL_US + window_us
         args: list[int | str] = [self._bucket.units, window_us, wanted, live_us, hold_ms, why, urgent, self._kept]
-        args += [len(unused), *unused, len(ended)]
+        args += [ahead_us, len(unused), *unused, len(ended)]
         for unit, at_ns, answered in ended:
             args += [unit, max(0, now_ns - at_ns) // 1000, 0 if answered else SILENT_EXTRA_US]
         durability = self._durability if wanted or urgent else NOT_WAITED_FOR
@@ -312,6 +321,12 @@ class _Stock:
     async def hold(self, for_ms: int, detail: str) -> None:
         await self._ask(0, (), (), hold_ms=for_ms, why=detail)
         self.close(for_ms)
+
+    async def ahead(self, by_us: int) -> None:
+        """What is held may stand for units that are not free yet, too."""
+        self._discard(monotonic_ns())
+        with contextlib.suppress(RedisError, OSError):  # nothing is handed out without Redis
+            await self._ask(0, (), (), ahead_us=by_us)
 
     async def leave(self) -> None:
         if self._filling is not None:

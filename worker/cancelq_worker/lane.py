@@ -235,6 +235,7 @@ class LaneServer:
             # Also where nothing was granted just now: what is granted next may stand for a permit that is still out.
             self._leapt_us += leapt_us
             self._close(Hold("*", "clock", min(leapt_us, LEAP_HOLD_US), "the server clock went ahead"))
+            self._spawn(self._p.egress.ahead(self._leapt_us))
 
     def _count(self, wanted: RoundRequest, reply: Round, back_ns: int, sent_ns: int) -> None:
         metrics, now_us = self._p.metrics, self._p.redis_clock.at_us(back_ns)

@@ -124,7 +124,10 @@ for _ = 1, take_number() do
   local permits, stats = ROOT .. 'permits:' .. bucket, ROOT .. 'rtt:' .. bucket
   local free
   probed(stats, member, how)
-  if told > 0 then redis.call('HSET', stats, 'units', text(told)) end
+  if told > 0 then
+    redis.call('HSET', stats, 'units', text(told))
+    redis.call('HSET', ROOT .. 'limits', bucket, text(told)) -- for `status`
+  end
   if how ~= 'u' then
     local guard = guard_us(stats, how == 'r')
     if how == 'n' then
