@@ -21,7 +21,7 @@ from cancelq_worker.embedded import EmbeddedServer
 from cancelq_worker.ledger import ERRORS_MOST, command
 from cancelq_worker.simulator.core import Entry
 from cancelq_worker.simulator.orders import Kind
-from cancelq_worker.simulator.simulator import Simulator
+from cancelq_worker.simulator.simulator import DEMO_UID, Simulator
 from ops.chaos.links import Link
 from ops.chaos.places import Place
 from ops.chaos.workers import Slot
@@ -69,8 +69,8 @@ class Desk:
 
     def left_open(self, symbol: str) -> list[str]:
         """Orders of a pair that the venue has open now."""
-        rows = self.simulator.truth(venue=self.lane.venue).entries
-        return [row["order_id"] for row in rows if row["symbol"] == symbol and row["open"]]
+        book = self.simulator.core.book(self.lane.venue, DEMO_UID)
+        return [str(order.order_id) for order in book.orders if order.symbol == symbol and order.is_open]
 
 
 @dataclass
@@ -113,7 +113,7 @@ class World:
 def client(url: str) -> aioredis.Redis:
     """Asks once; raw replies to stream commands."""
     made = aioredis.Redis.from_url(url, protocol=2, retry=Retry(NoBackoff(), 0), socket_timeout=3)
-    for parsed in ("XREAD", "XRANGE"):
+    for parsed in ("XREAD", "XRANGE", "XREVRANGE"):
         made.response_callbacks.pop(parsed, None)
     return made
 
