@@ -292,7 +292,7 @@ MUTANTS = (
     Mutant(
         "clock-ahead-is-forgotten",
         f"{_WORKER}/lane.py",
-        'self._close(Hold("*", "clock", min(leapt_us, LEAP_HOLD_US), "the server clock went ahead"))',
+        'self._close(Hold("*", "leap", min(leapt_us, LEAP_HOLD_US), "the server clock went ahead"))',
         "pass",
         "a step of the server's clock that is seen where nothing was granted frees permits too early",
         ("tests/simulation/test_found.py::test_it_is_mended",),

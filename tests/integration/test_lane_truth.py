@@ -51,6 +51,15 @@ async def test_after_an_outage_many_orders_are_looked_for_on_few_pages(redis_url
         calls = [call for call in rig.simulator.calls().entries if call["endpoint"] in looks]
         assert len(calls) < 150, len(calls)
         assert rig.refused() == 0
+        assert [key async for key in rig.client.scan_iter(rig.lane.key("sorted:*"))] == []
+
+
+async def test_nothing_is_left_of_orders_that_were_confirmed_alone_or_by_a_push(redis_url: str) -> None:
+    async with desk(redis_url) as rig:
+        for _ in range(5):
+            await rig.final(await rig.send(symbol="BTCUSDT", order_id=rig.order()))
+        await rig.finals(await rig.send_all([{"symbol": "BTCUSDT", "order_id": rig.order()} for _ in range(60)]))
+        assert [key async for key in rig.client.scan_iter(rig.lane.key("sorted:*"))] == []
 
 
 @pytest.mark.parametrize(

@@ -379,7 +379,7 @@ async def test_a_worker_that_was_silent_for_two_seconds_is_not_counted_on(bench:
 
 async def test_what_is_out_while_the_clock_went_ahead_is_free_that_much_later(bench: Bench) -> None:
     async def ahead(by_us: int) -> None:
-        hold = Hold("*", "clock", by_us, "the server clock went ahead")
+        hold = Hold("*", "leap", by_us, "the server clock went ahead")
         await bench.desk.ledger.round(RoundRequest(settlements=[Settlement(None, [], holds=[hold])]))
 
     async def steady_us() -> int:
@@ -394,7 +394,7 @@ async def test_what_is_out_while_the_clock_went_ahead_is_free_that_much_later(be
     assert await client.zscore(permits, "soon") == steady + 430_000
     assert await client.zscore(permits, "later") == steady + 630_000
     (status,) = await operate.status(client, [LANE])
-    assert [reason for _, reason, _ in status.holds] == ["clock"]
+    assert [reason for _, reason, _ in status.holds] == ["leap"]
     await ahead(5_000_000)
     now = await steady_us()
     # At the latest a window from now, with what a call may be early.

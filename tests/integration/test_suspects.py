@@ -83,6 +83,21 @@ def test_one_lane_of_a_process_has_the_turn_until_its_suspect_is_settled() -> No
     assert other.ask()
 
 
+def test_a_lane_at_rest_does_not_keep_the_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 1.0
+    monkeypatch.setattr("cancelq_worker.suspects.monotonic_s", lambda: now_s)
+    all_of_them = Suspects()
+    one, other = Turn(all_of_them), Turn(all_of_them)
+    one.took(taken(waits=True))
+    assert one.ask()
+    one.round_over()  # another worker had it meanwhile, and the lane has nothing to do for seconds
+    now_s += TURN_S
+    other.took(taken(waits=True))
+    assert other.ask()
+    one.round_over()
+    assert all_of_them.holder is other
+
+
 def test_rounds_that_bring_no_suspect_end_the_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = 1.0
     monkeypatch.setattr("cancelq_worker.suspects.monotonic_s", lambda: now_s)

@@ -124,6 +124,26 @@ def test_a_remote_clock_that_leapt_ahead_is_told(step_us: int, rtt_ms: int, leas
         assert least_us <= clock.leapt_us <= (least_us + rtt_ms * 1_000 + 2_000 if least_us else 0)
 
 
+def test_a_step_is_told_though_a_slow_reading_lies_across_it() -> None:
+    monotonic = Monotonic(0)
+    clock = RemoteClock(1, monotonic)
+
+    def read(rtt_us: int, ahead_us: int) -> None:
+        before_ns = monotonic.ns
+        monotonic.ns += rtt_us * 1_000
+        clock.learn(before_ns, monotonic.ns, 700_000_000 + ahead_us + (before_ns // 1000 + rtt_us // 2))
+        monotonic.ns += 5 * MS_NS
+
+    for _ in range(5):
+        read(500, 0)
+    read(9_000, 4_000)
+    assert not clock.leapt_us, "it may as well have been read late"
+    read(500, 4_000)
+    assert 4_000 <= clock.leapt_us <= 6_000
+    read(500, 4_000)
+    assert clock.leapt_us <= 6_000, "told once"
+
+
 def test_what_is_known_fades_with_time() -> None:
     """A venue that does not tell its time for an hour may have drifted away meanwhile."""
     monotonic = Monotonic(0)

@@ -6,6 +6,7 @@ One reading bounds the offset from both sides; all readings of the last minute t
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import deque
 from collections.abc import Callable
@@ -97,16 +98,23 @@ class RemoteClock:
             self._since_ns = self._monotonic_ns()
 
     def _combine(self, now_ns: int) -> None:
-        """The newest reading, narrowed by the earlier ones it agrees with. One that disagrees means that the
-        remote clock was set: it and all before it tell nothing any more."""
-        least, most = self._readings[-1].least, self._readings[-1].most
-        kept: list[_Bounds] = []
-        for reading in reversed(self._readings):
+        """The newest reading, narrowed by the earlier ones. One that disagrees with it means that the remote clock was
+        set, or goes another way: it and all before it tell nothing any more, and if it was set ahead, nor do those
+        between, which may have been read on either side of the step."""
+        newest = self._readings[-1]
+        least, most = newest.least, newest.most
+        kept: list[_Bounds] = [newest]
+        for reading in itertools.islice(reversed(self._readings), 1, None):
             age_ns = now_ns - reading.read_ns
-            low, high = max(least, reading.least - drift_us(age_ns)), min(most, reading.most + drift_us(age_ns))
-            if age_ns > self.KEEP_NS or low > high:
-                if age_ns <= self.KEEP_NS and not kept[1:] and least > reading.most + drift_us(age_ns):
-                    self.leapt_us += most - (reading.least - drift_us(age_ns))
+            if age_ns > self.KEEP_NS:
+                break
+            drift = drift_us(age_ns)
+            if newest.least > reading.most + drift:
+                self.leapt_us += newest.most - (reading.least - drift)
+                least, most, kept = newest.least, newest.most, [newest]
+                break
+            low, high = max(least, reading.least - drift), min(most, reading.most + drift)
+            if low > high:
                 break
             least, most = low, high
             kept.append(reading)

@@ -66,7 +66,10 @@ class Egress:
         *,
         urgent_reserve: int = 0,
         durability: Durability = NOT_WAITED_FOR,
+        leapt_us: int | None = 0,
     ) -> None:
+        """`leapt_us`: by how much the server's clock had gone ahead before; None: nobody watches that clock."""
+
         def key(bucket: Bucket) -> str:
             return f"cancelq:{{egress:{name}}}:{bucket.name}"
 
@@ -75,7 +78,7 @@ class Egress:
 
         self._stocks = {b.name: stock(b, _kept(b, urgent_reserve)) for b in buckets if not b.rare}
         self._rare = {b.name: stock(b, 0) for b in buckets if b.rare}
-        self._leapt_us = 0
+        self._leapt_us = leapt_us
 
     def reserve(self) -> Reservation:
         """Sets a unit of every bucket aside that has one, for a call of which it is not known yet what it will be.
@@ -139,9 +142,13 @@ class Egress:
     async def ahead(self, leapt_us: int) -> None:
         """The server's clock was found to have gone ahead, by so much since this process began: units became free that
         much too early."""
+        if self._leapt_us is None or leapt_us <= self._leapt_us:
+            return
         by_us, self._leapt_us = leapt_us - self._leapt_us, leapt_us
-        if by_us > 0:
+        try:
             await asyncio.gather(*(s.ahead(by_us) for s in (*self._stocks.values(), *self._rare.values())))
+        except (RedisError, OSError):
+            self._leapt_us -= by_us  # with the next one; without Redis nothing is handed out
 
     async def leave(self) -> None:
         """Gives back what is held, as this process ends: above all the unit of a call that was to go alone."""
@@ -199,6 +206,7 @@ class _Stock:
         self._asked_ns = 0
         self._filling: asyncio.Task[None] | None = None
         self._probing = False
+        self._leapt_ns = 0  # since when units may stand for others that are not free
         self.held_ms = 0
 
     def pop(self) -> tuple[int, int] | None:
@@ -275,6 +283,9 @@ class _Stock:
             self._unused, self._ended = unused + self._unused, ended + self._ended
         else:
             self._granted = granted
+            if asked_ns < self._leapt_ns:
+                self._unused += range(first, first + granted + urgent)
+                return
             if granted:
                 self._discard(old_ns)
             self._fresh += [(unit, asked_ns) for unit in range(first, first + granted)]
@@ -324,9 +335,9 @@ class _Stock:
 
     async def ahead(self, by_us: int) -> None:
         """What is held may stand for units that are not free yet, too."""
-        self._discard(monotonic_ns())
-        with contextlib.suppress(RedisError, OSError):  # nothing is handed out without Redis
-            await self._ask(0, (), (), ahead_us=by_us)
+        self._leapt_ns = monotonic_ns()
+        self._discard(self._leapt_ns)
+        await self._ask(0, (), (), ahead_us=by_us)
 
     async def leave(self) -> None:
         if self._filling is not None:

@@ -198,19 +198,22 @@ class Gate:
         told = self._p.venue.read_rights(await self.call_aside(request))
         return told if isinstance(told, KeyRights) else None
 
-    async def _must_refuse(self) -> bool:
-        """Whether the key is one that may withdraw, as far as the venue tells now."""
-        if self._p.allow_withdraw_key:
-            return False
+    async def _why_held(self) -> str:
+        """Why the lane must stay held although the key works: it may withdraw, as far as the venue tells now; "" if it
+        need not."""
+        if self._p.allow_withdraw_key or self._p.venue.rights_request() is None:
+            return ""
         for _ in range(RIGHTS_TRIES):
             if await self._p.ledger.may_ask_rights():
                 break
             await asyncio.sleep(RIGHTS_PAUSE_S)
+        else:
+            return "it was not our turn to ask what the key may do"
         try:
             rights = await self.key_rights()
         except (NotSent, NoAnswer):
-            return False  # asked again within the hour
-        return bool(rights and rights.withdraw)
+            return ""  # asked again within the hour
+        return "the key may withdraw, and the settings do not allow it" if rights and rights.withdraw else ""
 
     async def probe(self) -> None:
         """An operator wants the lane resumed: one harmless signed read shows whether the key works again."""
@@ -225,8 +228,8 @@ class Gate:
             self._log.error("the lane stays held: the venue did not answer", why=str(error))
             return
         reply = discreet(self._p.venue.read_probe(exchange.answer), exchange.answer)
-        if reply.word is Word.OPEN and await self._must_refuse():
-            self._log.error("the lane stays held: the key may withdraw, and the settings do not allow it")
+        if reply.word is Word.OPEN and (why := await self._why_held()):
+            self._log.error(f"the lane stays held: {why}")
         elif reply.word is Word.OPEN:
             self._clock_fault_ns = 0
             await self._p.ledger.lift("auth")

@@ -60,6 +60,7 @@ INTAKE_PAUSE_NS = 500_000_000  # after Redis refused an admission
 TAKES = 4  # takes in one round under backlog
 END_KEPT_NS = 10_000_000_000  # how long an order's end waits for an intent's call to end
 END_AGAIN_S = 0.02
+LEAP_TOLD_US = 5_000  # smaller ones belong to a clock that is slewed
 LEAP_HOLD_US = 1_100_000  # as prelude.lua for a jump it sees itself: the longest window of an account's limit
 
 
@@ -189,7 +190,7 @@ class LaneServer:
         admission, scan_after = None, None
         # What is urgent does not wait for a page of what is not: neither to be admitted nor for its next call.
         urgent, others = _by_urgency(self._outcomes)
-        if self._entries and intake and not overtaking and not urgent:
+        if self._entries and intake and not overtaking and not any(outcome.urgent for outcome in urgent):
             admission = self._intake.prepare(self.cursor, self._entries, self._ahead.overtaken)
             scan_after = None if self.hesitate_us else self._ahead.scan_after(self._entries)
         # Never twice in a row: the leases of the others do not wait for ever.
@@ -234,7 +235,9 @@ class LaneServer:
         if leapt_us := self._p.redis_clock.leapt_us - self._leapt_us:
             # Also where nothing was granted just now: what is granted next may stand for a permit that is still out.
             self._leapt_us += leapt_us
-            self._close(Hold("*", "clock", min(leapt_us, LEAP_HOLD_US), "the server clock went ahead"))
+            if leapt_us >= LEAP_TOLD_US:
+                self._log.warning("the server's clock went ahead", by_ms=leapt_us // 1000)
+            self._close(Hold("*", "leap", min(leapt_us, LEAP_HOLD_US), "the server clock went ahead"))
             self._spawn(self._p.egress.ahead(self._leapt_us))
 
     def _count(self, wanted: RoundRequest, reply: Round, back_ns: int, sent_ns: int) -> None:

@@ -33,10 +33,17 @@ class Turn:
     def ask(self) -> bool:
         """Whether a take may bring a suspect. Asked for only where one waits, as no other lane may meanwhile."""
         now_s = monotonic_s()
-        if now_s < self._waits_till_s and not self._batch and self._all.holder is None:
+        holder = self._all.holder
+        if holder is not None and holder is not self and holder.over_at(now_s):
+            holder = None  # a lane at rest
+        if now_s < self._waits_till_s and not self._batch and holder is None:
             self._all.holder = self
             self._ends_s = now_s + TURN_S
         return self._all.holder is self and not self._batch
+
+    def over_at(self, now_s: float) -> bool:
+        """Whether this turn has brought nothing in its time."""
+        return not self._batch and now_s >= self._ends_s
 
     def took(self, taken: Taken) -> None:
         """What a take brought."""
@@ -47,7 +54,7 @@ class Turn:
 
     def round_over(self) -> None:
         """Some rounds that brought no suspect end the turn."""
-        if not self._batch and monotonic_s() >= self._ends_s:
+        if self.over_at(monotonic_s()):
             self._leave()
 
     def over(self, batch_id: str) -> None:

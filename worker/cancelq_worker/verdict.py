@@ -368,6 +368,8 @@ class Judge:
             newer = int(sweep.get("newer", 0))
             detail = "nothing older than the intent is open any more" + (f"; {newer} newer orders are" if newer else "")
             return Finish(Status.cancelled, "query", detail, state, reply, open_orders=0)
+        if LOOKS_BACK in fields:  # what is open now stays so: it is asked after again in the next period
+            return Finish(Status.unresolved, "query", f"{still} orders are still open", state, reply, open_orders=still)
         best = state.notes.get("best")
         if best is None or still < best:
             state.notes["best"], state.notes["moved"] = still, at.steady_us

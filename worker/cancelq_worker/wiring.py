@@ -84,6 +84,11 @@ class Wiring:
         self._timed: dict[str, float] = {}
         self._chores: set[asyncio.Future[None]] = set()
 
+    @property
+    def _many_clocks(self) -> bool:
+        """Whether lanes live on servers whose clocks differ."""
+        return self._guide.broker.kind == "cluster"
+
     @functools.cached_property
     def _tls(self) -> ssl.SSLContext:
         """One for all: reading the certificates takes 30 ms."""
@@ -169,7 +174,7 @@ class Wiring:
             cancel_door=cancel_door,
             look_door=look_door,
             venue_clock=host.venue_clock,
-            redis_clock=self._redis_clock,
+            redis_clock=RemoteClock(1) if self._many_clocks else self._redis_clock,
             egress=host.egress,
             worker=self.worker,
             tag=secrets.token_hex(4),  # of this lane server alone: a lane may be opened more than once
@@ -193,6 +198,7 @@ class Wiring:
                 venue.address_buckets,
                 urgent_reserve=self.settings.urgent_reserve,
                 durability=self._durability,
+                leapt_us=None if self._many_clocks else self._redis_clock.leapt_us,
             )
             self._hosts[place] = _Host(RemoteClock(1_000), egress, Pace(TIME_CALLS_A_SECOND), asyncio.Lock())
         return self._hosts[place]

@@ -25,6 +25,7 @@ from cancelq_worker.venues.registry import open_venue
 
 # Looks back that one run leaves in a lane: they share the venue's look-ups with the cancels.
 AT_ONCE = 100
+SWEEPS_AT_ONCE = 10  # of which each reads all pages of the open lists
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +43,20 @@ def reconcile(redis: Redis, lane: Lane, *, since_ms: int, turn: int) -> Reconcil
     there are more than one run may ask after. Raises RedisError."""
     venue = open_venue(lane.venue, Account())
     found = unresolved.find(redis, lane, since_ms=since_ms)
-    first = turn * AT_ONCE % len(found) if len(found) > AT_ONCE else 0
+    sweeps = [one for one in found if one.scope in SWEEPS]
+    orders = [one for one in found if one.scope not in SWEEPS]
     args: list[Any] = []
-    for one in (found[first:] + found[:first])[:AT_ONCE]:
+    for one in [*_whose_turn(orders, turn, AT_ONCE), *_whose_turn(sweeps, turn, SWEEPS_AT_ONCE)]:
         args += _look_back(redis, lane, venue, one)
     if not args:
         return Reconciled(len(found), 0, 0)
     asked, waiting = _run(redis, lane, args)
     return Reconciled(len(found), asked, waiting)
+
+
+def _whose_turn(found: list[Unresolved], turn: int, most: int) -> list[Unresolved]:
+    first = turn * most % len(found) if len(found) > most else 0
+    return (found[first:] + found[:first])[:most]
 
 
 def _look_back(redis: Redis, lane: Lane, venue: Venue, one: Unresolved) -> list[Any]:

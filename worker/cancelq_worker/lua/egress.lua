@@ -57,7 +57,7 @@ if ahead > 0 then
   for behind = 0, redis.call('ZCARD', KEYS[1]) - 1, 1000 do
     local used, moved = redis.call('ZRANGE', KEYS[1], -behind - 1000, -behind - 1, 'WITHSCORES'), {}
     for i = 1, #used, 2 do
-      moved[i], moved[i + 1] = text(used[i + 1] + ahead), used[i]
+      moved[i], moved[i + 1] = text(math.max(used[i + 1], math.min(used[i + 1] + ahead, now + window + live))), used[i]
     end
     redis.call('ZADD', KEYS[1], unpack(moved))
   end
@@ -65,7 +65,12 @@ if ahead > 0 then
 end
 local room = units - redis.call('ZCARD', KEYS[1])
 local closed = tonumber(redis.call('HGET', KEYS[2], 'ahead') or 0)
-if closed > now then room = 0 elseif closed > 0 then redis.call('HDEL', KEYS[2], 'ahead') end
+-- One that lies further ahead was written by a clock that was set back since.
+if closed > now and closed <= now + window then
+  room = 0
+elseif closed > 0 then
+  redis.call('HDEL', KEYS[2], 'ahead')
+end
 local probe = held_ms == 0 and redis.call('HGET', KEYS[2], 'probe')
 if probe and probe ~= '1' then
   local unit, till = string.match(probe, '^(%d+) (%d+)$')

@@ -132,6 +132,7 @@ local function unqueue(id, s)
   else
     local where, class = lane_of(s.stage, s.priority), class_of(s)
     redis.call('ZREM', ROOT .. 'queue:' .. where .. ':' .. class, id)
+    if s.stage == 'l' then redis.call('ZREM', ROOT .. 'sorted:' .. where .. ':' .. class, id) end
     fix_head(where, class)
   end
   redis.call('ZREM', ROOT .. 'timed', id)

@@ -178,7 +178,7 @@ end
 
 for _ = 1, take_number() do
   local scope, reason, span, detail = take_arg(), take_arg(), take_number(), take_arg()
-  if reason == 'clock' then free_later(span) end
+  if reason == 'leap' then free_later(span) end
   local field, till = scope .. '|' .. reason, -1
   if reason == 'rate' and span == 0 then span = back_off end
   if span >= 0 then

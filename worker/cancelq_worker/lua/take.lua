@@ -76,13 +76,20 @@ local TAKE = '^(%d+) %d %a (%d+) (%d+) (%S+) (%d+) (%a %d+) (%d+) (%S+ %S+ %S+) 
 
 -- For a route that reads a page downwards from an order id: the intent that waits longest and those that wait with the
 -- ids next above its own, so that one page reaches as many as it can. Who waits longest mostly has the lowest id: below
--- it nothing waits. Nil where that is not known.
+-- it nothing waits. A page that is full of other orders does not reach down to it, so one in four begins with it. Nil
+-- where that is not known.
+local OLDEST_FIRST = 4
 local function page_above(queue, where, class, carry)
   local oldest = redis.call('ZRANGEBYSCORE', queue, '-inf', text(steady), 'LIMIT', 0, 1)[1]
   local key = ROOT .. 'sorted:' .. where .. ':' .. class
   local bottom = oldest and redis.call('ZSCORE', key, oldest)
   if not bottom then return nil end
-  local found = redis.call('ZRANGEBYSCORE', key, bottom, '+inf', 'LIMIT', 0, carry + 50)
+  local found
+  if math.floor(steady / 1000) % OLDEST_FIRST == 0 then
+    found = redis.call('ZREVRANGEBYSCORE', key, bottom, '-inf', 'LIMIT', 0, carry + 50)
+  else
+    found = redis.call('ZRANGEBYSCORE', key, bottom, '+inf', 'LIMIT', 0, carry + 50)
+  end
   local times = redis.call('ZMSCORE', queue, unpack(found))
   local ids, gone = {oldest}, {}
   for i = 1, #found do
@@ -230,7 +237,7 @@ local function grant(queue, priority, class, route, batch, items, in_batch)
   redis.call('HSET', ROOT .. 'state', unpack(sets))
   redis.call('ZADD', ROOT .. 'leases', unpack(leases))
   redis.call('ZREM', ROOT .. 'queue:' .. where .. ':' .. class, unpack(ids))
-  if route[7] then redis.call('ZREM', ROOT .. 'sorted:' .. where .. ':' .. class, unpack(ids)) end
+  if stage == 'l' then redis.call('ZREM', ROOT .. 'sorted:' .. where .. ':' .. class, unpack(ids)) end
   fix_head(where, class)
   if stage == 'c' then
     local sent, till = {}, text(steady + plan.lease_us + plan.gap_us)
