@@ -422,10 +422,11 @@ class Store:
         return self._xspan(a[0], a[2], a[1], a[3:], backwards=True)
 
     def _xspan(self, key: bytes, start: bytes, end: bytes, options: Words, *, backwards: bool) -> list[Any]:
+        read_id(start.removeprefix(b"("), 0)
+        if read_id(end.removeprefix(b"("), 1) == (0, 0) and end[:1] == b"(":
+            raise ResponseError("invalid end ID for the interval")
         stream = self.get(key, Stream)
         if stream is None:
-            read_id(start.removeprefix(b"("), 0)
-            read_id(end.removeprefix(b"("), 0)
             return []
         first, last = stream.span(start, end)
         count = int(options[1]) if options else last - first

@@ -7,6 +7,7 @@ scripts and clients say in whole simulated runs, script replies and all.
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -35,6 +36,7 @@ bound = st.one_of(score, score.map(lambda s: f"({s}"), st.sampled_from(["-inf", 
 place = st.integers(-4, 4).map(str)
 entry_id = st.tuples(st.integers(0, 6), st.integers(0, 3)).map(lambda pair: f"{pair[0]}-{pair[1]}")
 edge = st.one_of(entry_id, entry_id.map(lambda i: f"({i}"), st.integers(0, 6).map(str), st.sampled_from(["-", "+"]))
+EXAMPLES = os.environ.get("CANCELQ_EXAMPLES", "")
 UNORDERED = {b"HGETALL", b"SMEMBERS"}
 
 
@@ -198,7 +200,9 @@ def test_every_command_is_answered_as_a_server_answers_it(redis_url: str) -> Non
         run_state_machine_as_test(
             StoreMachine,
             settings=settings(
-                max_examples=25,
+                # In the suite always the same examples; CANCELQ_EXAMPLES=1000 looks for others.
+                max_examples=int(EXAMPLES or 25),
+                derandomize=not EXAMPLES,
                 stateful_step_count=40,
                 suppress_health_check=list(HealthCheck),
                 phases=[Phase.explicit, Phase.reuse, Phase.generate],
