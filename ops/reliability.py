@@ -128,6 +128,7 @@ def as_told(found: dict[str, Any]) -> str:
     )
 
 
+_SOAK = 'make soak LENGTH=3 ARGS="--load 10"'
 _CHAOS = 'make chaos SECONDS=1200 SEED=1 ARGS="--kills 20 --result ops/chaos.json"'
 _CANARIES = 'make canaries ARGS="--result ops/canaries.json"'
 _MUTANTS = 'make mutants ARGS="--result ops/mutants.json"'
@@ -136,7 +137,7 @@ _DURABILITY = 'make durability ARGS="--keep"'
 
 ROWS = (
     Row("chaos: real processes, everything failing at once", _CHAOS, "chaos.json", chaos),
-    Row("simulation: the real engine on virtual time", "make soak", "sim-results.json", as_told),
+    Row("simulation: the real engine on virtual time", _SOAK, "sim-results.json", as_told),
     Row("simulation: a minute under a backlog, the venues' limits", "make soak-rate", "sim-rate-results.json", as_told),
     Row("crash points: each step, each way to end", "make crash-points", "crash-points.json", crash_points),
     Row("durability: torn files, power cuts, full disk and memory", _DURABILITY, "durability.json", durability),
