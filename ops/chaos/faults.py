@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from redis.exceptions import RedisError
 
 from ops.chaos.killing import use_kill_switch
-from ops.chaos.places import no_shorter
+from ops.chaos.places import lags_and_races, no_shorter
 from ops.chaos.workers import Slot
 from ops.chaos.world import World, client
 
@@ -177,13 +177,7 @@ async def change_venue(world: World) -> None:
     drawn = {
         "latency_before_ms": rng.choice([(0, 0), (5, 25), (20, 80)]),
         "latency_after_ms": rng.choice([(0, 0), (5, 25), (20, 80)]),
-        "cancel_delay_ms": rng.choice([0, 0, 50, 400]),
-        "race_fill": rng.choice([0.0, 0.05, 0.3]),
-        "race_partial": rng.choice([0.0, 0.2]),
-        "history_lag_ms": rng.choice([0, 0, 300, 1500]),
-        "info_lag_ms": rng.choice([0, 0, 300]),
-        "open_lag_ms": rng.choice([0, 0, 500]),
-        "symbol_cancel_miss": rng.choice([0.0, 0.3]),
+        **lags_and_races(rng),
         "stream_loss": rng.choice([0.0, 0.3]),
         "stream_jitter_ms": rng.choice([0, 300]),
     }

@@ -43,6 +43,19 @@ def delay_of(kind: str) -> int | None:
     return 600 if kind == "late_ms" else None
 
 
+def lags_and_races(rng: random.Random) -> dict[str, Any]:
+    """How late a venue's books are for a while, and how often a fill comes first; nothing of it is a fault."""
+    return {
+        "cancel_delay_ms": rng.choice([0, 0, 50, 400]),
+        "race_fill": rng.choice([0.0, 0.05, 0.3]),
+        "race_partial": rng.choice([0.0, 0.2]),
+        "history_lag_ms": rng.choice([0, 0, 300, 1500]),
+        "info_lag_ms": rng.choice([0, 0, 300]),
+        "open_lag_ms": rng.choice([0, 0, 500]),
+        "symbol_cancel_miss": rng.choice([0.0, 0.3]),
+    }
+
+
 def no_shorter(ways: dict[str, Any], settings: Settings) -> dict[str, Any]:
     """Other ways to the venue, from its new settings: with more jitter or less, but none shorter than it may be now.
     The first calls after a way became shorter all at once are early by the difference; that is not promised."""

@@ -71,20 +71,24 @@ async def back(rig: Rig, lane: Lane) -> Reconciled:
         return await asyncio.to_thread(reconcile, client, lane, since_ms=0, turn=0)
 
 
+async def looked_back(rig: Rig) -> None:
+    """The one unresolved intent was asked after, and the looks back are over."""
+    seen = calls(rig)
+    assert await back(rig, rig.lane) == Reconciled(1, 1, 0)
+    await looked(rig, seen)
+
+
 @pytest.mark.parametrize("venue", VENUES)
 async def test_a_look_back_tells_the_later_truth_and_never_cancels(redis_url: str, venue: str) -> None:
     async with unresolved(redis_url, venue) as (rig, order_id, sent):
         rig.simulator.configure({"stuck_ids": []})
-        sent_cancels, seen = cancels(rig), calls(rig)
-        assert await back(rig, rig.lane) == Reconciled(1, 1, 0)
-        await looked(rig, seen)
+        sent_cancels = cancels(rig)
+        await looked_back(rig)
         # Still open: nothing is told, and above all nothing is cancelled.
         assert await resolved(rig, sent) == []
         assert rig.truth(order_id)["state"] == "live"
         rig.simulator.move_order(order_id, State("filled"), venue=venue)
-        seen = calls(rig)
-        assert await back(rig, rig.lane) == Reconciled(1, 1, 0)
-        await looked(rig, seen)
+        await looked_back(rig)
         (told,) = await resolved(rig, sent)
         assert (told.outcome, told.evidence, told.final, told.attempt) == ("filled", "query", False, None)
         assert (told.order_id, told.strategy, told.extras["x_leg"]) == (order_id, "mm", "1")
@@ -107,15 +111,12 @@ async def test_a_sweep_is_resolved_once_nothing_it_meant_is_open(redis_url: str,
         rig.simulator.configure({"stuck_ids": []})
         await rig.client.delete(rig.lane.key("sweeps"))
         newer = rig.order(created_ms=time.time_ns() // 1_000_000)
-        made, seen = cancels(rig), calls(rig)
-        assert await back(rig, rig.lane) == Reconciled(1, 1, 0)
-        await looked(rig, seen)
+        made = cancels(rig)
+        await looked_back(rig)
         assert await resolved(rig, sent) == []
         assert rig.truth(order_id)["state"] == "live"
         rig.simulator.move_order(order_id, State("filled"), venue=venue)
-        seen = calls(rig)
-        assert await back(rig, rig.lane) == Reconciled(1, 1, 0)
-        await looked(rig, seen)
+        await looked_back(rig)
         (told,) = await resolved(rig, sent)
         assert (told.outcome, told.evidence, told.final, told.scope) == ("cancelled", "query", False, scope)
         assert rig.truth(newer)["state"] == "live"

@@ -54,7 +54,7 @@ async def test_after_an_outage_many_orders_are_looked_for_on_few_pages(redis_url
         assert [key async for key in rig.client.scan_iter(rig.lane.key("sorted:*"))] == []
 
 
-async def test_nothing_is_left_of_orders_that_were_confirmed_alone_or_by_a_push(redis_url: str) -> None:
+async def test_nothing_is_left_of_orders_that_were_confirmed_alone(redis_url: str) -> None:
     async with desk(redis_url) as rig:
         for _ in range(5):
             await rig.final(await rig.send(symbol="BTCUSDT", order_id=rig.order()))

@@ -40,6 +40,7 @@ async def test_a_push_settles_at_once_and_spares_every_look_up(redis_url: str, v
             assert event.batch_id
         assert looks(desk, lane) == []
         assert desk.refused() == 0
+        assert [key async for key in desk.client.scan_iter(lane.key("sorted:*"))] == []
 
 
 @pytest.mark.parametrize("venue", VENUES)

@@ -140,12 +140,17 @@ def _excused(world: World, one: Broken) -> bool:
         return "has no final event" in one.what or "attempts are on record" in one.what
     if world.lost_tail and any(word in one.what for word in OF_A_LOST_TAIL):
         return True
-    by_age = "its orders are open" in one.what or "was to be left alone" in one.what
-    by_age = by_age or (one.promise == "11" and ": unresolved " in one.what)
+    return (world.clocks_us > 900_000 and _by_age(world, one)) or (one.promise == "11" and "poison-" in one.what)
+
+
+def _by_age(world: World, one: Broken) -> bool:
+    """Whether it follows from taking an order for older or newer than it is."""
     if one.promise == "5":
         spared = (order for desk in world.desks for ask in desk.asks.values() for order in ask.spared)
-        by_age = any(f"order {order} was named" in one.what for order in spared)
-    return (world.clocks_us > 900_000 and by_age) or (one.promise == "11" and "poison-" in one.what)
+        return any(f"order {order} was named" in one.what for order in spared)
+    if one.promise == "11":
+        return ": unresolved " in one.what
+    return "its orders are open" in one.what or "was to be left alone" in one.what
 
 
 def _explained(row: dict[str, Any]) -> bool:

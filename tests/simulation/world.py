@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from cancelq.contract import Lane
 from cancelq_worker.simulator.simulator import Simulator
-from ops.chaos.places import PLACES
+from ops.chaos.places import PLACES, lags_and_races
 from ops.chaos.world import Desk
 from ops.checks import Broken, Told
 from tests.simulation.fleet import Fleet, Worker, settings_for
@@ -258,13 +258,7 @@ def weather(rng: random.Random) -> dict[str, Any]:
     return {
         "latency_before_ms": rng.choice([(0, 0), (1, 5), (5, 25), (20, 80)]),
         "latency_after_ms": rng.choice([(0, 0), (1, 5), (5, 25), (20, 80)]),
-        "cancel_delay_ms": rng.choice([0, 0, 50, 400]),
-        "race_fill": rng.choice([0.0, 0.05, 0.3]),
-        "race_partial": rng.choice([0.0, 0.2]),
-        "history_lag_ms": rng.choice([0, 0, 300, 1500]),
-        "info_lag_ms": rng.choice([0, 0, 300]),
-        "open_lag_ms": rng.choice([0, 0, 500]),
-        "symbol_cancel_miss": rng.choice([0.0, 0.3]),
+        **lags_and_races(rng),
         "stream_loss": rng.choice([0.0, 0.0, 0.3]),
         "stream_jitter_ms": rng.choice([0, 0, 300]),
         "stream_repeat": rng.choice([0.0, 0.1]),

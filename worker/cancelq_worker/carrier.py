@@ -34,8 +34,6 @@ class Carrier:
         self._p = parts
         self._gate = gate
         self._buckets: dict[str, Bucket] = {b.name: b for b in parts.venue.buckets}
-        #: What the settings say of a limit is never exceeded, whatever the venue tells.
-        self._bounds = {b.name: b.units for b in parts.plan.buckets if b.fixed}
         self._paged = {kind for r in parts.venue.routes if r.downwards for kind in r.kinds}
         self._samples: dict[str, int] = {}
         self._log = log.bind(lane=str(parts.plan.lane))
@@ -99,8 +97,9 @@ class Carrier:
         ]
         executed = not all(r.word in _NOT_EXECUTED for r in replies)
         how, error = "r" if refused else "a", next((r.error for r in replies if r.error), "")
-        told = self._p.venue.told_limit(exchange.answer) or 0
-        told = min(told, self._bounds.get(call.route.bucket, told))
+        told, bucket = self._p.venue.told_limit(exchange.answer) or 0, self._buckets[call.route.bucket]
+        if bucket.fixed:  # what the settings say of a limit is never exceeded
+            told = min(told, bucket.units)
         outcome = self._outcome(call, verdicts, how, rtt_us, exchange.answered_ns, executed, error, told)
         outcome.settlement.holds = self._gate.holds(call, replies)
         self._report(call, replies, rtt_us, exchange.answer.status)

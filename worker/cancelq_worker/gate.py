@@ -190,6 +190,11 @@ class Gate:
         self._p.metrics.aside(signed.request.path, exchange.answer.status, took_ns)
         return exchange
 
+    @property
+    def minds_rights(self) -> bool:
+        """Whether a key that may withdraw is refused: the settings do not allow it, and the venue tells."""
+        return not self._p.allow_withdraw_key and self._p.venue.rights_request() is not None
+
     async def key_rights(self) -> KeyRights | None:
         """What the venue says that the key may do; None where it does not say. Raises NotSent, NoAnswer."""
         request = self._p.venue.rights_request()
@@ -201,7 +206,7 @@ class Gate:
     async def _why_held(self) -> str:
         """Why the lane must stay held although the key works: it may withdraw, as far as the venue tells now; "" if it
         need not."""
-        if self._p.allow_withdraw_key or self._p.venue.rights_request() is None:
+        if not self.minds_rights:
             return ""
         for _ in range(RIGHTS_TRIES):
             if await self._p.ledger.may_ask_rights():

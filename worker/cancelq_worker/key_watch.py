@@ -40,7 +40,7 @@ class KeyWatch:
 
     async def serve(self) -> None:
         """Until cancelled, or at once where nothing is to be asked."""
-        if self._p.allow_withdraw_key or self._p.venue.rights_request() is None:
+        if not self._gate.minds_rights:
             return
         again_s = AGAIN_S
         while True:

@@ -232,13 +232,7 @@ class LaneServer:
                 self._taken(taken, reserved, now_ns, back_ns)
             self._p.egress.release(reserved)
         self._turn.round_over()
-        if leapt_us := self._p.redis_clock.leapt_us - self._leapt_us:
-            # Also where nothing was granted just now: what is granted next may stand for a permit that is still out.
-            self._leapt_us += leapt_us
-            if leapt_us >= LEAP_TOLD_US:
-                self._log.warning("the server's clock went ahead", by_ms=leapt_us // 1000)
-            self._close(Hold("*", "leap", min(leapt_us, LEAP_HOLD_US), "the server clock went ahead"))
-            self._spawn(self._p.egress.ahead(self._leapt_us))
+        self._heed_leap()
 
     def _count(self, wanted: RoundRequest, reply: Round, back_ns: int, sent_ns: int) -> None:
         metrics, now_us = self._p.metrics, self._p.redis_clock.at_us(back_ns)
@@ -366,9 +360,21 @@ class LaneServer:
             call = Call.of(taken.batch, route, ticket, asked_ns, back_ns)
             self._spawn(self._give_back(call) if leapt else self._carry(call))
 
+    def _heed_leap(self) -> None:
+        """The server's clock may have gone ahead. Also where nothing was granted just now: what is granted next may
+        stand for a permit that is still out."""
+        leapt_us = self._p.redis_clock.leapt_us - self._leapt_us
+        if not leapt_us:
+            return
+        self._leapt_us += leapt_us
+        if leapt_us >= LEAP_TOLD_US:
+            self._log.warning("the server's clock went ahead", by_ms=leapt_us // 1000)
+        self._close(Hold("*", "leap", min(leapt_us, LEAP_HOLD_US), "the server clock went ahead"))
+        self._spawn(self._p.egress.ahead(self._leapt_us))
+
     async def _give_back(self, call: Call) -> None:
         """The server's clock went ahead, by less than its scripts can tell from a lane at rest: permits that are out
-        counted as free too early, and this one may stand for one of them. The round closes the lane for as long."""
+        counted as free too early, and this one may stand for one of them. `_heed_leap` closes the lane for as long."""
         self._outcomes.append(self._carrier.given_back(call))
         self._free[call.batch.stage] += 1
 

@@ -161,15 +161,14 @@ end
 
 -- The clock went ahead by `span`: whoever came by in the meantime took permits for free that were not. The lane waits for
 -- as long, and what is still out is free that much later; at the latest a window from now.
-local LONGEST_WINDOW_US = 1100000
 local function free_later(span)
   if out_until > steady then out_until = out_until + span end
   local limits = redis.call('HGETALL', ROOT .. 'limits')
   for n = 1, #limits, 2 do
     local permits, moved = ROOT .. 'permits:' .. limits[n], {}
-    local out = redis.call('ZRANGEBYSCORE', permits, text(steady), text(steady + LONGEST_WINDOW_US), 'WITHSCORES', 'LIMIT', 0, 1000)
+    local out = redis.call('ZRANGEBYSCORE', permits, text(steady), text(steady + JUMP_HOLD_US), 'WITHSCORES', 'LIMIT', 0, 1000)
     for i = 1, #out, 2 do
-      moved[i] = text(math.min(out[i + 1] + span, steady + LONGEST_WINDOW_US))
+      moved[i] = text(math.min(out[i + 1] + span, steady + JUMP_HOLD_US))
       moved[i + 1] = out[i]
     end
     if #moved > 0 then redis.call('ZADD', permits, unpack(moved)) end

@@ -84,12 +84,9 @@ local function page_above(queue, where, class, carry)
   local key = ROOT .. 'sorted:' .. where .. ':' .. class
   local bottom = oldest and redis.call('ZSCORE', key, oldest)
   if not bottom then return nil end
-  local found
-  if math.floor(steady / 1000) % OLDEST_FIRST == 0 then
-    found = redis.call('ZREVRANGEBYSCORE', key, bottom, '-inf', 'LIMIT', 0, carry + 50)
-  else
-    found = redis.call('ZRANGEBYSCORE', key, bottom, '+inf', 'LIMIT', 0, carry + 50)
-  end
+  local how, till = 'ZRANGEBYSCORE', '+inf'
+  if math.floor(steady / 1000) % OLDEST_FIRST == 0 then how, till = 'ZREVRANGEBYSCORE', '-inf' end
+  local found = redis.call(how, key, bottom, till, 'LIMIT', 0, carry + 50)
   local times = redis.call('ZMSCORE', queue, unpack(found))
   local ids, gone = {oldest}, {}
   for i = 1, #found do

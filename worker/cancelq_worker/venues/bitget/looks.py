@@ -90,9 +90,10 @@ _KINDS: Final = {
     "stop-open": ("stop", "a plan order"),
 }
 
-#: Everything to be read before an order may be called unknown: lists that show many orders at once, and the rest;
-#: orderInfo twice, some time apart.
-_PLACES_OF_AN_ORDER: Final = (("history", "open"), ("info", *_OTHER_SCOPES, "info"))
+#: Everything to be read before an order may be called unknown; orderInfo twice, some time apart. First the lists, which
+#: show many orders at once; where they cannot be read, orderInfo: they are asked for a pair, which may not exist.
+_LISTS_FIRST: Final = ("history", "open", "info", *_OTHER_SCOPES, "info")
+_INFO_FIRST: Final = ("info", "history", "open", *_OTHER_SCOPES, "info")
 
 
 # -- where to look next --------------------------------------------------------------------------------------
@@ -119,13 +120,11 @@ def next_look(target: Target) -> NextLook:
 
 
 def _next_for_order(target: Target, n: int) -> NextLook:
-    shared = 4 if target.notes.get("ack") else 1  # an acknowledged order will be closed soon: pages carry many
-    if n < shared and int(target.notes.get("f", 0)) < PAGE_FAILS:
-        return NextLook("any")
     absent, fails = dict(target.notes.get("abs", {})), int(target.notes.get("f", 0))
-    # Lists are asked for a pair: of one that the venue does not know none can be read, but orderInfo needs none.
-    lists, others = _PLACES_OF_AN_ORDER
-    for place in (*lists, *others) if fails < PAGE_FAILS else (others[0], *lists, *others[1:]):
+    shared = 4 if target.notes.get("ack") else 1  # an acknowledged order will be closed soon: pages carry many
+    if n < shared and fails < PAGE_FAILS:
+        return NextLook("any")
+    for place in _LISTS_FIRST if fails < PAGE_FAILS else _INFO_FIRST:
         if place in _OTHER_SCOPES and fails >= COURTESY_FAILS:
             continue  # an order of this scope cannot stand there: it only helps whoever named the wrong scope
         if absent.get(place, 0) == 0:
