@@ -136,7 +136,14 @@ async def test_pybit_follows_orders_and_sees_the_cancel_that_a_fill_beat(
         session = pybit.unified_trading.WebSocket(
             testnet=False, channel_type="private", api_key="sim-key", api_secret="sim-secret", private_auth_expire=60
         )
+        # pybit notes a subscription only once it is sent, and closes the connection if its answer comes before that.
+        send: Any = session.ws.send
+        held_back: list[str] = []
+        session.ws.send = held_back.append
         session.order_stream(hand_over)
+        session.ws.send = send
+        for message in held_back:
+            send(message)
         return session
 
     session = await asyncio.to_thread(connect)

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from cancelq.contract import Status
 from cancelq_worker import operate
-from cancelq_worker.ledger import command
+from cancelq_worker.key_watch import KeyWatch
+from cancelq_worker.ledger import LanePlan, RedisLedger, command
 from cancelq_worker.simulator.orders import Right
 from cancelq_worker.simulator.simulator import DEMO_KEY
+from cancelq_worker.venues.port import Bucket
 from tests.integration.rig import Rig, desk
 
 pytestmark = pytest.mark.one_server
@@ -61,6 +65,29 @@ async def test_resume_opens_the_lane_once_the_key_may_not_withdraw_any_more(redi
         await operate.resume(rig.client, rig.lane, "test")
         assert (await rig.final(waiting)).status is Status.cancelled
         assert rig.refused() == 0
+
+
+async def test_while_the_lane_is_held_for_its_key_the_turn_to_ask_is_left_to_whoever_tries_the_key(
+    redis_url: str,
+) -> None:
+    async with desk(redis_url, workers=0) as rig:
+        plan = LanePlan(rig.lane, (), (Bucket("one", 1, 1),), 1, 1, urgent_reserve=0)
+        ledger = RedisLedger(rig.client, plan)
+        parts: Any = SimpleNamespace(ledger=ledger, plan=plan)
+        asked: list[object] = []
+
+        async def key_rights() -> None:
+            asked.append("asked")
+
+        gate: Any = SimpleNamespace(key_rights=key_rights)
+        watch = KeyWatch(parts, gate, asked.append)
+        await rig.client.hset(rig.lane.key("hold"), "*|auth", "-1|refused")
+        await watch.ask()
+        assert (asked, await ledger.may_ask_rights()) == ([], True)
+        await rig.client.delete(rig.lane.key("rights"))
+        await ledger.lift("auth")
+        await watch.ask()
+        assert (asked, await ledger.may_ask_rights()) == (["asked"], False)
 
 
 async def test_a_key_that_may_withdraw_is_used_where_the_settings_allow_it(redis_url: str) -> None:

@@ -2,7 +2,8 @@
 allow this one.
 
 Asked when a lane is opened and about every hour, as a right can be added later: one small call of each worker that
-watches the lane, in turns, which counts in no bucket of a route.
+watches the lane, in turns, which counts in no bucket of a route. While the lane is held for its key nobody asks: the
+turn is left to whoever tries the key for an operator's `resume`, who asks then.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class KeyWatch:
             return
         again_s = AGAIN_S
         while True:
-            rights = await self._ask()
+            rights = await self.ask()
             if rights is None:
                 await asyncio.sleep(again_s * random.uniform(0.5, 1.5))
                 again_s = min(2 * again_s, AGAIN_MOST_S)
@@ -54,10 +55,12 @@ class KeyWatch:
             again_s = AGAIN_S
             await asyncio.sleep(EVERY_S * random.uniform(0.9, 1.1))
 
-    async def _ask(self) -> KeyRights | None:
-        """None if it is another worker's turn, or the venue does not say."""
-        begun_s = monotonic_s()
+    async def ask(self) -> KeyRights | None:
+        """None if it is another's turn, the key is refused anyhow, or the venue does not say."""
         try:
+            if await self._p.ledger.key_refused():
+                return None
+            begun_s = monotonic_s()
             if not await self._p.ledger.may_ask_rights() or monotonic_s() - begun_s > TURN_S:
                 return None  # or this process stood still, and its turn may be over
             return await self._gate.key_rights()

@@ -296,6 +296,7 @@ class Ledger(Protocol):
     async def trim(self, keep_ms: int, dedup_hours: int, now_ms: int) -> None: ...
     async def take_probe(self) -> bool: ...
     async def ask_probe(self) -> None: ...
+    async def key_refused(self) -> bool: ...
     async def may_ask_rights(self) -> bool: ...
     async def lift(self, reason: str) -> None: ...
 
@@ -446,8 +447,12 @@ class RedisLedger:
 
     async def ask_probe(self) -> None:
         """Asks for the key to be tried, if the lane is held because it was refused."""
-        if await self._client.hexists(self._plan.lane.key("hold"), "*|auth"):
+        if await self.key_refused():
             await self._client.set(self._plan.lane.key("probe"), "new-key", ex=60)
+
+    async def key_refused(self) -> bool:
+        """Whether the lane is held because of its key."""
+        return bool(await self._client.hexists(self._plan.lane.key("hold"), "*|auth"))
 
     async def may_ask_rights(self) -> bool:
         """Whether this worker may ask the venue now what the key may do: one question in `RIGHTS_MS`, of the whole
