@@ -36,7 +36,7 @@ async def use_kill_switch(world: World) -> None:
 async def kill_behind_a_backlog(world: World, orders: int = 60) -> None:
     """A kill at each venue when nothing fails, while cancels for five seconds wait: it ends well, and in time."""
     for desk in world.desks:
-        if desk.lane in world.closed:
+        if desk.lane in world.closed_s:
             continue
         redis = client(world.url)
         for _ in range(int(5 * desk.place.per_s)):

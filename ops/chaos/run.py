@@ -32,6 +32,7 @@ from ops.checks import Bounds, Case, Told, VenueSaid, judge, read_streams
 BOUNDS = Bounds(settle_s=2 * LEASE_MS / 1000 + 10, send_by_us=500_000)
 GIVE_UP_S = 60.0
 FORGOTTEN_S = 480.0  # after which BingX' equal errors lock nothing any more
+AFTERWARDS_PER_S = 3  # what waited for that is then cancelled one by one
 FAULTS_PER_S = 3.0
 PRODUCERS = 3
 
@@ -118,9 +119,10 @@ async def _settled(redis: aioredis.Redis, world: World) -> None:
     later."""
     for desk in world.desks:
         if await closed_by_errors(redis, desk.lane):
-            world.closed.add(desk.lane)
+            waiting = await command(redis, "HLEN", desk.lane.key("intents"))
+            world.closed_s[desk.lane] = FORGOTTEN_S + waiting / AFTERWARDS_PER_S
             world.did(f"{desk.lane.venue}: an endpoint is left alone, as it had many equal errors")
-    await until(lambda: _all_told(redis, world), GIVE_UP_S + (FORGOTTEN_S if world.closed else 0))
+    await until(lambda: _all_told(redis, world), GIVE_UP_S + max(world.closed_s.values(), default=0.0))
 
 
 async def _torment_under_load(world: World, seconds: float, per_s: float | None) -> None:
@@ -145,7 +147,7 @@ def _case(world: World, desk: Desk, told: Told, healed_us: int) -> Case:
         rates=[row for row in world.simulator.rates() if row["bucket"].startswith(f"{venue}/")],
         bulk=frozenset(desk.place.bulk),
     )
-    bounds = replace(BOUNDS, settle_s=BOUNDS.settle_s + FORGOTTEN_S) if desk.lane in world.closed else BOUNDS
+    bounds = replace(BOUNDS, settle_s=BOUNDS.settle_s + world.closed_s.get(desk.lane, 0.0))
     return Case(desk.lane, told, desk.asks, desk.acknowledged, said, bounds, healed_us)
 
 

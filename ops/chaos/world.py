@@ -76,8 +76,8 @@ class Desk:
 @dataclass
 class World:
     """`faults` counts what was done, by kind; `measured_ms` keeps times by what was measured; `tolds` are the
-    streams as they were at the end; `closed` are lanes of which an endpoint was left alone after the faults, as its
-    venue locks it after equal errors."""
+    streams as they were at the end; `closed_s` has the lanes of which an endpoint was left alone after the faults, as
+    its venue locks it after equal errors, and by how much later they may settle."""
 
     rng: random.Random
     folder: Path
@@ -91,7 +91,7 @@ class World:
     measured_ms: dict[str, list[float]] = field(default_factory=dict)
     broken: list[Broken] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    closed: set[Lane] = field(default_factory=set)
+    closed_s: dict[Lane, float] = field(default_factory=dict)
     tolds: dict[Lane, Told] = field(default_factory=dict)
     began_s: float = field(default_factory=time.monotonic)
 

@@ -285,10 +285,20 @@ MUTANTS = (
     Mutant(
         "equal-errors-not-counted",
         f"{_LUA}/take_limits.lua",
-        "return seen.most >= r[9] or seen.most + seen.under_way + doubted >= plan.errors_most, seen.free",
-        "return false, seen.free",
+        "if #times > seen.most then seen.most = #times end",
+        "",
         "BingX locks the endpoint after twenty dead orders",
         ("tests/integration/test_bingx_truth.py::test_a_storm_of_dead_orders_does_not_lock_an_endpoint",),
+    ),
+    Mutant(
+        "who-waits-for-minutes-is-sent-unseen",
+        f"{_LUA}/take_limits.lua",
+        "if looks and (unsafe or all_locked) then",
+        "if looks and unsafe then",
+        "orders that ended while they waited for a locked endpoint lock it again",
+        (
+            "tests/integration/test_bingx_truth.py::test_who_waits_for_a_locked_endpoint_is_looked_at_again_and_adds_no_error_once_it_is_gone",
+        ),
     ),
     Mutant(
         "guard-fires-twice",

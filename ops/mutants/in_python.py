@@ -298,6 +298,24 @@ MUTANTS = (
         ("tests/simulation/test_found.py::test_it_is_mended",),
     ),
     Mutant(
+        "listen-key-asked-by-worker-after-worker",
+        f"{_WORKER}/streaming.py",
+        'await self._lease("hold" if young else "leave")',
+        'await self._lease("leave")',
+        "BingX refuses listen keys, and counts it",
+        ("tests/integration/test_streams.py::test_a_listen_key_is_asked_for_once_a_second_whoever_asks",),
+    ),
+    Mutant(
+        "a-refused-key-is-asked-on",
+        f"{_WORKER}/key_watch.py",
+        "if await self._p.ledger.key_refused():",
+        "if False:",
+        "the operator's resume waits for a turn that others take",
+        (
+            "tests/integration/test_key_watch.py::test_while_the_lane_is_held_for_its_key_the_turn_to_ask_is_left_to_whoever_tries_the_key",
+        ),
+    ),
+    Mutant(
         "known-secrets-in-logs",
         f"{_WORKER}/redaction.py",
         "text = text.replace(secret, BLANK)",

@@ -12,6 +12,7 @@ import pytest
 from cancelq.contract import Status
 from cancelq_worker import operate
 from cancelq_worker.ledger import command
+from cancelq_worker.simulator.orders import State
 from tests.integration.rig import UNCLEAR, Rig, desk
 
 pytestmark = pytest.mark.one_server
@@ -394,6 +395,35 @@ async def test_an_endpoint_closed_by_errors_leaves_the_other_to_what_was_seen_op
         assert (event.endpoint or "").endswith("/cancelOrders")
         assert endpoints(rig)["cancel"] == before
         assert endpoints(rig)["openOrders"] == 1
+
+
+async def test_who_waits_for_a_locked_endpoint_is_looked_at_again_and_adds_no_error_once_it_is_gone(
+    redis_url: str,
+) -> None:
+    async with desk(redis_url, venue="bingx") as rig:
+        await rig.final(await rig.send(symbol=PAIR, order_id=rig.order()))
+        stays, goes = rig.order(kind="tpsl"), rig.order(kind="tpsl")
+        clock: Any = await rig.client.get(rig.lane.key("clock"))
+        now_us = operate.steady_now(clock, await rig.client.time())
+        await rig.client.zadd(rig.lane.key("errors:cancel"), {f"100404 e{n}": now_us for n in range(15)})
+        sent = endpoints(rig)["cancel"]
+        entries = [{"scope": "tpsl", "symbol": PAIR, "order_id": order_id} for order_id in (stays, goes)]
+        waits, ends = await rig.send_all(entries)
+        queue = rig.lane.key(f"queue:c:n:seen-trigger:{PAIR}")
+        async with asyncio.timeout(20):  # both are seen open, and wait for a minute
+            while await rig.client.zcount(queue, now_us + 50_000_000, "+inf") < 2:
+                await command(rig.client, "XREAD", "BLOCK", 10, "STREAMS", rig.lane.inbox, "$")
+        rig.simulator.move_order(goes, State.cancelled, venue="bingx")
+        await rig.client.zadd(queue, {ends: now_us})
+        await rig.client.zadd(rig.lane.key("classes:c:n"), {f"seen-trigger:{PAIR}": now_us})
+        assert (await rig.final(ends)).status == Status.cancelled
+        assert endpoints(rig)["cancel"] == sent
+        await rig.client.delete(rig.lane.key("errors:cancel"))
+        await rig.client.zadd(queue, {waits: now_us})
+        await rig.client.zadd(rig.lane.key("classes:c:n"), {f"seen-trigger:{PAIR}": now_us})
+        event = await rig.final(waits)
+        assert (event.status, event.attempt, event.endpoint) == (Status.cancelled, 1, "/openApi/spot/v1/trade/cancel")
+        assert endpoints(rig)["cancel"] == sent + 1
 
 
 async def test_calls_without_an_answer_do_not_close_an_endpoint_to_what_is_open(redis_url: str) -> None:

@@ -6,6 +6,7 @@ import logging
 import re
 import sys
 import time
+from itertools import pairwise
 
 import pytest
 
@@ -111,6 +112,20 @@ async def test_a_refused_stream_leaves_everything_to_look_ups(redis_url: str) ->
         event = await desk.final(lane, await desk.send(lane, symbol="BTCUSDT", order_id=order))
         assert (event.status, event.evidence) == (Status.cancelled, "query")
         assert not await desk.client.exists(lane.key("stream"))
+
+
+async def test_a_listen_key_is_asked_for_once_a_second_whoever_asks(redis_url: str) -> None:
+    """BingX answers two a second; a stream that breaks at once must not lead to the next at once, by any worker."""
+    async with floor(redis_url, "bingx:main", workers=3, streams=True) as desk:
+        (lane,) = desk.lanes
+        await desk.streaming()
+        for asked in range(2, 5):
+            await desk.until(lambda: len(desk.simulator.streams.report()["streams"]) == 1)
+            desk.simulator.drop_streams()
+            await desk.until(lambda: len(desk.calls(lane, "userDataStream")) >= asked)  # noqa: B023
+        at_ms = [int(call["at_us"]) // 1000 for call in desk.calls(lane, "userDataStream")]
+        assert all(later - earlier >= 900 for earlier, later in pairwise(at_ms)), at_ms
+        assert desk.refused() == 0
 
 
 async def test_one_worker_holds_the_stream_and_the_next_one_takes_it_over(redis_url: str) -> None:

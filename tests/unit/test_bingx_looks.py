@@ -170,13 +170,17 @@ def test_a_scope_is_no_reason_to_refuse() -> None:
 # -- a look ahead of a cancel --------------------------------------------------------------------------------
 
 
-def looked_first(intent: Target, said: Answer) -> Finish | Go:
+def looked_first(intent: Target, said: Answer, *, seen: bool = False, lookups: int = 0) -> Finish | Go:
     """What follows where equal errors have closed the cancel, and the order was looked for instead."""
     plan = BINGX.admit(intent.fields)
     assert isinstance(plan, Plan)
-    state = State(stage=Stage.CANCEL, cancel_class=plan.cancel_class, look_class=plan.look_class, orders=plan.orders)
+    notes = {"known": 1, "seen": 1} if seen else {}
+    state = State(
+        stage=Stage.CANCEL, cancel_class=BINGX.cancel_class(Target(intent.fields, notes)), look_class=plan.look_class,
+        orders=plan.orders, attempts=int(seen), lookups=lookups, notes=notes,
+    )  # fmt: skip
     work = Work("i1", {**intent.fields, "queued_us": "1"}, state, 1)
-    route = ROUTES["open-first"]
+    route = ROUTES["open-again" if seen else "open-first"]
     taken = work.taken(stage=route.stage, batch_id="b1", route=route.name, size=1, taken_us=1)
     (reply,) = decode(route.name, said, intent)
     return Judge(BINGX, Policy(), random.Random(1)).look(state, taken, work.record, reply, Moment(1_000, 1, 2))
@@ -204,6 +208,34 @@ def test_what_is_not_seen_is_looked_for_elsewhere_and_not_sent(said: Answer) -> 
     assert isinstance(follows, Go)
     assert follows.state.stage is Stage.LOOK
     assert follows.state.attempts == 0
+
+
+@pytest.mark.parametrize(
+    "said", [listed(row(status="PENDING")), listed({"symbol": PAIR}), raw(b"<html>"), raw(b"", 502)]
+)
+def test_what_was_seen_before_goes_on_waiting_unless_it_is_gone(said: Answer) -> None:
+    for intent in (ONE, target(ORDER_ID, scope="stop"), target(ORDER_ID, only_if="PENDING")):
+        waits = looked_first(intent, said, seen=True)
+        assert isinstance(waits, Go)
+        assert (waits.state.stage, waits.tell) == (Stage.CANCEL, None)
+        assert waits.state.cancel_class.startswith("seen")
+        assert waits.delay_us == Policy().seen_again_us
+        assert (waits.state.attempts, waits.state.lookups) == (1, 1)
+
+
+def test_what_was_seen_before_and_is_gone_is_not_sent() -> None:
+    gone = looked_first(ONE, listed(row(OTHER_ID, "PENDING")), seen=True)
+    assert isinstance(gone, Go)
+    assert gone.state.stage is Stage.LOOK
+    end = looked_first(ONE, listed(row(status="FILLED")), seen=True)
+    assert isinstance(end, Finish)
+    assert end.status is Status.filled
+
+
+def test_an_order_that_waits_is_not_looked_at_for_ever() -> None:
+    end = looked_first(ONE, listed(row(status="PENDING")), seen=True, lookups=Policy().max_lookups)
+    assert isinstance(end, Finish)
+    assert end.status is Status.unresolved
 
 
 # -- several orders on one page ------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ LIVE_S = 10.0  # until the subscription must stand
 FRAME_MOST = 1024 * 1024
 BACKOFF_S, BACKOFF_MOST_S = 0.25, 30.0
 REFUSED_S = 15.0  # before a refused login is tried again
+KEY_PACE_S = 1.0  # between two requests for a listen key, of all workers: BingX answers two a second
 
 
 #: Opens a connection to an address, with the options of websockets' own.
@@ -71,6 +72,7 @@ class LaneStream:
         self._p = parts
         self._stopping = asyncio.Event()
         self._held = False
+        self._needs_key = parts.stream.key_request() is not None
         self._secrets: list[str] = []
         self._log = log.bind(lane=parts.lane)
 
@@ -84,6 +86,7 @@ class LaneStream:
         while not self._stopping.is_set():
             wait_s = IDLE_S
             if await self._lease("hold"):
+                begun_s = monotonic_s()
                 try:
                     await self._listen()
                     fails = 0
@@ -99,7 +102,11 @@ class LaneStream:
                     wait_s = REFUSED_S
                     self._log.error("the order stream failed; it is opened again", why=type(error).__name__)
                 finally:
-                    await self._lease("leave")
+                    young = self._needs_key and monotonic_s() - begun_s < KEY_PACE_S
+                    # Kept, the lease keeps the next worker from asking for a key at once.
+                    await self._lease("hold" if young else "leave")
+                    if young:
+                        wait_s = max(wait_s, 1.25 * KEY_PACE_S)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait_s * random.uniform(0.8, 1.2)):
                     await self._stopping.wait()

@@ -30,6 +30,7 @@ class Policy:
     max_unread: int = 400
     lookup_budget_us: int = 10_000_000
     look_pause_us: int = 3_000_000  # longer than two looks are ever apart while somebody looks
+    seen_again_us: int = 60_000_000  # how often an open order is looked at that waits, as its endpoints are closed
     sweep_budget_us: int = 20_000_000
     sweep_settle_us: int = 1_000_000  # how long an open list may hide a new order
     retry_base_us: int = 200 * MS
@@ -143,6 +144,10 @@ class Judge:
         if reply.word in ABOUT_THE_CALL:
             return Go(_restored(before, taken), None, reply)
         state = taken
+        waits = before.stage is Stage.CANCEL and "seen" in before.notes and state.lookups < self._most_lookups(state)
+        if waits and reply.word not in (*ENDED, Word.ABSENT):
+            # Seen open before, and not gone now: it goes on waiting for an endpoint that takes its cancel.
+            return Go(self._to_cancel(state, fields), self.policy.seen_again_us, reply)
         state.stage = Stage.LOOK  # also of an order that was looked for instead of being sent
         state.notes.setdefault("t0", at.steady_us)
         if fields["scope"] in SWEEPS:

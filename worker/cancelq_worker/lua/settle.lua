@@ -116,7 +116,7 @@ for _ = 1, take_number() do
   local member, how, ago, rtt, error = take_arg(), take_arg(), take_number(), take_number(), take_arg()
   local told = take_number()
   if error ~= '-' and how ~= 'n' then -- without an answer it stays on record as one that may have been an error
-    redis.call('ZREM', ROOT .. 'errors:' .. bucket, '? ' .. member)
+    redis.call('ZREM', ROOT .. 'errors:' .. bucket .. ':asked', member)
     if error ~= '' then
       redis.call('ZADD', ROOT .. 'errors:' .. bucket, text(steady - ago), error .. ' ' .. member)
     end

@@ -244,7 +244,7 @@ local function grant(queue, priority, class, route, batch, items, in_batch)
     end
     if #sent > 0 then redis.call('ZADD', ROOT .. 'sent', unpack(sent)) end
   end
-  if route[9] > 0 then redis.call('ZADD', ROOT .. 'errors:' .. route[4], text(steady), '? ' .. batch_id) end
+  if route[9] > 0 then redis.call('ZADD', ROOT .. 'errors:' .. route[4] .. ':asked', text(steady), batch_id) end
   errors_seen[route[4]] = nil
   local b = bucket_state(route[4])
   local units = route[5] + route[6] * items

@@ -81,63 +81,76 @@ local function free_at(name, urgent, need)
   return till
 end
 
--- Venues lock an endpoint after so many equal errors: how many there were lately, at most of one code; how many
--- calls are under way that may end in one more; how many were never answered, and may have; and when the oldest is
--- forgotten.
+-- Venues lock an endpoint after so many equal errors: when there were such lately, by code, the newest first; how many
+-- calls are under way that may end in one more; and how many were never answered, and may have.
 local errors_seen = {}
 local function errors_at(bucket)
   local seen = errors_seen[bucket]
   if not seen then
     local key = ROOT .. 'errors:' .. bucket
-    redis.call('ZREMRANGEBYSCORE', key, '-inf', text(steady - plan.errors_us))
-    local under_way, unanswered, most, of = 0, 0, 0, {}
-    local kept = redis.call('ZRANGE', key, 0, 199, 'WITHSCORES')
+    local asked, forgotten = key .. ':asked', text(steady - plan.errors_us)
+    redis.call('ZREMRANGEBYSCORE', key, '-inf', forgotten)
+    redis.call('ZREMRANGEBYSCORE', asked, '-inf', forgotten)
+    local under_way = redis.call('ZCOUNT', asked, '(' .. text(steady - plan.lease_us), '+inf')
+    seen = {times = {}, most = 0, under_way = under_way, unanswered = redis.call('ZCARD', asked) - under_way}
+    local kept = redis.call('ZREVRANGE', key, 0, 399, 'WITHSCORES')
     for i = 1, #kept, 2 do
       local code = string.match(kept[i], '^%S+')
-      if code == '?' and tonumber(kept[i + 1]) > steady - plan.lease_us then
-        under_way = under_way + 1
-      elseif code == '?' then
-        unanswered = unanswered + 1
+      if code == '?' then -- as versions before 1.1 noted a call
+        seen.unanswered = seen.unanswered + 1
       else
-        of[code] = (of[code] or 0) + 1
-        if of[code] > most then most = of[code] end
+        local times = seen.times[code] or {}
+        seen.times[code] = times
+        times[#times + 1] = tonumber(kept[i + 1])
+        if #times > seen.most then seen.most = #times end
       end
     end
-    local free = kept[2] and tonumber(kept[2]) + plan.errors_us or steady
-    seen = {most = most, under_way = under_way, unanswered = unanswered, free = free}
     errors_seen[bucket] = seen
   end
   return seen
 end
-local function closed_by_errors(r)
-  if r[9] == 0 then return false end
+-- Until when a route is closed by errors that were told; nil if it is not.
+local function locked_until(r)
+  local seen = errors_at(r[4])
+  if seen.most < r[9] then return nil end
+  local till = 0
+  for _, times in pairs(seen.times) do
+    if times[r[9]] and times[r[9]] > till then till = times[r[9]] end
+  end
+  return till + plan.errors_us
+end
+-- Whether calls that may yet end in an error, or may have, keep a route closed.
+local function in_doubt(r)
   local seen, doubted = errors_at(r[4]), 0
   -- What was seen open does not wait for calls that were never answered: after an outage that would be minutes.
   if r[9] < plan.errors_most then doubted = seen.unanswered end
-  return seen.most >= r[9] or seen.most + seen.under_way + doubted >= plan.errors_most, seen.free
+  return seen.most + seen.under_way + doubted >= plan.errors_most
 end
 
 -- The routes that may carry a class now, apart from permits, and when there may be more. Where errors have closed a
--- route of the cancel queue, nothing of that class is sent unseen: only the route that looks first remains. A class
--- without such a route was seen already: its other routes go on.
+-- route of orders that nobody saw, nothing of that class is sent unseen: only the route that looks first remains. Of
+-- a class that was seen already the other routes go on; when all of them are locked, it is looked at again: who waits
+-- for minutes may have ended meanwhile, and would be the next error.
 local function usable_routes(queue, class, urgent)
-  local routes, usable, at, unseen = plan_routes(queue, class), {}, math.huge, true
-  local any_closed, looks_first = false, false
-  for _, r in ipairs(routes) do
-    local closed, free = closed_by_errors(r)
-    if closed then
-      at = math.min(at, math.max(free, steady + 100000))
-      any_closed = true
+  local routes, usable, at, closed = plan_routes(queue, class), {}, math.huge, {}
+  local looks, unsafe, all_locked = false, false, true
+  for i, r in ipairs(routes) do
+    local till = r[9] > 0 and locked_until(r)
+    closed[i] = till or (r[9] > 0 and in_doubt(r))
+    if closed[i] then
+      at = math.min(at, math.max(till or 0, steady + 100000))
+      unsafe = unsafe or r[9] < plan.errors_most
     end
-    r.closed = closed
-    looks_first = looks_first or (queue == 'c' and r[10] == 'l')
+    if r[10] == 'c' and not till then all_locked = false end
+    looks = looks or (queue == 'c' and r[10] == 'l')
   end
-  if looks_first and any_closed then unseen = false end
-  for _, r in ipairs(routes) do
+  local stage = queue
+  if looks and (unsafe or all_locked) then stage = 'l' end
+  for i, r in ipairs(routes) do
     local name = ' ' .. r[1] .. ' '
     if string.find(ARGV[5], name, 1, true) or (not urgent and string.find(ARGV[6], name, 1, true)) then
       at = math.min(at, steady + 20000)
-    elseif not r.closed and string.find(ARGV[2], r[10], 1, true) and (queue == 'l' or (r[10] == 'c') == unseen) then
+    elseif not closed[i] and string.find(ARGV[2], r[10], 1, true) and r[10] == stage then
       usable[#usable + 1] = r
     end
   end

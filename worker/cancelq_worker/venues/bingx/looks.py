@@ -47,6 +47,15 @@ ROUTES: Final = (
     Route("open-mute", Stage.LOOK, ("mute",), "openOrders"),
     # Last of the routes of these classes: what equal errors have closed is looked for before it is sent.
     Route("open-first", Stage.LOOK, ("id", "cid", "only", "trigger"), "openOrders", most=PAGE, first_look=True),
+    # What was seen open and waits for minutes, as its endpoint is closed, may have ended by the time it is sent.
+    Route(
+        "open-again",
+        Stage.LOOK,
+        ("seen", "seen-cid", "seen-only", "seen-trigger"),
+        "openOrders",
+        most=PAGE,
+        first_look=True,
+    ),
 )
 
 _PLACES: Final = {
@@ -59,6 +68,7 @@ _PLACES: Final = {
     "open-named": OPEN,
     "open-mute": OPEN,
     "open-first": OPEN,
+    "open-again": OPEN,
 }
 
 _TOO_LONG: Final = f"the pair's history is longer than the {PAGES_MOST * PAGE} orders BingX shows of it"
