@@ -8,6 +8,7 @@ Both run once for each kind of server, "valkey" and "redis7"; with `pytestmark =
 """
 
 import logging
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,8 +18,9 @@ from hypothesis import settings
 
 from tests.servers import KINDS, RedisServer, ServerMissing, ServerPool
 
-# How long one example takes says nothing on a machine that is busy with other things.
-settings.register_profile("cancelq", deadline=None)
+# In the suite always the same examples, so that it says of a change what it said before; CANCELQ_EXPLORE=1 draws
+# others, as `make fuzz` does all the time. How long one takes says nothing on a machine that is busy with other things.
+settings.register_profile("cancelq", deadline=None, derandomize="CANCELQ_EXPLORE" not in os.environ)
 settings.load_profile("cancelq")
 
 

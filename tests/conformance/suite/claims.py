@@ -15,6 +15,8 @@ from tests.conformance.suite.dossier import Dossier
 
 #: Words that settle an intent, or count towards settling it.
 DEFINITE = ENDED | {Word.FAILED, Word.ABSENT}
+#: Fields of the venues' answers that hold a text for people.
+MESSAGES = frozenset({"msg", "retMsg", "errorMsg", "error", "message"})
 
 
 def unfounded(dossier: Dossier, target: Target, reply: Reply, body: Any, status: int = 200) -> str:
@@ -47,9 +49,12 @@ def objects(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def names(dossier: Dossier, row: dict[str, Any], target: Target) -> bool:
-    """Whether an object holds the id by which the intent names its order: as text, or as a whole number."""
+    """Whether an object holds the id by which the intent names its order: as text, or as a whole number. What the venue
+    says to people is no id."""
     wanted = target.order_id or target.client_order_id
-    return any(str(value) == wanted for value in row.values() if isinstance(value, str | int))
+    return any(
+        str(value) == wanted for key, value in row.items() if isinstance(value, str | int) and key not in MESSAGES
+    )
 
 
 def _says(dossier: Dossier, row: dict[str, Any], target: Target, word: Word) -> bool:
