@@ -12,7 +12,7 @@ export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help env demo test redis7 prometheus chromium check format chaos crash-points term-instants mutants reliability sim soak soak-rate durability failover fuzz strace bench canaries pins docker-check sbom clean python3-check
+.PHONY: help env demo test redis7 prometheus chromium check format chaos crash-points term-instants mutants reliability sim soak soak-rate durability failover fuzz strace rate bench canaries pins docker-check sbom clean python3-check
 
 help: ## what there is to make
 	@echo "cancelq: make <target>"
@@ -73,6 +73,10 @@ durability: env strace ## torn files, power cuts, full disk and memory, judged f
 FAILOVERS ?= 20
 failover: env ## masters lost under load, one after the other; every confirmed intent looked for (FAILOVERS=20 SEED=7)
 	$(BIN)/python -m ops.failover --failovers $(FAILOVERS) $(if $(SEED),--seed $(SEED)) --result build/failover.json $(ARGS)
+
+RATE ?= drain-far drain-near stalls long-stalls near-and-far bybit bingx crowd killed drops
+rate: env ## ten minutes of real workers at the venues' limits, counted by a venue of its own (RATE="stalls crowd")
+	PYTHONPATH=ops/bench $(BIN)/python -m rate --json build/rate.json $(RATE) $(ARGS)
 
 canaries: env ## chaos with made-up secrets, which must not be found in anything it leaves behind (SECONDS=60 SEED=7)
 	$(BIN)/python -m ops.canaries --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) --result build/canaries.json $(ARGS)

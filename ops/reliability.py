@@ -112,6 +112,11 @@ def durability(found: dict[str, Any]) -> str:
     return f"seed {found['seed']}; " + "; ".join(parts + skipped)
 
 
+def rate(found: list[dict[str, Any]]) -> str:
+    broken = sum(len(row["broken"]) for row in found)
+    return f"{len(found)} runs ({', '.join(row['scenario'] for row in found)}): **{broken} broken**"
+
+
 def canaries(found: dict[str, Any]) -> str:
     return (
         f"seed {found['seed']}, {found['seconds']:g} s, {found['intents']} intents, {found['secrets']} secrets, "
@@ -131,6 +136,7 @@ def as_told(found: dict[str, Any]) -> str:
 _SOAK = 'make soak LENGTH=3 ARGS="--load 10"'
 _CHAOS = 'make chaos SECONDS=1200 SEED=1 ARGS="--kills 20 --result ops/chaos.json"'
 _CANARIES = 'make canaries ARGS="--result ops/canaries.json"'
+_RATE = 'make rate ARGS="--json ops/rate.json"'
 _MUTANTS = 'make mutants ARGS="--result ops/mutants.json"'
 _FAILOVER = 'make failover ARGS="--result ops/failover.json"'
 _DURABILITY = 'make durability ARGS="--keep"'
@@ -139,6 +145,7 @@ ROWS = (
     Row("chaos: real processes, everything failing at once", _CHAOS, "chaos.json", chaos),
     Row("simulation: the real engine on virtual time", _SOAK, "sim-results.json", as_told),
     Row("simulation: a minute under a backlog, the venues' limits", "make soak-rate", "sim-rate-results.json", as_told),
+    Row("rate: real workers, counted by a venue of its own", _RATE, "rate.json", rate),
     Row("crash points: each step, each way to end", "make crash-points", "crash-points.json", crash_points),
     Row("durability: torn files, power cuts, full disk and memory", _DURABILITY, "durability.json", durability),
     Row("failover: masters lost under load", _FAILOVER, "failover.json", as_told),

@@ -74,7 +74,7 @@ async def stop_worker(world: World) -> None:
 
 async def drain_worker(world: World) -> None:
     slot = _any_slot(world)
-    if slot.alive and not slot.stopped and not slot.draining_since and slot.serving:
+    if slot.alive and not (slot.doomed or slot.stopped or slot.draining_since) and slot.serving:
         slot.draining_since, slot.doomed = time.monotonic(), True
         slot.disturbed = not slot.redis.healthy
         slot.signal(signal.SIGTERM)

@@ -21,6 +21,7 @@ def main() -> int:
         verdicts = play_all(server, asked.scenarios or list(SCENARIOS), options)
     if asked.json:
         rows = [{"scenario": v.name, "figures": v.figures, "broken": v.broken, "lines": v.lines} for v in verdicts]
+        asked.json.parent.mkdir(parents=True, exist_ok=True)
         asked.json.write_bytes(orjson.dumps(rows, option=orjson.OPT_INDENT_2))
     return 1 if any(verdict.broken for verdict in verdicts) else 0
 

@@ -28,7 +28,8 @@ async def accounts(p: Patient) -> list[Finding]:
     if not settings.lanes:
         return [about.ok("no account is configured here: the lanes on the server are looked at, and no key")]
     keyed = [lane for lane in settings.lanes if not without_key(p, lane)]
-    told = f"{len(settings.lanes)} lanes configured, {len(keyed)} with all of their keys; no key stands twice"
+    lanes = "1 lane" if len(settings.lanes) == 1 else f"{len(settings.lanes)} lanes"
+    told = f"{lanes} configured, {len(keyed)} with all of their keys; no key stands twice"
     return [about.ok(told, lanes=[str(lane) for lane in settings.lanes]), *_places(p)]
 
 
