@@ -9,7 +9,7 @@ from redis import Redis
 from rq.suspension import suspend
 
 from cancelq import Event, Lane
-from cancelq_worker import cli
+from cancelq_worker import cli, operate
 
 MAIN = Lane("bitget", "main")
 
@@ -86,6 +86,18 @@ def test_pause_and_resume_are_seen_and_recorded(lane: Lane, client: Redis, run: 
     assert [Event.read(entry_id.decode(), fields).act for entry_id, fields in entries] == ["pause", "resume"]
     _, out, _ = run("results", "bitget:main")
     assert "pause by" in out
+
+
+def test_a_key_that_no_worker_tries_is_told(
+    lane: Lane, client: Redis, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operate, "KEY_TRIED_S", 0.3)
+    client.hset(lane.key("hold"), "*|auth", "-1 40014 no permission; mend it, then: cancelq resume bitget:main")
+    code, out, err = run("resume", "bitget:main")
+    assert code == 1
+    assert "a worker tries the key" in out
+    assert "bitget:main stays held: no worker has tried its key within" in err
+    assert "remedy: start a worker that has this account" in err
 
 
 @pytest.mark.usefixtures("lane")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 
+import pytest
+
 from cancelq.contract import Event, Status
-from cancelq_worker import operate
+from cancelq_worker import cli, operate
 from cancelq_worker.ledger import command
 from tests.integration.rig import LANE, Rig, desk
 from tests.servers import RedisServer
@@ -117,6 +120,30 @@ async def test_a_refused_key_holds_the_lane_and_loses_nothing(redis_url: str) ->
         event = await rig.final(intent)
         assert event.status == Status.cancelled
         assert event.attempt == 1
+
+
+async def test_resume_waits_for_the_word_on_the_key_and_tells_it(
+    redis_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def resume() -> tuple[int, str, str]:
+        code = await asyncio.to_thread(cli.run, ["resume", str(LANE)], {"CANCELQ_REDIS_URL": redis_url})
+        return code, *capsys.readouterr()
+
+    async with desk(redis_url) as rig:
+        rig.fault("code:40014", count=None)
+        intent = await rig.send(symbol="BTCUSDT", order_id=rig.order())
+        await _held(rig, "auth")
+        code, out, err = await resume()
+        assert code == 77
+        assert "a worker tries the key" in out
+        assert re.search(
+            r"stays held: 40014 .*, tried again at \d\d:\d\d:\d\d UTC\nremedy: mend it, then: cancelq", err
+        )
+        rig.simulator.core.faults.clear()
+        code, out, err = await resume()
+        assert (code, err) == (0, "")
+        assert out.endswith("bitget:main: the key works, and the lane is open\n")
+        assert (await rig.final(intent)).status == Status.cancelled
 
 
 async def test_a_wrong_clock_is_corrected_once_and_costs_nothing(redis_url: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
 
 import structlog
@@ -203,11 +204,39 @@ class Gate:
         told = self._p.venue.read_rights(await self.call_aside(request))
         return told if isinstance(told, KeyRights) else None
 
+    async def probe(self) -> None:
+        """An operator wants the lane resumed: one harmless signed read shows whether the key works again. If it does
+        not, the hold tells so, and when that was tried."""
+        if not await self._p.ledger.take_probe():
+            return
+        why = await self._why_held()
+        if why:
+            self._log.error("the lane stays held", why=why)
+            at = time.strftime("%H:%M:%S", time.gmtime(self._p.redis_clock.now_us() / 1e6))
+            remedy = f"mend it, then: cancelq resume {self._p.plan.lane}"
+            await self._p.ledger.still_held(f"{why}, tried again at {at} UTC; {remedy}")
+            return
+        self._clock_fault_ns = 0
+        await self._p.ledger.lift("auth")
+        self._log.info("the key works: the lane is open")
+
     async def _why_held(self) -> str:
-        """Why the lane must stay held although the key works: it may withdraw, as far as the venue tells now; "" if it
-        need not."""
-        if not self.minds_rights:
-            return ""
+        """Why the lane must stay held; "" if the key works, and need not be refused."""
+        request = self._p.venue.probe_request()
+        await self.read_venue_time(paced=False)
+        signed = self._p.venue.sign(request, self._p.venue_clock.now_us() // 1000)
+        try:
+            exchange = await self._aside(self._p.look_door, signed, total_s=self._p.total_s)
+        except (NotSent, NoAnswer) as error:
+            self._log.error("the key could not be tried", why=str(error))
+            return "the venue did not answer"
+        reply = discreet(self._p.venue.read_probe(exchange.answer), exchange.answer)
+        if reply.word is not Word.OPEN:
+            return f"{reply.code} {reply.text}".strip()[:240] or "the key was refused again"
+        return await self._why_refused() if self.minds_rights else ""
+
+    async def _why_refused(self) -> str:
+        """Why a key that works is refused all the same: it may withdraw, as far as the venue tells now; "" if not."""
         for _ in range(RIGHTS_TRIES):
             if await self._p.ledger.may_ask_rights():
                 break
@@ -219,25 +248,3 @@ class Gate:
         except (NotSent, NoAnswer):
             return ""  # asked again within the hour
         return "the key may withdraw, and the settings do not allow it" if rights and rights.withdraw else ""
-
-    async def probe(self) -> None:
-        """An operator wants the lane resumed: one harmless signed read shows whether the key works again."""
-        if not await self._p.ledger.take_probe():
-            return
-        request = self._p.venue.probe_request()
-        await self.read_venue_time(paced=False)
-        signed = self._p.venue.sign(request, self._p.venue_clock.now_us() // 1000)
-        try:
-            exchange = await self._aside(self._p.look_door, signed, total_s=self._p.total_s)
-        except (NotSent, NoAnswer) as error:
-            self._log.error("the lane stays held: the venue did not answer", why=str(error))
-            return
-        reply = discreet(self._p.venue.read_probe(exchange.answer), exchange.answer)
-        if reply.word is Word.OPEN and (why := await self._why_held()):
-            self._log.error(f"the lane stays held: {why}")
-        elif reply.word is Word.OPEN:
-            self._clock_fault_ns = 0
-            await self._p.ledger.lift("auth")
-            self._log.info("the key works: the lane is open")
-        else:
-            self._log.error("the lane stays held: the key was refused again", code=reply.code, said=reply.text)

@@ -5,6 +5,7 @@ Every act is an event of its own in the lane's results (`status=operator`), writ
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import secrets
@@ -23,6 +24,8 @@ __all__ = [
     "UnknownLane",
     "default_actor",
     "find_lanes",
+    "key_hold",
+    "key_tried",
     "operator_event",
     "pause",
     "resume",
@@ -32,6 +35,8 @@ __all__ = [
 
 #: Entries of one inbox that `status` counts at most.
 NOT_ADMITTED_MOST = 10_000
+#: How long `resume` waits for a worker to try the key.
+KEY_TRIED_S = 15.0
 
 
 class UnknownLane(Exception):
@@ -80,6 +85,22 @@ async def resume(redis: aioredis.Redis, lane: Lane, actor: str) -> str:
         pipe.xadd(lane.results, operator_event(lane, "resume", actor, said))
         await pipe.execute()
     return said
+
+
+async def key_hold(redis: aioredis.Redis, lane: Lane) -> str:
+    """Why the lane is held for its key; "" if it is not."""
+    held: Any = await redis.hget(lane.key("hold"), "*|auth")
+    return bytes(held or b"").decode(errors="replace").partition(" ")[2]
+
+
+async def key_tried(redis: aioredis.Redis, lane: Lane, before: str) -> str:
+    """Waits, after `resume`, until a worker has tried the key: "" if the lane is open, else why it stays held.
+    `before`: the hold's text ahead of it. Raises TimeoutError if no worker has tried it within `KEY_TRIED_S`."""
+    for _ in range(int(KEY_TRIED_S / 0.1)):
+        if (why := await key_hold(redis, lane)) != before:
+            return why
+        await asyncio.sleep(0.1)  # a hash is nothing one could block on
+    raise TimeoutError
 
 
 async def _require(redis: aioredis.Redis, lane: Lane) -> None:

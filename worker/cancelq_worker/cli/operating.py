@@ -21,7 +21,7 @@ from cancelq_worker.cli.top_json import healthy, lane_object, unserved_object
 from cancelq_worker.cli.top_rows import UNATTENDED, refused
 from cancelq_worker.cli.top_screen import WIDTH_OFF_TERMINAL, address_hold
 from cancelq_worker.dry_run import dry_workers_alive
-from cancelq_worker.exits import Exit
+from cancelq_worker.exits import CommandFailed, Exit
 from cancelq_worker.growth import Growth, growth, growth_lines, growth_object
 from cancelq_worker.guard_status import GuardStatus, guard_statuses
 from cancelq_worker.ledger import connect
@@ -101,10 +101,32 @@ def pause_lane(invocation: Invocation, lane: str) -> None:
 
 
 def resume_lane(invocation: Invocation, lane: str) -> None:
-    """Resumes, in the name of whoever runs the command, and says what that did."""
+    """Resumes, in the name of whoever runs the command, and says what that did; where a key has to be tried, only when
+    a worker has tried it."""
     asked = Lane.parse(lane)
-    done = _with_redis(invocation.settings(), lambda redis: operate.resume(redis, asked, operate.default_actor()))
-    typer.echo(f"{lane}: {done}")
+
+    async def work(redis: aioredis.Redis) -> None:
+        held = await operate.key_hold(redis, asked)
+        typer.echo(f"{lane}: {await operate.resume(redis, asked, operate.default_actor())}")
+        if held:
+            await _key_tried(redis, asked, held)
+
+    _with_redis(invocation.settings(), work)
+
+
+async def _key_tried(redis: aioredis.Redis, lane: Lane, before: str) -> None:
+    try:
+        why = await operate.key_tried(redis, lane, before)
+    except TimeoutError:
+        raise CommandFailed(
+            f"{lane} stays held: no worker has tried its key within {operate.KEY_TRIED_S:.0f} s",
+            f"start a worker that has this account, or look at its log; then: cancelq resume {lane}",
+            Exit.UNHEALTHY,
+        ) from None
+    if why:
+        told, _, remedy = why.rpartition("; ")
+        raise CommandFailed(f"{lane} stays held: {told}", remedy, Exit.KEY_REFUSED)
+    typer.echo(f"{lane}: the key works, and the lane is open")
 
 
 def _with_redis(settings: Settings, work: Callable[[aioredis.Redis], Awaitable[ResultT]]) -> ResultT:
