@@ -161,8 +161,9 @@ def fill(template: Any, **values: Any) -> Any:
 
 
 def answer(body: Any, status: int = 200) -> Answer:
-    """An answer with that JSON body."""
-    return Answer(status, {"content-type": "application/json"}, json.dumps(body).encode())
+    """An answer with that JSON body, or with these bytes."""
+    text = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return Answer(status, {"content-type": "application/json"}, text)
 
 
 @cache

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import Any
 
 import pytest
@@ -111,6 +113,15 @@ def test_an_answer_without_what_was_asked_for_is_no_empty_one(dossier: Dossier, 
             reply = read(dossier, look, _with(whole, path, junk))
             if reply.word is not look.null or junk is not None:
                 assert reply.word is Word.UNCLEAR or reply.word in ABOUT_THE_CALL, f"{path}={junk!r}: {reply}"
+
+
+def test_an_answer_that_says_a_name_twice_says_nothing(dossier: Dossier, look: Look) -> None:
+    for state in dossier.papers.states[look.states]:
+        text = json.dumps(body(dossier, look, [row(dossier, look, state)]))
+        for at in (found.end() for found in re.finditer(r"\{(?=\")", text)):
+            name = text[at:].split('"', 2)[1]
+            reply = read(dossier, look, f'{text[:at]}"{name}": null, {text[at:]}'.encode())
+            assert reply.word is Word.UNCLEAR or reply.word in ABOUT_THE_CALL, f"{name} twice: {reply}"
 
 
 @settings(max_examples=150)

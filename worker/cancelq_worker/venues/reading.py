@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ import orjson
 
 from cancelq_worker.venues.port import Answer
 
+_MARK_APART = re.compile(rb'"[ \t\r\n]+:')  # a name's colon that does not follow its quotation mark
 _AMOUNT = re.compile(r"[0-9]{1,30}(\.[0-9]{1,30})?", re.ASCII)
 _YEAR_2000_MS = 946_684_800_000
 _SAFE_ID = re.compile(r"[!-+\--~]{1,64}")  # printable, without space and comma
@@ -17,11 +19,49 @@ _SAFE_ID = re.compile(r"[!-+\--~]{1,64}")  # printable, without space and comma
 
 def payload(answer: Answer) -> dict[str, Any] | None:
     """The body as an object, whatever the HTTP status; None if it is none. Integers are exact up to 64 bits."""
+    return object_of(answer.body)
+
+
+def object_of(text: bytes | str) -> dict[str, Any] | None:
+    """A text of a venue's as an object; None if it is none, or if an object in it says one name twice: readers differ
+    in which of the two they take, so nobody knows what was meant (RFC 8259, section 4)."""
     try:
-        data = orjson.loads(answer.body)
+        data = orjson.loads(text)
     except orjson.JSONDecodeError:
         return None
-    return data if isinstance(data, dict) else None
+    if not isinstance(data, dict):
+        return None
+    raw = text.encode() if isinstance(text, str) else text
+    # As many names as there are marks of names, which is nearly always so, and quickly counted: none stands twice.
+    if (raw.count(b'":') != _names_in(data) or _MARK_APART.search(raw)) and _says_twice(raw):
+        return None
+    return data
+
+
+def _names_in(value: dict[str, Any]) -> int:
+    count = 0
+    inner: list[Any] = [value]
+    while inner:
+        held = inner.pop()
+        if type(held) is dict:
+            count += len(held)
+            held = held.values()
+        inner.extend(one for one in held if type(one) is dict or type(one) is list)
+    return count
+
+
+def _says_twice(raw: bytes) -> bool:
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        fields = dict(pairs)
+        if len(fields) != len(pairs):
+            raise ValueError
+        return fields
+
+    try:
+        json.loads(raw.decode(), object_pairs_hook=once)
+    except (ValueError, RecursionError):
+        return True
+    return False
 
 
 def rows_of(value: Any) -> list[dict[str, Any]]:

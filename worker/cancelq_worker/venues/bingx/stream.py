@@ -20,7 +20,7 @@ import orjson
 
 from cancelq_worker.venues.bingx import rows
 from cancelq_worker.venues.port import Answer, Frame, Push, Request, Word
-from cancelq_worker.venues.reading import payload, word
+from cancelq_worker.venues.reading import object_of, payload, word
 
 KEYS: Final = "/openApi/user/auth/userDataStream"
 TOPIC: Final = "spot.executionReport"
@@ -64,11 +64,8 @@ class BingxStream:
         text = _unpacked(frame)
         if text == b"Ping":
             return Frame(send=["Pong"])
-        try:
-            message = orjson.loads(text)
-        except orjson.JSONDecodeError:
-            return Frame()
-        if not isinstance(message, dict):
+        message = object_of(text)
+        if message is None:
             return Frame()
         if "ping" in message:
             return Frame(send=[_say({"pong": word(message, "ping"), "time": word(message, "time")})])

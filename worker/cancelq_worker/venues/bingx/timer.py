@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from typing import Final
 
-import orjson
-
 from cancelq_worker.venues.bingx.signing import query
 from cancelq_worker.venues.port import Answer, Request
-from cancelq_worker.venues.reading import word
+from cancelq_worker.venues.reading import object_of, word
 
 PATH: Final = "/openApi/spot/v1/trade/cancelAllAfter"
 
@@ -33,11 +31,9 @@ class BingxTimer:
 
     def refusal(self, answer: Answer) -> str:
         """What the venue said instead of doing it, "" if it did."""
-        try:
-            body = orjson.loads(answer.body)
-        except orjson.JSONDecodeError:
+        said = object_of(answer.body)
+        if said is None:
             return f"HTTP {answer.status}, and nothing readable"
-        said = body if isinstance(body, dict) else {}
         code = word(said, "code", 16)
         if code == "0" and answer.status == 200:
             return ""

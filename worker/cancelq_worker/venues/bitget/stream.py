@@ -12,7 +12,7 @@ import orjson
 
 from cancelq_worker.venues.bitget import looks, signing
 from cancelq_worker.venues.port import Answer, Frame, Push, Reply, Request, Word
-from cancelq_worker.venues.reading import filled, rows_of, safe_id, word
+from cancelq_worker.venues.reading import filled, object_of, rows_of, safe_id, word
 
 ORDERS: Final = "orders"
 ALGO: Final = "orders-algo"
@@ -47,7 +47,7 @@ class BitgetStream:
         return "ping"
 
     def read(self, frame: str | bytes) -> Frame:
-        message = _object(frame)
+        message = object_of(frame)
         if message is None:
             return Frame()
         arg = message.get("arg")
@@ -65,14 +65,6 @@ class BitgetStream:
                 pass
         pushes = [_push(channel, row) for row in rows_of(message.get("data"))] if channel in (ORDERS, ALGO) else []
         return Frame(pushes=[push for push in pushes if push])
-
-
-def _object(frame: str | bytes) -> dict[str, Any] | None:
-    try:
-        message = orjson.loads(frame)
-    except orjson.JSONDecodeError:
-        return None  # "pong" among them
-    return message if isinstance(message, dict) else None
 
 
 def _say(op: str, *args: dict[str, str]) -> str:

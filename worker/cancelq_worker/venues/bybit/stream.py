@@ -15,7 +15,7 @@ import orjson
 from cancelq_worker.venues.bybit import looks
 from cancelq_worker.venues.bybit.signing import Credentials
 from cancelq_worker.venues.port import Answer, Frame, Push, Request, Word
-from cancelq_worker.venues.reading import row_id, rows_of, word
+from cancelq_worker.venues.reading import object_of, row_id, rows_of, word
 
 TOPIC: Final = "order.spot"
 TOPICS: Final = ("order", TOPIC)
@@ -54,11 +54,8 @@ class BybitStream:
         return _say("ping")
 
     def read(self, frame: str | bytes) -> Frame:
-        try:
-            message = orjson.loads(frame)
-        except orjson.JSONDecodeError:
-            return Frame()
-        if not isinstance(message, dict):
+        message = object_of(frame)
+        if message is None:
             return Frame()
         if "topic" in message:
             rows = rows_of(message.get("data")) if message["topic"] in TOPICS else []
