@@ -105,6 +105,7 @@ STATE = [
             ("HDEL", "hold", "*|paused", (WORKER, OPERATOR)),
             ("DEL", "hold", "", ()),
             ("SET", "probe", "x", (WORKER, OPERATOR)),
+            ("SET", "probed", "x", (WORKER,)),
             ("SET", "rights", "x", (WORKER,)),
             ("SET", "archived", "x", (WORKER, JOBS)),
             ("DEL", "archived", "", (JOBS,)),

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from dataclasses import replace
 
 import pytest
 
 from cancelq.contract import Event, Status
 from cancelq_worker import cli, operate
 from cancelq_worker.ledger import command
+from cancelq_worker.simulator.orders import Right
+from cancelq_worker.simulator.simulator import DEMO_KEY
 from tests.integration.rig import LANE, Rig, desk
 from tests.servers import RedisServer
 
@@ -129,21 +132,31 @@ async def test_resume_waits_for_the_word_on_the_key_and_tells_it(
         code = await asyncio.to_thread(cli.run, ["resume", str(LANE)], {"CANCELQ_REDIS_URL": redis_url})
         return code, *capsys.readouterr()
 
-    async with desk(redis_url) as rig:
+    def may(*rights: Right) -> None:
+        account = rig.simulator.core.accounts[rig.lane.venue, DEMO_KEY]
+        rig.simulator.add_account(replace(account, rights=frozenset(rights)))
+
+    async with desk(redis_url, workers=2) as rig:
         rig.fault("code:40014", count=None)
         intent = await rig.send(symbol="BTCUSDT", order_id=rig.order())
         await _held(rig, "auth")
         code, out, err = await resume()
-        assert code == 77
-        assert "a worker tries the key" in out
-        assert re.search(
-            r"stays held: 40014 .*, tried again at \d\d:\d\d:\d\d UTC\nremedy: mend it, then: cancelq", err
-        )
+        assert (code, "a worker tries the key" in out) == (77, True)
+        assert re.search(r"stays held: the venue refuses its key: 40014 .*\nremedy: mend the key", err)
         rig.simulator.core.faults.clear()
+        rig.fault("http_500", count=None)
+        code, _, err = await resume()
+        assert (code, "its key could not be tried" in err) == (69, True)
+        rig.simulator.core.faults.clear()
+        may()  # it reads, and may do nothing else
+        code, _, err = await resume()
+        assert (code, "may not trade spot" in err) == (77, True)
+        may(Right.trade)
         code, out, err = await resume()
         assert (code, err) == (0, "")
         assert out.endswith("bitget:main: the key works, and the lane is open\n")
         assert (await rig.final(intent)).status == Status.cancelled
+        assert rig.refused() == 0
 
 
 async def test_a_wrong_clock_is_corrected_once_and_costs_nothing(redis_url: str) -> None:

@@ -170,20 +170,22 @@ def test_a_scope_is_no_reason_to_refuse() -> None:
 # -- a look ahead of a cancel --------------------------------------------------------------------------------
 
 
-def looked_first(intent: Target, said: Answer, *, seen: bool = False, lookups: int = 0) -> Finish | Go:
+def looked_first(intent: Target, said: Answer, *, seen: bool = False, opens_us: int = 0, **before: int) -> Finish | Go:
     """What follows where equal errors have closed the cancel, and the order was looked for instead."""
     plan = BINGX.admit(intent.fields)
     assert isinstance(plan, Plan)
     notes = {"known": 1, "seen": 1} if seen else {}
     state = State(
         stage=Stage.CANCEL, cancel_class=BINGX.cancel_class(Target(intent.fields, notes)), look_class=plan.look_class,
-        orders=plan.orders, attempts=int(seen), lookups=lookups, notes=notes,
+        orders=plan.orders, attempts=before.get("attempts", int(seen)), lookups=before.get("lookups", 0), notes=notes,
     )  # fmt: skip
     work = Work("i1", {**intent.fields, "queued_us": "1"}, state, 1)
     route = ROUTES["open-again" if seen else "open-first"]
     taken = work.taken(stage=route.stage, batch_id="b1", route=route.name, size=1, taken_us=1)
     (reply,) = decode(route.name, said, intent)
-    return Judge(BINGX, Policy(), random.Random(1)).look(state, taken, work.record, reply, Moment(1_000, 1, 2))
+    return Judge(BINGX, Policy(), random.Random(1)).look(
+        state, taken, work.record, reply, Moment(1_000, 1, 2, opens_us=opens_us)
+    )
 
 
 @pytest.mark.parametrize(
@@ -220,7 +222,7 @@ def test_what_was_seen_before_goes_on_waiting_unless_it_is_gone(said: Answer) ->
         assert (waits.state.stage, waits.tell) == (Stage.CANCEL, None)
         assert waits.state.cancel_class.startswith("seen")
         assert waits.delay_us == Policy().seen_again_us
-        assert (waits.state.attempts, waits.state.lookups) == (1, 1)
+        assert (waits.state.attempts, waits.state.lookups) == (1, 0)
 
 
 def test_what_was_seen_before_and_is_gone_is_not_sent() -> None:
@@ -232,10 +234,19 @@ def test_what_was_seen_before_and_is_gone_is_not_sent() -> None:
     assert end.status is Status.filled
 
 
-def test_an_order_that_waits_is_not_looked_at_for_ever() -> None:
-    end = looked_first(ONE, listed(row(status="PENDING")), seen=True, lookups=Policy().max_lookups)
-    assert isinstance(end, Finish)
-    assert end.status is Status.unresolved
+@pytest.mark.parametrize("attempts", [0, 1])
+def test_a_look_at_what_waits_costs_none_of_its_look_ups(attempts: int) -> None:
+    most = Policy().max_lookups
+    waits = looked_first(ONE, listed(row(status="PENDING")), seen=True, attempts=attempts, lookups=most)
+    assert isinstance(waits, Go)
+    assert (waits.state.stage, waits.state.lookups, waits.delay_us) == (Stage.CANCEL, most, Policy().seen_again_us)
+
+
+@pytest.mark.parametrize(("opens_us", "delay_us"), [(9_001_000, 9_000_000), (90_000_000_000, 60_000_000), (500, 0)])
+def test_what_waits_is_there_when_its_endpoint_opens(opens_us: int, delay_us: int) -> None:
+    waits = looked_first(ONE, listed(row(status="PENDING")), seen=True, opens_us=opens_us)
+    assert isinstance(waits, Go)
+    assert waits.delay_us == delay_us
 
 
 # -- several orders on one page ------------------------------------------------------------------------------

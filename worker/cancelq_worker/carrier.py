@@ -125,7 +125,7 @@ class Carrier:
         # Redis' clock is known to half of a round trip; that nothing was sent before it was taken is sure.
         sent_us = max(clock.at_us(sent_ns), call.batch.taken_us)
         answered_us = None if answered_ns is None else max(clock.at_us(answered_ns), sent_us)
-        return Moment(steady_us, sent_us, answered_us, self.streamed)
+        return Moment(steady_us, sent_us, answered_us, self.streamed, call.batch.opens_us)
 
     def given_back(self, call: Call) -> Outcome:
         """Too late to send, or draining: as if it had never been taken."""

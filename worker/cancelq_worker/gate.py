@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Coroutine
 
 import structlog
@@ -11,7 +10,7 @@ import structlog
 from cancelq_worker.clocks import monotonic_ns
 from cancelq_worker.http import Door, Exchange, NoAnswer, NotSent
 from cancelq_worker.lane_parts import Call, LaneParts
-from cancelq_worker.ledger import Hold
+from cancelq_worker.ledger import KEY_WORKS, Hold, KeyTried, KeyWord
 from cancelq_worker.repeating import discreet
 from cancelq_worker.venues.port import Answer, KeyRights, Reply, Request, Signed, Word
 
@@ -205,23 +204,21 @@ class Gate:
         return told if isinstance(told, KeyRights) else None
 
     async def probe(self) -> None:
-        """An operator wants the lane resumed: one harmless signed read shows whether the key works again. If it does
-        not, the hold tells so, and when that was tried."""
-        if not await self._p.ledger.take_probe():
+        """An operator wants the lane resumed: one harmless signed read shows whether the key works again. What came of
+        it is told to whoever asked."""
+        asked = await self._p.ledger.take_probe()
+        if not asked:
             return
-        why = await self._why_held()
-        if why:
-            self._log.error("the lane stays held", why=why)
-            at = time.strftime("%H:%M:%S", time.gmtime(self._p.redis_clock.now_us() / 1e6))
-            remedy = f"mend it, then: cancelq resume {self._p.plan.lane}"
-            await self._p.ledger.still_held(f"{why}, tried again at {at} UTC; {remedy}")
-            return
-        self._clock_fault_ns = 0
-        await self._p.ledger.lift("auth")
-        self._log.info("the key works: the lane is open")
+        tried = await self._try_key()
+        if tried.what is KeyWord.WORKS:
+            self._clock_fault_ns = 0
+            await self._p.ledger.lift("auth")
+            self._log.info("the key works: the lane is open")
+        else:
+            self._log.error("the lane stays held", why=tried.why)
+        await self._p.ledger.answer_probe(asked, tried)
 
-    async def _why_held(self) -> str:
-        """Why the lane must stay held; "" if the key works, and need not be refused."""
+    async def _try_key(self) -> KeyTried:
         request = self._p.venue.probe_request()
         await self.read_venue_time(paced=False)
         signed = self._p.venue.sign(request, self._p.venue_clock.now_us() // 1000)
@@ -229,22 +226,31 @@ class Gate:
             exchange = await self._aside(self._p.look_door, signed, total_s=self._p.total_s)
         except (NotSent, NoAnswer) as error:
             self._log.error("the key could not be tried", why=str(error))
-            return "the venue did not answer"
+            return KeyTried(KeyWord.UNTRIED, "the venue did not answer")
         reply = discreet(self._p.venue.read_probe(exchange.answer), exchange.answer)
-        if reply.word is not Word.OPEN:
-            return f"{reply.code} {reply.text}".strip()[:240] or "the key was refused again"
-        return await self._why_refused() if self.minds_rights else ""
+        if reply.word is Word.OPEN:
+            return await self._try_rights()
+        said = f"{reply.code} {reply.text}".strip()[:240]
+        refused = reply.word is Word.ACCOUNT
+        return KeyTried(KeyWord.REFUSED if refused else KeyWord.UNTRIED, said or f"HTTP {exchange.answer.status}")
 
-    async def _why_refused(self) -> str:
-        """Why a key that works is refused all the same: it may withdraw, as far as the venue tells now; "" if not."""
+    async def _try_rights(self) -> KeyTried:
+        """Of a key that reads: whether it may trade, and must not be refused as it may withdraw, where the venue tells
+        now. What it does not tell is asked again within the hour."""
+        if self._p.venue.rights_request() is None:
+            return KEY_WORKS
         for _ in range(RIGHTS_TRIES):
             if await self._p.ledger.may_ask_rights():
                 break
             await asyncio.sleep(RIGHTS_PAUSE_S)
         else:
-            return "it was not our turn to ask what the key may do"
+            return KeyTried(KeyWord.UNTRIED, "it was not our turn to ask what the key may do")
         try:
             rights = await self.key_rights()
         except (NotSent, NoAnswer):
-            return ""  # asked again within the hour
-        return "the key may withdraw, and the settings do not allow it" if rights and rights.withdraw else ""
+            return KEY_WORKS
+        if rights and rights.trade is False:
+            return KeyTried(KeyWord.REFUSED, "the key may not trade spot")
+        if rights and rights.withdraw and self.minds_rights:
+            return KeyTried(KeyWord.REFUSED, "the key may withdraw, and the settings do not allow it")
+        return KEY_WORKS

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any, Literal, Protocol, cast
 
 import orjson
@@ -39,6 +40,8 @@ STREAM_LEASE_MS = 4_000
 
 #: How long after a question about the key's rights the next one may be asked.
 RIGHTS_MS = 6_000  # a question may be a few seconds late, and the server's clock be set
+
+PROBED_S = 300  # how long what came of a key stands there for whoever asked
 
 #: Equal errors at one endpoint that are never passed, calls under way included, where a venue locks it after some.
 ERRORS_MOST = 15
@@ -190,9 +193,29 @@ class LocalStep:
     target: Work | None = None
 
 
+class KeyWord(Enum):
+    """What came of trying a key that was refused."""
+
+    WORKS = "works"
+    REFUSED = "refused"
+    UNTRIED = "untried"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyTried:
+    """`why`: in the venue's words or ours, "" if it works."""
+
+    what: KeyWord
+    why: str = ""
+
+
+KEY_WORKS = KeyTried(KeyWord.WORKS)
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A permit and what its call shall carry. `unconfirmed`: why it must not be sent, as too few replicas have it."""
+    """A permit and what its call shall carry. `unconfirmed`: why it must not be sent, as too few replicas have it;
+    `opens_us`: the steady time at which what is only looked at may be sent again, 0 if that is not known."""
 
     id: str
     route: str
@@ -202,6 +225,7 @@ class Batch:
     steady_us: int
     fastest_us: int
     unconfirmed: str = ""
+    opens_us: int = 0
 
     @property
     def suspect(self) -> bool:
@@ -294,9 +318,9 @@ class Ledger(Protocol):
     async def stream(self, worker: str, what: StreamStep) -> bool: ...
     async def cursor(self) -> str: ...
     async def trim(self, keep_ms: int, dedup_hours: int, now_ms: int) -> None: ...
-    async def take_probe(self) -> bool: ...
+    async def take_probe(self) -> bytes: ...
+    async def answer_probe(self, asked: bytes, tried: KeyTried) -> None: ...
     async def ask_probe(self) -> None: ...
-    async def still_held(self, said: str) -> None: ...
     async def key_refused(self) -> bool: ...
     async def may_ask_rights(self) -> bool: ...
     async def lift(self, reason: str) -> None: ...
@@ -442,19 +466,20 @@ class RedisLedger:
         caller's clock; if Redis' disagrees by more than an hour, nothing is dropped."""
         await SCRIPTS.run(self._client, "trim", [self._clock], [keep_ms, dedup_hours, now_ms])
 
-    async def take_probe(self) -> bool:
-        """Whether an operator asked for the lane to be resumed; the question is answered to one worker only."""
-        return bool(await self._client.getdel(self._plan.lane.key("probe")))
+    async def take_probe(self) -> bytes:
+        """Who asked for the key to be tried, b"" if nobody did; the question is given to one worker only."""
+        asked: Any = await self._client.getdel(self._plan.lane.key("probe"))
+        return bytes(asked or b"")
+
+    async def answer_probe(self, asked: bytes, tried: KeyTried) -> None:
+        """Tells whoever asked what came of the key."""
+        told = b"%s %s %s" % (asked, tried.what.value.encode(), tried.why.encode())
+        await self._client.set(self._plan.lane.key("probed"), told, ex=PROBED_S)
 
     async def ask_probe(self) -> None:
         """Asks for the key to be tried, if the lane is held because it was refused."""
         if await self.key_refused():
             await self._client.set(self._plan.lane.key("probe"), "new-key", ex=60)
-
-    async def still_held(self, said: str) -> None:
-        """Tells, in the hold itself, why the lane stays held for its key after that was tried again."""
-        if await self.key_refused():
-            await self._client.hset(self._plan.lane.key("hold"), "*|auth", f"-1 {said}")
 
     async def key_refused(self) -> bool:
         """Whether the lane is held because of its key."""
@@ -609,7 +634,8 @@ def read_taken(reply: Any, batch_id: str, unconfirmed: str = "") -> Taken:
             steps.append(LocalStep(why.decode(), work))
     batch = None
     if flat_batch:
-        route, stage, fastest = (b.decode() for b in flat_batch[:3])
-        works = [Work.read(*flat_batch[i : i + 3]) for i in range(3, len(flat_batch), 3)]
-        batch = Batch(batch_id, route, Stage(stage), works, int(wall), int(steady), int(fastest), unconfirmed)
+        route, stage, fastest, opens = (b.decode() for b in flat_batch[:4])
+        works = [Work.read(*flat_batch[i : i + 3]) for i in range(4, len(flat_batch), 3)]
+        times = int(wall), int(steady), int(fastest)
+        batch = Batch(batch_id, route, Stage(stage), works, *times, unconfirmed, int(opens))
     return Taken(int(steady), int(wall), int(wait), steps, batch, bool(stopped), bool(streamed), bool(suspects))

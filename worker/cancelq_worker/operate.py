@@ -17,14 +17,16 @@ import redis.asyncio as aioredis
 
 from cancelq.contract import Lane, Status
 from cancelq_worker import events
+from cancelq_worker.ledger import KEY_WORKS, KeyTried, KeyWord
 from cancelq_worker.snapshot import LaneStatus, Snapshots, find_lanes, steady_now, workers_alive
 
 __all__ = [
     "LaneStatus",
     "UnknownLane",
+    "being_tried",
     "default_actor",
     "find_lanes",
-    "key_hold",
+    "key_refused",
     "key_tried",
     "operator_event",
     "pause",
@@ -66,11 +68,12 @@ async def pause(redis: aioredis.Redis, lane: Lane, actor: str) -> None:
         await pipe.execute()
 
 
-async def resume(redis: aioredis.Redis, lane: Lane, actor: str) -> str:
-    """Ends a pause; asks a worker to try the key if the lane is held for it. Says what was done."""
+async def resume(redis: aioredis.Redis, lane: Lane, actor: str, asked: str = "") -> str:
+    """Ends a pause; asks a worker to try the key if the lane is held for it. Says what was done. `asked`: a word of its
+    own, without blanks, for `key_tried`."""
     await _require(redis, lane)
     hold = lane.key("hold")
-    auth = await redis.hexists(hold, "*|auth")
+    auth = await key_refused(redis, lane)
     paused = await redis.hexists(hold, "*|paused")
     done = []
     if paused:
@@ -81,26 +84,34 @@ async def resume(redis: aioredis.Redis, lane: Lane, actor: str) -> str:
     async with redis.pipeline(transaction=True) as pipe:
         pipe.hdel(hold, "*|paused")
         if auth:
-            pipe.set(lane.key("probe"), _plain(actor), ex=60)
+            pipe.set(lane.key("probe"), asked or _plain(actor), ex=60)
         pipe.xadd(lane.results, operator_event(lane, "resume", actor, said))
         await pipe.execute()
     return said
 
 
-async def key_hold(redis: aioredis.Redis, lane: Lane) -> str:
-    """Why the lane is held for its key; "" if it is not."""
-    held: Any = await redis.hget(lane.key("hold"), "*|auth")
-    return bytes(held or b"").decode(errors="replace").partition(" ")[2]
-
-
-async def key_tried(redis: aioredis.Redis, lane: Lane, before: str) -> str:
-    """Waits, after `resume`, until a worker has tried the key: "" if the lane is open, else why it stays held.
-    `before`: the hold's text ahead of it. Raises TimeoutError if no worker has tried it within `KEY_TRIED_S`."""
+async def key_tried(redis: aioredis.Redis, lane: Lane, asked: str) -> KeyTried | None:
+    """Waits for what came of the key after `resume`, which gave `asked`. None if no worker has tried it by then; it may
+    be that one is still trying (`being_tried`)."""
     for _ in range(int(KEY_TRIED_S / 0.1)):
-        if (why := await key_hold(redis, lane)) != before:
-            return why
-        await asyncio.sleep(0.1)  # a hash is nothing one could block on
-    raise TimeoutError
+        told: Any = await redis.get(lane.key("probed"))
+        whose, what, why = (*bytes(told or b"").decode(errors="replace").split(" ", 2), "", "", "")[:3]
+        if whose == asked:
+            return KeyTried(KeyWord(what), why)
+        if not await key_refused(redis, lane):
+            return KEY_WORKS
+        await asyncio.sleep(0.1)  # nothing one could block on
+    return None
+
+
+async def key_refused(redis: aioredis.Redis, lane: Lane) -> bool:
+    """Whether the lane is held because of its key."""
+    return bool(await redis.hexists(lane.key("hold"), "*|auth"))
+
+
+async def being_tried(redis: aioredis.Redis, lane: Lane) -> bool:
+    """Whether some worker has taken up an operator's question about the key."""
+    return not await redis.exists(lane.key("probe"))
 
 
 async def _require(redis: aioredis.Redis, lane: Lane) -> None:

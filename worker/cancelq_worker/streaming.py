@@ -72,7 +72,7 @@ class LaneStream:
         self._p = parts
         self._stopping = asyncio.Event()
         self._held = False
-        self._needs_key = parts.stream.key_request() is not None
+        self._asked_s = -KEY_PACE_S  # when a key was asked for last
         self._secrets: list[str] = []
         self._log = log.bind(lane=parts.lane)
 
@@ -86,7 +86,6 @@ class LaneStream:
         while not self._stopping.is_set():
             wait_s = IDLE_S
             if await self._lease("hold"):
-                begun_s = monotonic_s()
                 try:
                     await self._listen()
                     fails = 0
@@ -102,7 +101,7 @@ class LaneStream:
                     wait_s = REFUSED_S
                     self._log.error("the order stream failed; it is opened again", why=type(error).__name__)
                 finally:
-                    young = self._needs_key and monotonic_s() - begun_s < KEY_PACE_S
+                    young = monotonic_s() - self._asked_s < KEY_PACE_S
                     # Kept, the lease keeps the next worker from asking for a key at once.
                     await self._lease("hold" if young else "leave")
                     if young:
@@ -123,7 +122,10 @@ class LaneStream:
         stream, key = self._p.stream, ""
         request = stream.key_request()
         if request is not None:
-            answer = await self._p.call(request)
+            try:
+                answer = await self._p.call(request)
+            finally:
+                self._asked_s = monotonic_s()
             try:
                 key = stream.read_key(answer)
             except ValueError as error:

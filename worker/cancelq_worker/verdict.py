@@ -30,7 +30,7 @@ class Policy:
     max_unread: int = 400
     lookup_budget_us: int = 10_000_000
     look_pause_us: int = 3_000_000  # longer than two looks are ever apart while somebody looks
-    seen_again_us: int = 60_000_000  # how often an open order is looked at that waits, as its endpoints are closed
+    seen_again_us: int = 60_000_000  # how often an open order is looked at that waits, as its endpoints are locked
     sweep_budget_us: int = 20_000_000
     sweep_settle_us: int = 1_000_000  # how long an open list may hide a new order
     retry_base_us: int = 200 * MS
@@ -49,12 +49,14 @@ class Silence(Enum):
 @dataclass(frozen=True, slots=True)
 class Moment:
     """When a call was made: Redis' steady clock now, and the call's times in UTC µs (None: no answer). `streamed`:
-    the lane's order stream is alive, and will most likely tell the end before a look does."""
+    the lane's order stream is alive, and will most likely tell the end before a look does. `opens_us`: when an order
+    that was only looked at, as its endpoints are locked, may be sent; 0 if that is not known."""
 
     steady_us: int
     sent_us: int
     answered_us: int | None
     streamed: bool = False
+    opens_us: int = 0
 
 
 @dataclass(slots=True)
@@ -144,10 +146,13 @@ class Judge:
         if reply.word in ABOUT_THE_CALL:
             return Go(_restored(before, taken), None, reply)
         state = taken
-        waits = before.stage is Stage.CANCEL and "seen" in before.notes and state.lookups < self._most_lookups(state)
-        if waits and reply.word not in (*ENDED, Word.ABSENT):
-            # Seen open before, and not gone now: it goes on waiting for an endpoint that takes its cancel.
-            return Go(self._to_cancel(state, fields), self.policy.seen_again_us, reply)
+        if before.stage is Stage.CANCEL and "seen" in before.notes and reply.word not in (*ENDED, Word.ABSENT):
+            # Seen open before, and not gone now: it goes on waiting for an endpoint that takes its cancel. As long as
+            # that lasts it is looked at once a minute, which costs none of its look-ups.
+            state.lookups = before.lookups
+            opens_us = at.opens_us - at.steady_us if at.opens_us else self.policy.seen_again_us
+            delay_us = min(self.policy.seen_again_us, max(0, opens_us))
+            return Go(self._to_cancel(state, fields), delay_us, reply)
         state.stage = Stage.LOOK  # also of an order that was looked for instead of being sent
         state.notes.setdefault("t0", at.steady_us)
         if fields["scope"] in SWEEPS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -24,7 +25,7 @@ from cancelq_worker.dry_run import dry_workers_alive
 from cancelq_worker.exits import CommandFailed, Exit
 from cancelq_worker.growth import Growth, growth, growth_lines, growth_object
 from cancelq_worker.guard_status import GuardStatus, guard_statuses
-from cancelq_worker.ledger import connect
+from cancelq_worker.ledger import KeyWord, connect
 from cancelq_worker.rq_worker import rq_suspended
 from cancelq_worker.settings import Settings
 from cancelq_worker.snapshot import AddressStatus, LaneStatus, address_status, find_addresses, find_lanes
@@ -106,26 +107,32 @@ def resume_lane(invocation: Invocation, lane: str) -> None:
     asked = Lane.parse(lane)
 
     async def work(redis: aioredis.Redis) -> None:
-        held = await operate.key_hold(redis, asked)
-        typer.echo(f"{lane}: {await operate.resume(redis, asked, operate.default_actor())}")
-        if held:
-            await _key_tried(redis, asked, held)
+        refused, word = await operate.key_refused(redis, asked), secrets.token_hex(8)
+        typer.echo(f"{lane}: {await operate.resume(redis, asked, operate.default_actor(), word)}")
+        if refused:
+            await _key_tried(redis, asked, word)
 
     _with_redis(invocation.settings(), work)
 
 
-async def _key_tried(redis: aioredis.Redis, lane: Lane, before: str) -> None:
-    try:
-        why = await operate.key_tried(redis, lane, before)
-    except TimeoutError:
+async def _key_tried(redis: aioredis.Redis, lane: Lane, word: str) -> None:
+    tried, again = await operate.key_tried(redis, lane, word), f"then: cancelq resume {lane}"
+    if tried is None and await operate.being_tried(redis, lane):
+        told, remedy = "a worker is still trying its key", f"look at `cancelq status` and at its log; {again}"
+        raise CommandFailed(f"{lane} stays held for now: {told}", remedy, Exit.UNHEALTHY)
+    if tried is None:
+        told = f"no worker has tried its key within {operate.KEY_TRIED_S:.0f} s"
         raise CommandFailed(
-            f"{lane} stays held: no worker has tried its key within {operate.KEY_TRIED_S:.0f} s",
-            f"start a worker that has this account, or look at its log; then: cancelq resume {lane}",
-            Exit.UNHEALTHY,
-        ) from None
-    if why:
-        told, _, remedy = why.rpartition("; ")
-        raise CommandFailed(f"{lane} stays held: {told}", remedy, Exit.KEY_REFUSED)
+            f"{lane} stays held: {told}", f"start a worker that has this account; {again}", Exit.UNHEALTHY
+        )
+    if tried.what is KeyWord.REFUSED:
+        told = f"the venue refuses its key: {showing.printable(tried.why)}"
+        raise CommandFailed(
+            f"{lane} stays held: {told}", f"mend the key or give the lane another; {again}", Exit.KEY_REFUSED
+        )
+    if tried.what is KeyWord.UNTRIED:
+        told = f"its key could not be tried: {showing.printable(tried.why)}"
+        raise CommandFailed(f"{lane} stays held: {told}", f"wait until the venue answers; {again}", Exit.UNREACHABLE)
     typer.echo(f"{lane}: the key works, and the lane is open")
 
 

@@ -24,8 +24,9 @@
 --   local steps: {why, id, state, record, …}: intents leased to the caller that end without a call
 --       why: expired | struck | revoke-claimed (followed by its target's entry, why 'target') | revoke-sent |
 --       revoke-ended | revoke-unknown
---   batch: {} or {route, stage, fastest_us, id, state, record, …}; fastest_us: the fleet's shortest round trip
---       lately, or 0; states are those before the take: the fence is one
+--   batch: {} or {route, stage, fastest_us, opens_at, id, state, record, …}; fastest_us: the fleet's shortest round trip
+--       lately, or 0; opens_at: of a look ahead of a cancel whose routes are all locked, when the first of them opens,
+--       else 0; states are those before the take: the fence is one
 --       higher now, and attempts (stage c) or look-ups (stage l) count one more.
 -- Order: leases that ended, revocations, what has expired, what has become due, then the call that carries
 -- most: urgent before normal, cancels before looks, oldest class first.
@@ -258,11 +259,11 @@ local function grant(queue, priority, class, route, batch, items, in_batch)
     b.probing = true
   end
   local records = redis.call('HMGET', ROOT .. 'intents', unpack(ids))
-  local reply = {route[1], stage, b.fastest}
+  local reply = {route[1], stage, b.fastest, text(queue ~= stage and opens[class] or 0)}
   for i, x in ipairs(batch) do
-    reply[3 * i + 1] = x[1]
-    reply[3 * i + 2] = x[2]
-    reply[3 * i + 3] = records[i] or '{}'
+    reply[3 * i + 2] = x[1]
+    reply[3 * i + 3] = x[2]
+    reply[3 * i + 4] = records[i] or '{}'
     if x[3][9] == '-' then note_sweep(stage, x[3], records[i]) end
   end
   return reply, free

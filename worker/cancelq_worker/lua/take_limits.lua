@@ -97,7 +97,9 @@ local function errors_at(bucket)
     for i = 1, #kept, 2 do
       local code = string.match(kept[i], '^%S+')
       if code == '?' then -- as versions before 1.1 noted a call
-        seen.unanswered = seen.unanswered + 1
+        local lately = tonumber(kept[i + 1]) > steady - plan.lease_us
+        local where = lately and 'under_way' or 'unanswered'
+        seen[where] = seen[where] + 1
       else
         local times = seen.times[code] or {}
         seen.times[code] = times
@@ -129,11 +131,14 @@ end
 
 -- The routes that may carry a class now, apart from permits, and when there may be more. Where errors have closed a
 -- route of orders that nobody saw, nothing of that class is sent unseen: only the route that looks first remains. Of
--- a class that was seen already the other routes go on; when all of them are locked, it is looked at again: who waits
--- for minutes may have ended meanwhile, and would be the next error.
+-- a class that was seen already the other routes go on. When all of them are locked for a while, by errors or by the
+-- venue itself, it is looked at again: who waits for minutes may have ended meanwhile, and would be the next error.
+-- `opens` keeps when the first of them opens again, by class.
+local LOOK_AGAIN_US = 5000000
+local opens = {}
 local function usable_routes(queue, class, urgent)
   local routes, usable, at, closed = plan_routes(queue, class), {}, math.huge, {}
-  local looks, unsafe, all_locked = false, false, true
+  local looks, unsafe, open_at = false, false, math.huge
   for i, r in ipairs(routes) do
     local till = r[9] > 0 and locked_until(r)
     closed[i] = till or (r[9] > 0 and in_doubt(r))
@@ -141,11 +146,12 @@ local function usable_routes(queue, class, urgent)
       at = math.min(at, math.max(till or 0, steady + 100000))
       unsafe = unsafe or r[9] < plan.errors_most
     end
-    if r[10] == 'c' and not till then all_locked = false end
+    if r[10] == 'c' then open_at = math.min(open_at, math.max(till or 0, r[9] > 0 and held[r[4]] or 0)) end
     looks = looks or (queue == 'c' and r[10] == 'l')
   end
   local stage = queue
-  if looks and (unsafe or all_locked) then stage = 'l' end
+  if looks and (unsafe or open_at > steady + LOOK_AGAIN_US) then stage = 'l' end
+  if stage ~= queue and open_at < math.huge then opens[class] = open_at end
   for i, r in ipairs(routes) do
     local name = ' ' .. r[1] .. ' '
     if string.find(ARGV[5], name, 1, true) or (not urgent and string.find(ARGV[6], name, 1, true)) then
