@@ -17,7 +17,16 @@ from cancelq.tls import advice
 
 
 class CancelqError(Exception):
-    """Base of every error of this package."""
+    """Base of every error of this package. All of them can be pickled, as pools of processes do; tickets cannot."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _made_again, (type(self), self.args, self.__dict__)
+
+
+def _made_again(kind: type[CancelqError], args: tuple[Any, ...], held: Mapping[str, Any]) -> CancelqError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(held)
+    return error
 
 
 class LaneError(CancelqError, ValueError):

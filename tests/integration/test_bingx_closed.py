@@ -69,6 +69,20 @@ async def test_an_ended_order_named_by_client_id_is_found_in_the_history(redis_u
         assert (event.status.value, event.order_id) == (state, order)
 
 
+async def test_orders_deep_in_a_long_history_share_its_pages(redis_url: str) -> None:
+    """Each by itself, forty orders that never existed would take forty times thirteen pages, twice."""
+    async with floor(redis_url, "bingx:main", env=ENV) as desk:
+        (lane,) = desk.lanes
+        await remember_errors(desk, lane)
+        for _ in range(1_250):
+            desk.order(lane, state="filled")
+        unknown = [{"symbol": PAIR, "order_id": str(1_400_000_000_000_000_000 + n)} for n in range(40)]
+        finals = await desk.finals(lane, await desk.send_all(lane, unknown), 60)
+        assert {event.status for event in finals.values()} == {Status.not_found}
+        assert len(desk.calls(lane, "historyOrders")) < 8 * 13
+        assert equal_errors(desk, lane) < 20
+
+
 async def test_what_cannot_be_told_is_said_soon(redis_url: str) -> None:
     """Neither lists nor a closed query tell an ended order by its client id."""
     async with floor(redis_url, "bingx:main", env=ENV, bingx_list_client_ids=False) as desk:

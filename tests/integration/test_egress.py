@@ -159,6 +159,28 @@ async def test_a_call_that_goes_alone_is_not_waited_for_where_its_process_left(r
         await client.aclose()
 
 
+async def test_time_that_no_process_vouches_for_frees_no_unit(redis_url: str) -> None:
+    client = connect(redis_url, max_connections=16)
+    buckets = (Bucket("ip", 6_000, 60_000_000),)
+    key = "cancelq:{egress:here}:ip"
+    try:
+        for vouched_us, later_us in ((60_000_000, 0), (1_000_000, 4_000_000), (0, 5_000_000)):
+            seconds, micros = await client.time()
+            now_us = seconds * 1_000_000 + micros
+            await client.delete(key)
+            await client.zadd(key, {"soon": now_us + 100, "out": now_us + 30_000_000})
+            await client.hset(f"{key}:note", "at", str(now_us - 5_000_000))
+            process = Egress(client, "here", buckets, vouched_us=lambda: vouched_us)  # noqa: B023
+            await process.fill()
+            later = (await client.zscore(key, "out") or 0) - (now_us + 30_000_000 + later_us)
+            assert 0 <= later < 2_000_000 * bool(later_us) + 1
+            assert (await client.zscore(key, "soon") is not None) is bool(later_us)
+            await process.fill()
+            assert (await client.zscore(key, "out") or 0) < now_us + 37_000_000, "it comes for the first time once"
+    finally:
+        await client.aclose()
+
+
 async def test_units_are_free_later_by_as_much_as_the_clock_went_ahead(redis_url: str) -> None:
     client = connect(redis_url, max_connections=16)
     buckets = (Bucket("ip", 6_000, 60_000_000),)

@@ -377,6 +377,29 @@ async def test_a_worker_that_was_silent_for_two_seconds_is_not_counted_on(bench:
     assert await SCRIPTS.run(redis, "roster", [ROSTER], ["me", FRESH_MS]) == [b"late", b"me"]
 
 
+@pytest.mark.parametrize("vouched_us", [0, 700_000, 60_000_000])
+async def test_time_that_nobody_vouches_for_frees_no_permit(bench: Bench, vouched_us: int) -> None:
+    """A worker that begins cannot tell a step of the server's clock from time that passed."""
+    client, clock = bench.desk.client, LANE.key("clock")
+    await bench.take()
+    words = cast("bytes", await client.get(clock)).split()
+    seconds, micros = await client.time()
+    touched_us, steady = seconds * 1_000_000 + micros - 1_000_000, 5_000_000_000
+    permits = LANE.key("permits:cancel-order")
+    await client.delete(permits)
+    await client.zadd(permits, {"over": steady - 1, "out": steady + 400_000, "later": steady + 3_000_000})
+    await client.set(clock, b"%d %d %s %d" % (touched_us, steady, words[2], steady + 400_000))
+    await bench.desk.ledger.arrive(vouched_us)
+    now = int(cast("bytes", await client.get(clock)).split()[1])
+    unvouched = max(0, now - steady - vouched_us)
+    assert 1_000_000 <= now - steady < 4_000_000
+    assert await client.zscore(permits, "out") == steady + 400_000 + unvouched
+    assert await client.zscore(permits, "later") == steady + 3_000_000 + unvouched
+    assert await client.zscore(permits, "over") == steady - 1
+    await bench.desk.ledger.arrive(0)
+    assert (await client.zscore(permits, "out") or 0) < steady + 400_000 + unvouched + 500_000
+
+
 async def test_what_is_out_while_the_clock_went_ahead_is_free_that_much_later(bench: Bench) -> None:
     async def ahead(by_us: int) -> None:
         hold = Hold("*", "leap", by_us, "the server clock went ahead")

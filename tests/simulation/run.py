@@ -164,8 +164,7 @@ async def _ask_all(world: World, desk: SimDesk, _: asyncio.Event) -> None:
         fields.append({"id": f"b-{order}", "symbol": symbol, "order_id": order})
         desk.asks[f"b-{order}"] = Ask((order,))
     for at in range(0, len(fields), 200):
-        tickets = await client.submit_many(desk.lane, fields[at : at + 200])
-        desk.acknowledged += [ticket.entry_id for ticket in tickets]
+        await _submit(desk, client, fields[at : at + 200])
 
 
 async def _submit(desk: SimDesk, client: AsyncClient, intents: Sequence[Mapping[str, str]]) -> None:

@@ -23,6 +23,8 @@ FOUND = {
     "a thousand orders of which nobody knew were looked for one by one": Plan.of(40001, 3.0, 4.0),
     "the server's clock set ahead was seen where nothing was granted, and forgotten": Plan.of(327414682074, 3.0, 10.0),
     "what the key may do was asked twice in a second, as the server's clock was set": Plan.of(996980607802, 3.0, 10.0),
+    "the server's clock went ahead while nobody was there to notice it": Plan.of_rate(691801071041),
+    "scripts were flushed twice within one round": Plan.of(988830221505, 3.0, 10.0),
     "of the simulation: a way to the venue that grows shorter at once": Plan.of(381108769440, 3.0, 10.0),
     "of the simulation: an id whose first entry was lost with the tail means what its repeat means": _plan(5),
     "of the simulation: a bulk call of an intent that was lost with the tail": _plan(169),

@@ -100,7 +100,7 @@ def test_the_places_are_read_in_turn_whatever_was_read_before() -> None:
     assert after(open=1) == f"any:{PAIR}", "it was looked for in the open list before it was to be sent"
     assert after(query=1) == after(history=1) == f"open:{PAIR}"
     assert after(query=1, open=1) == f"history:{PAIR}"
-    assert after(query=1, open=1, history=1) == f"one:{PAIR}"
+    assert after(query=1, open=1, history=1).startswith(f"one:{PAIR}:")
 
 
 def test_a_place_that_fails_is_not_asked_again_before_the_others() -> None:
@@ -269,7 +269,7 @@ def test_a_full_page_proves_absence_only_between_its_ids(down: bool) -> None:
     assert [r.word for r in (between, above, below)] == [Word.ABSENT, Word.UNREAD, Word.UNREAD]
     assert above.notes == {"paged": 1}
     then = target("999", notes=above.notes)
-    assert BINGX.next_look(then).look_class == f"one:{PAIR}"
+    assert BINGX.next_look(then).look_class.startswith(f"one:{PAIR}:")
 
 
 def test_a_full_page_in_no_order_proves_nothing() -> None:
@@ -314,13 +314,48 @@ def test_a_history_is_walked_page_by_page_to_its_end(oldest_first: bool) -> None
     assert pages[:8] == ["1", "2", "3", "4", "1", "2", "3", "4"], "300 orders fill three pages, so the fourth is empty"
 
 
-def test_an_unknown_order_older_than_a_full_page_is_walked_for_by_its_own_id() -> None:
+def test_an_unknown_order_older_than_a_full_page_is_walked_for_from_the_grid() -> None:
     book = Book()
     book.end(*range(1001, 1151))
     end, _ = run(target("500"), book)
     assert end.status is Status.not_found
-    assert {params["orderId"] for params in book.named("historyOrders")} == {"500"}
-    assert [p.get("pageIndex", "1") for p in book.named("historyOrders")][:2] == ["1", "2"]
+    asked = [(params["orderId"], params.get("pageIndex", "1")) for params in book.named("historyOrders")]
+    assert asked[:3] == [("500", "1"), ("1", "1"), ("1", "2")]
+
+
+def test_a_walk_ends_where_the_order_would_stand() -> None:
+    walk = target("150", notes={"paged": 1, "walk": {"by": "i", "at": 2}})
+    for ids in (range(101, 300, 2), range(299, 100, -2)):
+        (reply,) = decode("history-on", listed(*ended(*ids)), walk)
+        assert reply.word is Word.ABSENT
+        assert reply.notes["walk"]["at"] == 0
+
+
+def test_those_that_walk_by_order_id_share_pages_from_the_grid() -> None:
+    notes = {"paged": 1, "walk": {"by": "i", "at": 3}}
+    near, far = 1523347543495541248, 1523347543495541248 + (1 << 42)
+    waiting = [target(str(near + n), notes=notes) for n in range(3)]
+    (shared,) = {BINGX.next_look(t).look_class for t in waiting}
+    begin = near - near % (1 << 41)
+    assert shared == f"walk:{PAIR}:{begin}:3"
+    assert ROUTES["history-on"].most == 100
+    assert encode("history-on", *waiting).query == f"orderId={begin}&pageIndex=3&pageSize=100&symbol={PAIR}"
+    found, gone, missing = decode("history-on", listed(*ended(*range(far, far + 99)), *ended(near)), *waiting)
+    assert (found.word, gone.word, missing.word) == (Word.FILLED, Word.UNREAD, Word.UNREAD)
+    assert gone.notes["walk"] == {"by": "i", "at": 4}
+    with pytest.raises(ValueError, match="one beginning"):
+        encode("history-on", waiting[0], target(str(far), notes=notes))
+    with pytest.raises(ValueError, match="one page"):
+        encode("history-on", waiting[0], target(str(near), notes={"walk": {"by": "i", "at": 4}}))
+
+
+def test_an_order_the_venue_has_known_is_asked_for_by_itself_up_to_the_last_third_before_the_lock() -> None:
+    known = target(ORDER_ID, notes={"known": 1, "paged": 1})
+    begin = int(ORDER_ID) >> 41 << 41
+    assert BINGX.next_look(known).look_class == f"sure:{PAIR}:{begin}"
+    assert BINGX.next_look(target(ORDER_ID, notes={"paged": 1})).look_class == f"one:{PAIR}:{begin}"
+    assert ROUTES["query-known"].errors == 15
+    assert encode("query-known", known).query == f"orderId={ORDER_ID}&symbol={PAIR}"
 
 
 def test_a_history_too_long_to_walk_proves_nothing_and_says_so() -> None:

@@ -1,5 +1,6 @@
 """`Client` against real servers."""
 
+import pickle
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ from cancelq import (
     OutcomeTimeout,
     Scope,
     Status,
+    errors,
 )
 from cancelq.contract import Accepted, read_entry
 from cancelq.watch import PAGE
@@ -368,3 +370,24 @@ def test_a_server_that_stays_away_is_named_in_the_time_out(redis_server: RedisSe
 def test_nothing_but_a_url_or_a_client_is_taken() -> None:
     with pytest.raises(ValueError, match="redis://"):
         Client("localhost:6379")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        IntentError("symbol", "symbol: missing", 3),
+        errors.EventError("1-1", "no status"),
+        errors.NotAccepted("bitget:main"),
+        errors.BrokerDown(OSError("refused")),
+        errors.BrokerRefused(OSError("NOPERM no")),
+        errors.Uncertain("bitget:main", {"id": "a"}, OSError("lost")),
+        errors.BatchIncomplete("bitget:main", queued=[], uncertain=[{"id": "a"}], not_queued=[], cause=OSError("lost")),
+        errors.NoResults("bitget:main"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_survives_the_way_out_of_a_process(error: errors.CancelqError) -> None:
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is type(error)
+    assert str(again) == str(error)
+    assert vars(again).keys() == vars(error).keys()

@@ -193,3 +193,25 @@ def test_a_pace_lets_so_many_through_in_any_second() -> None:
     assert not pace.may()
     clock.ns += 1
     assert [pace.may() for _ in range(3)] == [True, True, False]
+
+
+def test_how_long_a_clock_was_known_begins_anew_with_every_break() -> None:
+    now_ns = 0
+
+    def read(at_ms: int, remote_us: int) -> int:
+        nonlocal now_ns
+        now_ns = at_ms * 1_000_000
+        clock.learn(now_ns - 200_000, now_ns, remote_us)
+        return clock.vouched_us // 1000
+
+    clock = RemoteClock(1, lambda: now_ns)
+    assert clock.vouched_us == 0
+    assert [read(at_ms, at_ms * 1_000) for at_ms in (10, 500, 2_000)] == [0, 490, 1_990]
+    for n in range(100):  # more than are kept
+        assert read(2_001 + n, (2_001 + n) * 1_000) == 1_991 + n
+    assert read(2_200, 2_200_000 + 50_000) == 0, "set ahead"
+    assert read(2_300, 2_300_000 + 50_000) == 100
+    assert read(2_400, 2_400_000 - 50_000) == 0, "set back"
+    assert read(100_000, 100_000_000 - 50_000) == 0, "nobody looked for longer than readings are kept"
+    clock.forget()
+    assert clock.vouched_us == 0

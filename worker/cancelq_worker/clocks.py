@@ -69,6 +69,7 @@ class RemoteClock:
         self._doubt_us = 0
         self._since_ns: int | None = None
         self.leapt_us = 0  # by how much at most it was found to be ahead of where it had to be, all in all
+        self._unbroken_ns = 0  # since when each reading agrees with the one before
 
     @property
     def since_ns(self) -> int | None:
@@ -78,6 +79,11 @@ class RemoteClock:
     @property
     def known(self) -> bool:
         return bool(self._readings)
+
+    @property
+    def vouched_us(self) -> int:
+        """For how long it has been known, without a break, how the remote clock goes."""
+        return (self._monotonic_ns() - self._unbroken_ns) // 1000 if self._readings else 0
 
     def learn(self, before_ns: int, after_ns: int, remote_us: int) -> None:
         """One reading: the remote clock said `remote_us` somewhere between the two moments."""
@@ -92,6 +98,8 @@ class RemoteClock:
         slack_us = drift_us(after_ns - before_ns)
         least = remote_us - after_ns // 1000 - slack_us
         most = remote_us + self._resolution_us - before_ns // 1000 + slack_us
+        if not self._readings:
+            self._unbroken_ns = after_ns
         self._readings.append(_Bounds(after_ns, least, most))
         self._combine(after_ns)
         if self._since_ns is None:
@@ -118,6 +126,8 @@ class RemoteClock:
                 break
             least, most = low, high
             kept.append(reading)
+        if len(kept) == 1 < len(self._readings):
+            self._unbroken_ns = newest.read_ns
         if len(kept) < len(self._readings):
             self._readings = deque(reversed(kept), maxlen=self.KEEP)
         self._offset_us, self._doubt_us = (least + most) // 2, (most - least + 1) // 2

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import redis.asyncio as aioredis
@@ -67,14 +67,16 @@ class Egress:
         urgent_reserve: int = 0,
         durability: Durability = NOT_WAITED_FOR,
         leapt_us: int | None = 0,
+        vouched_us: Callable[[], int] = lambda: 0,
     ) -> None:
-        """`leapt_us`: by how much the server's clock had gone ahead before; None: nobody watches that clock."""
+        """`leapt_us`: by how much the server's clock had gone ahead before; None: nobody watches that clock.
+        `vouched_us`: for how long it has been known how that clock goes."""
 
         def key(bucket: Bucket) -> str:
             return f"cancelq:{{egress:{name}}}:{bucket.name}"
 
         def stock(bucket: Bucket, kept: int) -> _Stock:
-            return _Stock(client, key(bucket), bucket, kept, durability)
+            return _Stock(client, key(bucket), bucket, kept, durability, vouched_us)
 
         self._stocks = {b.name: stock(b, _kept(b, urgent_reserve)) for b in buckets if not b.rare}
         self._rare = {b.name: stock(b, 0) for b in buckets if b.rare}
@@ -187,8 +189,15 @@ class _Stock:
     """Units of one bucket in this process' hands."""
 
     def __init__(
-        self, client: aioredis.Redis, key: str, bucket: Bucket, kept: int, durability: Durability = NOT_WAITED_FOR
+        self,
+        client: aioredis.Redis,
+        key: str,
+        bucket: Bucket,
+        kept: int,
+        durability: Durability,
+        vouched_us: Callable[[], int],
     ) -> None:
+        self._vouched_us = vouched_us
         self._client = client
         self._durability = durability
         self._kept = kept
@@ -207,6 +216,7 @@ class _Stock:
         self._filling: asyncio.Task[None] | None = None
         self._probing = False
         self._leapt_ns = 0  # since when units may stand for others that are not free
+        self._arrived = False
         self.held_ms = 0
 
     def pop(self) -> tuple[int, int] | None:
@@ -312,12 +322,13 @@ class _Stock:
         window_us, now_ns = self._bucket.window_us, monotonic_ns()
         live_us = UNIT_LIVES_NS // 1000 + LONGEST_CALL_US + window_us
         args: list[int | str] = [self._bucket.units, window_us, wanted, live_us, hold_ms, why, urgent, self._kept]
-        args += [ahead_us, len(unused), *unused, len(ended)]
+        args += [ahead_us, -1 if self._arrived else self._vouched_us(), len(unused), *unused, len(ended)]
         for unit, at_ns, answered in ended:
             args += [unit, max(0, now_ns - at_ns) // 1000, 0 if answered else SILENT_EXTRA_US]
         durability = self._durability if wanted or urgent else NOT_WAITED_FOR
         reply, unconfirmed = await SCRIPTS.run_durably(self._client, "egress", self._keys, args, durability)
         first, granted, self.held_ms, probing, granted_urgent = reply
+        self._arrived = True
         self._probing = bool(probing)
         if unconfirmed:  # a server that takes over may not know of them
             self._unused += range(first, first + granted + granted_urgent)

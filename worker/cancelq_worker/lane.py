@@ -106,6 +106,9 @@ class LaneServer:
     async def open(self) -> None:
         """Creates what is missing and learns where the lane stands. Raises RedisError."""
         self.cursor = await self._p.ledger.open()
+        begun_ns = monotonic_ns()
+        wall_us = await self._p.ledger.arrive(self._p.redis_clock.vouched_us)
+        self._p.redis_clock.learn(begun_ns, monotonic_ns(), wall_us)
 
     async def serve(self) -> None:
         """Rounds until drained. A Redis that is away is waited for; nothing is sent meanwhile. Raises NewerDataError

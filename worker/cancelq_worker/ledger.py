@@ -41,6 +41,8 @@ STREAM_LEASE_MS = 4_000
 #: How long after a question about the key's rights the next one may be asked.
 RIGHTS_MS = 6_000  # a question may be a few seconds late, and the server's clock be set
 
+HEALS_MOST = 3  # times in a round that missing scripts are loaded
+
 PROBED_S = 300  # how long what came of a key stands there for whoever asked
 
 #: Equal errors at one endpoint that are never passed, calls under way included, where a venue locks it after some.
@@ -313,6 +315,7 @@ class Ledger(Protocol):
 
     async def version(self, raise_to: int = 0) -> int: ...
     async def open(self) -> str: ...
+    async def arrive(self, vouched_us: int) -> int: ...
     async def round(self, wanted: RoundRequest) -> Round: ...
     async def claim(self, orders: Sequence[str]) -> tuple[list[Work], int]: ...
     async def stream(self, worker: str, what: StreamStep) -> bool: ...
@@ -366,6 +369,11 @@ class RedisLedger:
         await round_trip(self._client, [("HSET", lane.key("limits"), *_limits(buckets, there[2:-1]))])
         return there[-1].decode() if there[-1] else "0-0"
 
+    async def arrive(self, vouched_us: int) -> int:
+        """Begins to watch the lane; the server's time. `vouched_us`: for how long this worker has known how the
+        server's clock goes: what passed before that may have been a step of it, and frees no permit."""
+        return int(await SCRIPTS.run(self._client, "arrive", [self._clock], [vouched_us]))
+
     async def version(self, raise_to: int = 0) -> int:
         """Of which version the lane's data are; raised to at least `raise_to`, if it is given."""
         return int(await SCRIPTS.run(self._client, "version", [self._clock], [raise_to]))
@@ -409,8 +417,10 @@ class RedisLedger:
         then: Callable[[list[Any]], tuple[Any, ...] | None] = lambda _: None,
     ) -> list[Any]:
         replies = await round_trip(self._client, commands, then)
-        lost = [i for i, r in enumerate(replies) if isinstance(r, NoScriptError)]
-        if lost:
+        for _ in range(HEALS_MOST):  # scripts may be flushed once more meanwhile
+            lost = [i for i, r in enumerate(replies) if isinstance(r, NoScriptError)]
+            if not lost:
+                break
             await SCRIPTS.load(self._client)
             for i in lost:
                 try:

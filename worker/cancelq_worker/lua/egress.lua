@@ -4,16 +4,19 @@
 -- KEYS[1]  cancelq:{egress:NAME}:BUCKET, a zset: unit in use → when it is free again (us)
 -- KEYS[2]  the same with `:note`, a hash: `last` unit handed out; `units` per window, for those who only look; `hold`:
 --          closed until (ms) and why; `probe`: after a hold one call goes alone, `1` until its unit is handed out, then
---          the unit and when it is given up (us); `ahead`: until when none is handed out, as the clock went ahead (us)
+--          the unit and when it is given up (us); `ahead`: until when none is handed out, as the clock went ahead (us);
+--          `at`: when somebody asked last (us)
 -- ARGV     units per window, window_us, wanted, live_us, hold_ms, detail, wanted for urgent calls, units kept for these,
---          by how much the clock was found to have gone ahead (us), unused_n, unit …, ended_n, then for each: unit, how
---          long ago its call ended in us, extra us (for a call without an answer)
+--          by how much the clock was found to have gone ahead (us), of a process that comes for the first time for how
+--          long it has known how the clock goes (us), else -1, unused_n, unit …, ended_n, then for each: unit, how long
+--          ago its call ended in us, extra us (for a call without an answer)
 -- Replies  {first unit granted, number granted, hold left in ms, 1 if one call is to go alone, number granted for urgent
 --          calls, which follow the others}
 --
 -- Units are taken ahead of their calls. One that nobody reports stays in use for `live_us`: by then its call, if it was
 -- made, is over and out of the venue's window. A reported one is free a window after its call ended. Whose clock: Redis'
--- TIME; where that went ahead, none is handed out for as long, and what is in use is free that much later.
+-- TIME; where that went ahead, none is handed out for as long, and what is in use is free that much later. So it is by as
+-- much as nobody vouches for: a clock that went ahead while no process was there was noticed by none.
 
 local function text(n) return string.format('%.0f', n) end
 
@@ -24,7 +27,24 @@ local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
 local units, window, wanted, live = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local wanted_urgent, kept, ahead = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
-local pos = 10
+local pos = 11
+
+-- What is in use is free that much later. From the last one on, in portions: Lua's stack takes some thousands of values,
+-- and those behind stay in their places.
+local function free_later(by)
+  for behind = 0, redis.call('ZCARD', KEYS[1]) - 1, 1000 do
+    local used, moved = redis.call('ZRANGE', KEYS[1], -behind - 1000, -behind - 1, 'WITHSCORES'), {}
+    for i = 1, #used, 2 do
+      moved[i], moved[i + 1] = text(math.max(used[i + 1], math.min(used[i + 1] + by, now + window + live))), used[i]
+    end
+    redis.call('ZADD', KEYS[1], unpack(moved))
+  end
+end
+
+local vouched = tonumber(ARGV[10])
+local unvouched = now - tonumber(redis.call('HGET', KEYS[2], 'at') or now) - vouched
+if vouched >= 0 and unvouched > 0 then free_later(unvouched) end
+redis.call('HSET', KEYS[2], 'at', text(now))
 
 local unused = tonumber(ARGV[pos])
 if unused > 0 then redis.call('ZREM', KEYS[1], unpack(ARGV, pos + 1, pos + unused)) end
@@ -53,14 +73,7 @@ end
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', text(now))
 if ahead > 0 then
   ahead = math.min(ahead, window)
-  -- From the last one on, in portions: Lua's stack takes some thousands of values, and those behind stay in their places.
-  for behind = 0, redis.call('ZCARD', KEYS[1]) - 1, 1000 do
-    local used, moved = redis.call('ZRANGE', KEYS[1], -behind - 1000, -behind - 1, 'WITHSCORES'), {}
-    for i = 1, #used, 2 do
-      moved[i], moved[i + 1] = text(math.max(used[i + 1], math.min(used[i + 1] + ahead, now + window + live))), used[i]
-    end
-    redis.call('ZADD', KEYS[1], unpack(moved))
-  end
+  free_later(ahead)
   redis.call('HSET', KEYS[2], 'ahead', text(now + ahead))
 end
 local room = units - redis.call('ZCARD', KEYS[1])

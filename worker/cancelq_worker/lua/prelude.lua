@@ -28,6 +28,7 @@ end
 local function text(n) return string.format('%.0f', n) end
 
 local wall, steady, server, out_until
+local passed -- by how much `steady` grew since the last script
 do
   local t = redis.call('TIME')
   wall = t[1] * 1000000 + t[2]
@@ -42,7 +43,7 @@ do
   local step = wall - last_wall
   local jumped = step < 0 or step > STEP_MAX_US
   if step < 0 then step = 0 elseif step > STEP_MAX_US then step = STEP_MAX_US end
-  steady = last_steady + step
+  steady, passed = last_steady + step, step
   if jumped and out_until > last_steady then
     -- Permits or leases were out while time jumped: nobody knows how much of their window has passed.
     redis.call('HSET', ROOT .. 'hold', '*|clock', text(steady + JUMP_HOLD_US) .. ' the server clock jumped')

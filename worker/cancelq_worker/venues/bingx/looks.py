@@ -23,7 +23,11 @@ from cancelq_worker.venues.sweeping import kept_of_a_look
 PAGE: Final = 100
 PAGES_MOST: Final = 100  # pageIndex * pageSize <= 10000
 OPEN_MOST: Final = 2000
-ERRORS: Final = 8  # of the twenty equal errors that lock an endpoint; the rest is for orders known to be open
+ERRORS: Final = 8  # of the twenty equal errors that lock an endpoint; the rest is for orders the venue knows
+ERRORS_KNOWN: Final = 15
+#: The grid of order ids that walks begin at, so that orders placed within some nine minutes share their pages. A walk
+#: may begin at any id that is not above the order's own; it is only longer.
+GRID: Final = 1 << 41
 
 COURTESY_FAILS: Final = 6
 QUERIES_WHERE_MUTE: Final = 5  # some seconds: an order that was just placed may not be visible yet
@@ -31,15 +35,20 @@ QUERIES_WHERE_MUTE: Final = 5  # some seconds: an order that was just placed may
 QUERY, OPEN, HISTORY, ABROAD = "query", "open", "history", "abroad"
 MUTE = "mute"  # stands for a query that could not be made, where no list tells a client id
 
-# Classes have the pair behind the colon. `any`, `one`, `history` and `walk` go by order id; `named`, `mute` (where the
-# lists do not tell client ids) and `pages` (its page stands behind the pair) by client id; `open` by both. `abroad` is
-# the open list of all pairs: an order cannot stand there, it only helps whoever named the wrong pair.
+# Classes have the pair behind the colon. `any`, `one`, `sure` (which the venue has known), `history` and `walk` go by
+# order id; behind the pair of `one`, `sure` and `walk` stands where a walk begins, and its page. `named`, `mute` (where
+# the lists do not tell client ids) and `pages` (its page stands behind the pair) go by client id, `open` by both.
+# `abroad` is the open list of all pairs: an order cannot stand there, it only helps whoever named the wrong pair.
 ROUTES: Final = (
     Route("query", Stage.LOOK, ("any", "one", "named", "mute"), "query", errors=ERRORS),
+    Route("query-known", Stage.LOOK, ("sure",), "query", errors=ERRORS_KNOWN),
     # From the smallest id upwards, for several orders at once.
     Route("history-page", Stage.LOOK, ("any", "history"), "historyOrders", most=PAGE, least=2),
-    # From the order's own id upwards, page by page.
-    Route("history-one", Stage.LOOK, ("one", "history", "walk"), "historyOrders"),
+    # From the order's own id upwards: the first page.
+    Route("history-one", Stage.LOOK, ("history",), "historyOrders"),
+    # The pages of a walk, and its first one, serve all orders that share its beginning.
+    Route("history-known", Stage.LOOK, ("sure",), "historyOrders", most=PAGE, least=20),
+    Route("history-on", Stage.LOOK, ("one", "walk"), "historyOrders", most=PAGE),
     Route("history-walk", Stage.LOOK, ("pages",), "historyOrders", most=PAGE),
     Route("open", Stage.LOOK, ("open",), "openOrders", most=PAGE),
     Route("open-abroad", Stage.LOOK, ("abroad",), "openOrders", most=PAGE),
@@ -60,8 +69,11 @@ ROUTES: Final = (
 
 _PLACES: Final = {
     "query": QUERY,
+    "query-known": QUERY,
     "history-page": HISTORY,
     "history-one": HISTORY,
+    "history-known": HISTORY,
+    "history-on": HISTORY,
     "history-walk": HISTORY,
     "open": OPEN,
     "open-abroad": ABROAD,
@@ -78,8 +90,8 @@ _MUTE: Final = "BingX' lists do not tell client ids, and a query finds one for t
 
 # -- where to look next --------------------------------------------------------------------------------------
 # notes: `f` looks that failed, `abs` and `bad` {place: times found absent, times not to be read}, `walk` {"by": "i" or
-# "c", "at": next page}, `paged` a shared page did not reach it, `cut` the pair's open list is too long, `wide` that of
-# all pairs is, `mute` the lists tell no client ids, `lent` looks by list in the place of a query
+# "c", "at": next page, 0 after its end}, `paged` a page did not reach it, `cut` the pair has too many open, `wide`
+# that of all pairs is, `mute` the lists tell no client ids, `lent` looks by list in the place of a query
 
 
 def next_look(target: Target) -> NextLook:
@@ -88,10 +100,8 @@ def next_look(target: Target) -> NextLook:
     if by == "c" and target.notes.get("mute"):
         asked = _absent(target, QUERY) + _absent(target, MUTE)
         return NextLook(f"mute:{pair}", asked >= QUERIES_WHERE_MUTE, _MUTE)
-    page = _page_of(target, by)
-    if page > 1:
-        walk = f"walk:{pair}" if by == "i" else f"pages:{pair}:{min(page, PAGES_MOST)}"
-        return NextLook(walk, page > PAGES_MOST, _TOO_LONG if page > PAGES_MOST else "")
+    if page := _page_of(target, by):
+        return NextLook(_page_class(target, by, page), page > PAGES_MOST, _TOO_LONG if page > PAGES_MOST else "")
     open_read, history_read = _absent(target, OPEN) >= 2, _absent(target, HISTORY) >= 2
     gap = _CUT if target.notes.get("cut") and not open_read else ""
     done = history_read and (open_read or bool(gap))
@@ -108,10 +118,23 @@ def _turn(target: Target, by: str, pair: str) -> str:
     fails = int(target.notes.get("f", 0))
     turn = min(range(3), key=lambda nth: (tried[nth], (nth - fails) % 3))
     if by == "c":
-        return (f"named:{pair}", f"open:{pair}", f"pages:{pair}:1")[turn]
+        return (f"named:{pair}", f"open:{pair}", _page_class(target, by, 1))[turn]
+    one = f"{'sure' if target.notes.get('known') else 'one'}:{pair}:{_begin(target)}"
     if target.notes.get("paged"):
-        return (f"one:{pair}", f"open:{pair}", f"walk:{pair}")[turn]
-    return (f"one:{pair}" if fast else f"any:{pair}", f"open:{pair}", f"history:{pair}")[turn]
+        return (one, f"open:{pair}", _page_class(target, by, 1))[turn]
+    return (one if fast else f"any:{pair}", f"open:{pair}", f"history:{pair}")[turn]
+
+
+def _page_class(target: Target, by: str, page: int) -> str:
+    """The class of a walk's page; all of it travel in one call."""
+    at = min(page, PAGES_MOST)
+    return f"walk:{target.symbol}:{_begin(target)}:{at}" if by == "i" else f"pages:{target.symbol}:{at}"
+
+
+def _begin(target: Target) -> int:
+    """Where the walk of an order begins: at its own id, or below."""
+    own = _ids([target])[0]
+    return max(1, own - own % GRID)
 
 
 def _tried(target: Target, place: str) -> int:
@@ -128,9 +151,9 @@ def _absent(target: Target, place: str) -> int:
 
 
 def _page_of(target: Target, by: str) -> int:
-    """The history page that comes next, from 1. A walk by the other kind of id was through another list."""
+    """The page of a walk that comes next, 0 without one. A walk by the other kind of id was through another list."""
     walk = target.notes.get("walk", {})
-    return int(walk.get("at", 1)) if walk.get("by") == by else 1
+    return int(walk.get("at", 0)) if walk.get("by") == by else 0
 
 
 # -- the call ------------------------------------------------------------------------------------------------
@@ -143,18 +166,19 @@ def query(route: Route, targets: Sequence[Target]) -> dict[str, str]:
         return {}
     params = {"symbol": one_pair(targets)}
     match route.name:
-        case "query":
+        case "query" | "query-known":
             return params | order_ref(first)
         case "history-page":
             return params | {"orderId": str(min(_ids(targets))), "pageSize": str(PAGE)}
         case "history-one":
-            page = _page_of(first, "i")
-            return params | {"orderId": str(_ids([first])[0]), "pageSize": str(PAGE)} | _index(page)
+            return params | {"orderId": str(_ids([first])[0]), "pageSize": str(PAGE)}
+        case "history-on" | "history-known":
+            begins = {_begin(target) for target in targets}
+            if len(begins) > 1:
+                raise ValueError("a walk's call must name one beginning")
+            return params | {"orderId": str(begins.pop()), "pageSize": str(PAGE)} | _index(_one_page(targets, "i"))
         case "history-walk":
-            pages = {_page_of(target, "c") for target in targets}
-            if len(pages) > 1:
-                raise ValueError("a walk's call must name one page")
-            return params | {"pageSize": str(PAGE)} | _index(pages.pop())
+            return params | {"pageSize": str(PAGE)} | _index(_one_page(targets, "c"))
         case _:
             return params
 
@@ -184,6 +208,13 @@ def _ids(targets: Sequence[Target]) -> list[int]:
     return [int(ref) for ref in refs]
 
 
+def _one_page(targets: Sequence[Target], by: str) -> int:
+    pages = {_page_of(target, by) or 1 for target in targets}
+    if len(pages) > 1:
+        raise ValueError("a walk's call must name one page")
+    return pages.pop()
+
+
 def _index(page: int) -> dict[str, str]:
     return {"pageIndex": str(page)} if page > 1 else {}
 
@@ -195,10 +226,10 @@ def failed(route: Route, targets: Sequence[Target], failure: Reply) -> list[Repl
     """A look that brought nothing to read. "No such order" is what `query` says of one it does not know; no look finds
     an order of a pair that is not there, unless the venue has known that order before."""
     place = _PLACES.get(route.name, route.name)
-    if failure.word is Word.GONE and route.name == "query" and had_an_end(failure.code, failure.text) is False:
+    if failure.word is Word.GONE and place == QUERY and had_an_end(failure.code, failure.text) is False:
         return [replace(failure, word=Word.ABSENT, place=place)] * len(targets)
     kept = failure.word in kept_of_a_look(route)
-    notes = failure.notes if route.name == "query" else {}  # a list's refusal is about no order
+    notes = failure.notes if place == QUERY else {}  # a list's refusal is about no order
     reply = replace(failure, word=failure.word if kept else Word.UNCLEAR, place=place, notes=notes)
     no_pair = failure.word is Word.FAILED and failure.code in ABOUT_THE_PAIR
     wrong = replace(failure, text=f"symbol: refused by the venue: {failure.text}", place=place)
@@ -273,7 +304,11 @@ def _listed(route: Route, targets: Sequence[Target], page: Page) -> list[Reply]:
     for row in page.rows:
         by_id.setdefault(order_id_of(row), []).append(row)
         by_client.setdefault(client_id_of(row) or "", []).append(row)
-    asked = min(_ids(targets)) if route.name in ("history-page", "history-one") else 0
+    asked = 0
+    if route.name in ("history-page", "history-one"):
+        asked = min(_ids(targets))
+    elif route.name in ("history-on", "history-known"):
+        asked = _begin(targets[0])
 
     def one(target: Target) -> Reply:
         found = by_id.get(target.order_id) if target.order_id else by_client.get(target.client_order_id or "")
@@ -339,11 +374,10 @@ def _absence(route: Route, target: Target, page: Page, asked: int) -> Reply:
             note = "cut" if place == OPEN else "wide"
             return Reply(Word.UNCLEAR, text=_CUT, place=place, notes={note: 1})
         return Reply(Word.ABSENT, place=place)
-    if route.name == "history-page":
-        between = page.sorted and bool(page.ids) and min(page.ids) < int(target.order_id or 0) < max(page.ids)
-        if between or not page.full:
-            return Reply(Word.ABSENT, place=place)
+    between = page.sorted and bool(page.ids) and min(page.ids) < int(target.order_id or 0) < max(page.ids)
+    if route.name == "history-page" and page.full and not between:
         return Reply(Word.UNREAD, place=place, notes={"paged": 1})
     by = "i" if target.order_id else "c"
-    at = _page_of(target, by) + 1 if page.full else 1
-    return Reply(Word.UNREAD if page.full else Word.ABSENT, place=place, notes={"walk": {"by": by, "at": at}})
+    read = 0 if route.name in ("history-one", "history-page") else _page_of(target, by) or 1
+    at = read + 1 if page.full and not between else 0
+    return Reply(Word.UNREAD if at else Word.ABSENT, place=place, notes={"walk": {"by": by, "at": at}})
