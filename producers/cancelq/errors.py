@@ -25,6 +25,7 @@ class CancelqError(Exception):
 
 def _made_again(kind: type[CancelqError], args: tuple[Any, ...], held: Mapping[str, Any]) -> CancelqError:
     error = kind.__new__(kind, *args)
+    error.args = args  # those that are an OSError, too, take them only from `__init__`
     error.__dict__.update(held)
     return error
 

@@ -100,7 +100,7 @@ def test_the_places_are_read_in_turn_whatever_was_read_before() -> None:
     assert after(open=1) == f"any:{PAIR}", "it was looked for in the open list before it was to be sent"
     assert after(query=1) == after(history=1) == f"open:{PAIR}"
     assert after(query=1, open=1) == f"history:{PAIR}"
-    assert after(query=1, open=1, history=1).startswith(f"one:{PAIR}:")
+    assert after(query=1, open=1, history=1).startswith(f"seek:{PAIR}:")
 
 
 def test_a_place_that_fails_is_not_asked_again_before_the_others() -> None:
@@ -269,7 +269,7 @@ def test_a_full_page_proves_absence_only_between_its_ids(down: bool) -> None:
     assert [r.word for r in (between, above, below)] == [Word.ABSENT, Word.UNREAD, Word.UNREAD]
     assert above.notes == {"paged": 1}
     then = target("999", notes=above.notes)
-    assert BINGX.next_look(then).look_class.startswith(f"one:{PAIR}:")
+    assert BINGX.next_look(then).look_class.startswith(f"seek:{PAIR}:")
 
 
 def test_a_full_page_in_no_order_proves_nothing() -> None:
@@ -323,12 +323,13 @@ def test_an_unknown_order_older_than_a_full_page_is_walked_for_from_the_grid() -
     assert asked[:3] == [("500", "1"), ("1", "1"), ("1", "2")]
 
 
-def test_a_walk_ends_where_the_order_would_stand() -> None:
+def test_a_walk_is_read_to_its_end_whatever_order_its_pages_seem_to_have() -> None:
     walk = target("150", notes={"paged": 1, "walk": {"by": "i", "at": 2}})
     for ids in (range(101, 300, 2), range(299, 100, -2)):
         (reply,) = decode("history-on", listed(*ended(*ids)), walk)
-        assert reply.word is Word.ABSENT
-        assert reply.notes["walk"]["at"] == 0
+        assert (reply.word, reply.notes["walk"]["at"]) == (Word.UNREAD, 3)
+    (reply,) = decode("history-on", listed(*ended(*range(151, 250))), walk)
+    assert (reply.word, reply.notes["walk"]["at"]) == (Word.ABSENT, 0)
 
 
 def test_those_that_walk_by_order_id_share_pages_from_the_grid() -> None:
@@ -337,7 +338,7 @@ def test_those_that_walk_by_order_id_share_pages_from_the_grid() -> None:
     waiting = [target(str(near + n), notes=notes) for n in range(3)]
     (shared,) = {BINGX.next_look(t).look_class for t in waiting}
     begin = near - near % (1 << 41)
-    assert shared == f"walk:{PAIR}:{begin}:3"
+    assert shared == f"stride:{PAIR}:{begin}:3"
     assert ROUTES["history-on"].most == 100
     assert encode("history-on", *waiting).query == f"orderId={begin}&pageIndex=3&pageSize=100&symbol={PAIR}"
     found, gone, missing = decode("history-on", listed(*ended(*range(far, far + 99)), *ended(near)), *waiting)
@@ -353,7 +354,7 @@ def test_an_order_the_venue_has_known_is_asked_for_by_itself_up_to_the_last_thir
     known = target(ORDER_ID, notes={"known": 1, "paged": 1})
     begin = int(ORDER_ID) >> 41 << 41
     assert BINGX.next_look(known).look_class == f"sure:{PAIR}:{begin}"
-    assert BINGX.next_look(target(ORDER_ID, notes={"paged": 1})).look_class == f"one:{PAIR}:{begin}"
+    assert BINGX.next_look(target(ORDER_ID, notes={"paged": 1})).look_class == f"seek:{PAIR}:{begin}"
     assert ROUTES["query-known"].errors == 15
     assert encode("query-known", known).query == f"orderId={ORDER_ID}&symbol={PAIR}"
 

@@ -82,8 +82,12 @@ class RemoteClock:
 
     @property
     def vouched_us(self) -> int:
-        """For how long it has been known, without a break, how the remote clock goes."""
-        return (self._monotonic_ns() - self._unbroken_ns) // 1000 if self._readings else 0
+        """For how long it has been known, without a break, how the remote clock goes. A step since the last reading is
+        seen by the next one, unless that comes too late to be compared."""
+        now_ns = self._monotonic_ns()
+        if not self._readings or now_ns - self._readings[-1].read_ns > self.KEEP_NS:
+            return 0
+        return (now_ns - self._unbroken_ns) // 1000
 
     def learn(self, before_ns: int, after_ns: int, remote_us: int) -> None:
         """One reading: the remote clock said `remote_us` somewhere between the two moments."""

@@ -67,10 +67,10 @@ class Egress:
         urgent_reserve: int = 0,
         durability: Durability = NOT_WAITED_FOR,
         leapt_us: int | None = 0,
-        vouched_us: Callable[[], int] = lambda: 0,
+        vouched_us: Callable[[], int] | None = None,
     ) -> None:
         """`leapt_us`: by how much the server's clock had gone ahead before; None: nobody watches that clock.
-        `vouched_us`: for how long it has been known how that clock goes."""
+        `vouched_us`: for how long it has been known how that clock goes; None: nobody knows."""
 
         def key(bucket: Bucket) -> str:
             return f"cancelq:{{egress:{name}}}:{bucket.name}"
@@ -195,7 +195,7 @@ class _Stock:
         bucket: Bucket,
         kept: int,
         durability: Durability,
-        vouched_us: Callable[[], int],
+        vouched_us: Callable[[], int] | None,
     ) -> None:
         self._vouched_us = vouched_us
         self._client = client
@@ -322,7 +322,7 @@ class _Stock:
         window_us, now_ns = self._bucket.window_us, monotonic_ns()
         live_us = UNIT_LIVES_NS // 1000 + LONGEST_CALL_US + window_us
         args: list[int | str] = [self._bucket.units, window_us, wanted, live_us, hold_ms, why, urgent, self._kept]
-        args += [ahead_us, -1 if self._arrived else self._vouched_us(), len(unused), *unused, len(ended)]
+        args += [ahead_us, self._vouched(), len(unused), *unused, len(ended)]
         for unit, at_ns, answered in ended:
             args += [unit, max(0, now_ns - at_ns) // 1000, 0 if answered else SILENT_EXTRA_US]
         durability = self._durability if wanted or urgent else NOT_WAITED_FOR
@@ -334,6 +334,12 @@ class _Stock:
             self._unused += range(first, first + granted + granted_urgent)
             return first, 0, 0
         return first, granted, granted_urgent
+
+    def _vouched(self) -> int:
+        """For how long this process knows how the server's clock goes; -1 if that is to be left out of account."""
+        if self._vouched_us is not None:
+            return self._vouched_us()
+        return -1 if self._arrived else 0
 
     def close(self, for_ms: int) -> None:
         """Nothing that is held may be used any more."""

@@ -199,7 +199,7 @@ class Wiring:
                 urgent_reserve=self.settings.urgent_reserve,
                 durability=self._durability,
                 leapt_us=None if self._many_clocks else self._redis_clock.leapt_us,
-                vouched_us=lambda: 0 if self._many_clocks else self._redis_clock.vouched_us,
+                vouched_us=None if self._many_clocks else lambda: self._redis_clock.vouched_us,
             )
             self._hosts[place] = _Host(RemoteClock(1_000), egress, Pace(TIME_CALLS_A_SECOND), asyncio.Lock())
         return self._hosts[place]

@@ -132,7 +132,7 @@ async def _key_tried(redis: aioredis.Redis, lane: Lane, word: str) -> None:
         )
     if tried.what is KeyWord.UNTRIED:
         told = f"its key could not be tried: {showing.printable(tried.why)}"
-        raise CommandFailed(f"{lane} stays held: {told}", f"wait until the venue answers; {again}", Exit.UNREACHABLE)
+        raise CommandFailed(f"{lane} stays held: {told}", f"wait a moment; {again}", Exit.UNREACHABLE)
     typer.echo(f"{lane}: the key works, and the lane is open")
 
 

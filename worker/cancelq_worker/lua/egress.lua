@@ -7,8 +7,8 @@
 --          the unit and when it is given up (us); `ahead`: until when none is handed out, as the clock went ahead (us);
 --          `at`: when somebody asked last (us)
 -- ARGV     units per window, window_us, wanted, live_us, hold_ms, detail, wanted for urgent calls, units kept for these,
---          by how much the clock was found to have gone ahead (us), of a process that comes for the first time for how
---          long it has known how the clock goes (us), else -1, unused_n, unit …, ended_n, then for each: unit, how long
+--          by how much the clock was found to have gone ahead (us), for how long the process has known how the clock
+--          goes (us), -1: to be left out of account, unused_n, unit …, ended_n, then for each: unit, how long
 --          ago its call ended in us, extra us (for a call without an answer)
 -- Replies  {first unit granted, number granted, hold left in ms, 1 if one call is to go alone, number granted for urgent
 --          calls, which follow the others}

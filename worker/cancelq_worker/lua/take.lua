@@ -37,8 +37,9 @@
 --include take_limits
 
 -- Walks the few class heads that are visible; returns the first call that can be made and is worth it, else the
--- first that can be made.
+-- first that can be made. Where a kind of looks has no permit, the others of that kind are passed by.
 local ORDER = {{'c', 'u'}, {'l', 'u'}, {'c', 'n'}, {'l', 'n'}}
+local HEADS = {c = 128, l = 1024}
 local function choose()
   for _, o in ipairs(ORDER) do
     local stage, priority = o[1], o[2]
@@ -48,16 +49,17 @@ local function choose()
     if paused and stage == 'c' and priority == 'n' then allowed = false end
     if aside and priority == 'n' then allowed = false end
     yielding = urgent_sweep and stage == 'c' and priority == 'n'
-    local heads = redis.call('ZRANGE', ROOT .. 'classes:' .. where, 0, 127, 'WITHSCORES')
+    local heads = redis.call('ZRANGE', ROOT .. 'classes:' .. where, 0, HEADS[stage] - 1, 'WITHSCORES')
     if heads[1] then resting = false end
-    local spare
+    local spare, shut = nil, {}
     for i = 1, #heads, 2 do
       local class, at = heads[i], tonumber(heads[i + 1])
       if at > steady then
         if allowed then no_later(at) end
         break
       end
-      if allowed then
+      local kind = stage == 'l' and string.match(class, '^[^:]*')
+      if allowed and not shut[kind] then
         local visible = redis.call('ZCOUNT', ROOT .. 'queue:' .. where .. ':' .. class, '-inf', text(steady))
         if visible == 0 then
           fix_head(where, class)
@@ -65,6 +67,7 @@ local function choose()
           local route, carry, fits, later = route_for(stage, class, visible, priority == 'u', at)
           if fits then return stage, priority, class, route, carry end
           if route then spare = spare or {class, route, carry} else no_later(later) end
+          if kind and not route then shut[kind] = true end
         end
       end
     end

@@ -96,7 +96,7 @@ local function errors_at(bucket)
     local kept = redis.call('ZREVRANGE', key, 0, 399, 'WITHSCORES')
     for i = 1, #kept, 2 do
       local code = string.match(kept[i], '^%S+')
-      if code == '?' then -- as versions before 1.1 noted a call
+      if code == '?' then -- as versions before 0.2 noted a call
         local lately = tonumber(kept[i + 1]) > steady - plan.lease_us
         local where = lately and 'under_way' or 'unanswered'
         seen[where] = seen[where] + 1

@@ -156,7 +156,7 @@ def _wake(pause: asyncio.Future[None]) -> None:
 def _linger_not(transport: asyncio.Transport) -> None:
     """Makes the next close of the connection a reset (RST instead of FIN)."""
     held = transport.get_extra_info("socket")
-    if held is None:
+    if held is None or held.fileno() < 0:  # the client was faster
         return
     with socket.socket(fileno=os.dup(held.fileno())) as same:
         same.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

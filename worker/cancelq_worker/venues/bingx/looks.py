@@ -35,20 +35,21 @@ QUERIES_WHERE_MUTE: Final = 5  # some seconds: an order that was just placed may
 QUERY, OPEN, HISTORY, ABROAD = "query", "open", "history", "abroad"
 MUTE = "mute"  # stands for a query that could not be made, where no list tells a client id
 
-# Classes have the pair behind the colon. `any`, `one`, `sure` (which the venue has known), `history` and `walk` go by
-# order id; behind the pair of `one`, `sure` and `walk` stands where a walk begins, and its page. `named`, `mute` (where
-# the lists do not tell client ids) and `pages` (its page stands behind the pair) go by client id, `open` by both.
-# `abroad` is the open list of all pairs: an order cannot stand there, it only helps whoever named the wrong pair.
+# Classes have the pair behind the colon. `any`, `seek`, `sure` (which the venue has known), `history` and `stride` go
+# by order id; behind the pair of `seek`, `sure` and `stride` stands where a walk begins, and its page. `named`, `mute`
+# (where the lists do not tell client ids) and `pages` (its page stands behind the pair) go by client id, `open` by
+# both. `abroad` is the open list of all pairs: an order cannot stand there, it only helps whoever named the wrong pair.
+# `one` and `walk` are of versions before 0.2, which had each order walk by itself.
 ROUTES: Final = (
-    Route("query", Stage.LOOK, ("any", "one", "named", "mute"), "query", errors=ERRORS),
+    Route("query", Stage.LOOK, ("any", "seek", "one", "named", "mute"), "query", errors=ERRORS),
     Route("query-known", Stage.LOOK, ("sure",), "query", errors=ERRORS_KNOWN),
     # From the smallest id upwards, for several orders at once.
     Route("history-page", Stage.LOOK, ("any", "history"), "historyOrders", most=PAGE, least=2),
     # From the order's own id upwards: the first page.
-    Route("history-one", Stage.LOOK, ("history",), "historyOrders"),
+    Route("history-one", Stage.LOOK, ("history", "one", "walk"), "historyOrders"),
     # The pages of a walk, and its first one, serve all orders that share its beginning.
-    Route("history-known", Stage.LOOK, ("sure",), "historyOrders", most=PAGE, least=20),
-    Route("history-on", Stage.LOOK, ("one", "walk"), "historyOrders", most=PAGE),
+    Route("history-begin", Stage.LOOK, ("seek", "sure"), "historyOrders", most=PAGE, least=20),
+    Route("history-on", Stage.LOOK, ("stride",), "historyOrders", most=PAGE),
     Route("history-walk", Stage.LOOK, ("pages",), "historyOrders", most=PAGE),
     Route("open", Stage.LOOK, ("open",), "openOrders", most=PAGE),
     Route("open-abroad", Stage.LOOK, ("abroad",), "openOrders", most=PAGE),
@@ -72,7 +73,7 @@ _PLACES: Final = {
     "query-known": QUERY,
     "history-page": HISTORY,
     "history-one": HISTORY,
-    "history-known": HISTORY,
+    "history-begin": HISTORY,
     "history-on": HISTORY,
     "history-walk": HISTORY,
     "open": OPEN,
@@ -119,7 +120,7 @@ def _turn(target: Target, by: str, pair: str) -> str:
     turn = min(range(3), key=lambda nth: (tried[nth], (nth - fails) % 3))
     if by == "c":
         return (f"named:{pair}", f"open:{pair}", _page_class(target, by, 1))[turn]
-    one = f"{'sure' if target.notes.get('known') else 'one'}:{pair}:{_begin(target)}"
+    one = f"{'sure' if target.notes.get('known') else 'seek'}:{pair}:{_begin(target)}"
     if target.notes.get("paged"):
         return (one, f"open:{pair}", _page_class(target, by, 1))[turn]
     return (one if fast else f"any:{pair}", f"open:{pair}", f"history:{pair}")[turn]
@@ -128,7 +129,7 @@ def _turn(target: Target, by: str, pair: str) -> str:
 def _page_class(target: Target, by: str, page: int) -> str:
     """The class of a walk's page; all of it travel in one call."""
     at = min(page, PAGES_MOST)
-    return f"walk:{target.symbol}:{_begin(target)}:{at}" if by == "i" else f"pages:{target.symbol}:{at}"
+    return f"stride:{target.symbol}:{_begin(target)}:{at}" if by == "i" else f"pages:{target.symbol}:{at}"
 
 
 def _begin(target: Target) -> int:
@@ -172,7 +173,7 @@ def query(route: Route, targets: Sequence[Target]) -> dict[str, str]:
             return params | {"orderId": str(min(_ids(targets))), "pageSize": str(PAGE)}
         case "history-one":
             return params | {"orderId": str(_ids([first])[0]), "pageSize": str(PAGE)}
-        case "history-on" | "history-known":
+        case "history-on" | "history-begin":
             begins = {_begin(target) for target in targets}
             if len(begins) > 1:
                 raise ValueError("a walk's call must name one beginning")
@@ -307,7 +308,7 @@ def _listed(route: Route, targets: Sequence[Target], page: Page) -> list[Reply]:
     asked = 0
     if route.name in ("history-page", "history-one"):
         asked = min(_ids(targets))
-    elif route.name in ("history-on", "history-known"):
+    elif route.name in ("history-on", "history-begin"):
         asked = _begin(targets[0])
 
     def one(target: Target) -> Reply:
@@ -374,10 +375,13 @@ def _absence(route: Route, target: Target, page: Page, asked: int) -> Reply:
             note = "cut" if place == OPEN else "wide"
             return Reply(Word.UNCLEAR, text=_CUT, place=place, notes={note: 1})
         return Reply(Word.ABSENT, place=place)
-    between = page.sorted and bool(page.ids) and min(page.ids) < int(target.order_id or 0) < max(page.ids)
-    if route.name == "history-page" and page.full and not between:
+    if route.name == "history-page":
+        between = page.sorted and bool(page.ids) and min(page.ids) < int(target.order_id or 0) < max(page.ids)
+        if between or not page.full:
+            return Reply(Word.ABSENT, place=place)
         return Reply(Word.UNREAD, place=place, notes={"paged": 1})
+    # A walk is read to its end: it does not rest on the order of the list.
     by = "i" if target.order_id else "c"
-    read = 0 if route.name in ("history-one", "history-page") else _page_of(target, by) or 1
-    at = read + 1 if page.full and not between else 0
+    read = 0 if route.name == "history-one" else _page_of(target, by) or 1
+    at = read + 1 if page.full else 0
     return Reply(Word.UNREAD if at else Word.ABSENT, place=place, notes={"walk": {"by": by, "at": at}})
