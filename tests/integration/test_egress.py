@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from typing import Any
 
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from cancelq_worker.egress import Egress
-from cancelq_worker.ledger import connect
+from cancelq_worker.ledger import SCRIPTS, connect
 from cancelq_worker.venues.port import Bucket
 
 pytestmark = pytest.mark.one_server
@@ -155,6 +157,31 @@ async def test_a_call_that_goes_alone_is_not_waited_for_where_its_process_left(r
         assert await client.zcard("cancelq:{egress:here}:ip") == 0
         await other.fill()
         assert other.reserve().covers(("ip",))
+    finally:
+        await client.aclose()
+
+
+async def test_that_the_address_is_closed_is_told_again_until_redis_has_heard_it(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, run, failed = connect(redis_url, max_connections=16), SCRIPTS.run_durably, 0
+
+    async def broken_twice(*args: Any) -> Any:
+        nonlocal failed
+        if failed < 2:
+            failed += 1
+            raise RedisConnectionError("the connection broke")
+        return await run(*args)
+
+    one, other = (Egress(client, "here", (Bucket("ip", UNITS, WINDOW_US),)) for _ in range(2))
+    try:
+        await one.fill()
+        monkeypatch.setattr(SCRIPTS, "run_durably", broken_twice)
+        await one.hold(20_000, "banned")
+        assert failed == 2
+        assert not one.reserve().covers(("ip",))
+        await other.fill()
+        assert 15_000 < other.held_ms <= 20_000
     finally:
         await client.aclose()
 

@@ -13,11 +13,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import redis.asyncio as aioredis
+import structlog
 from redis.exceptions import RedisError
 
-from cancelq_worker.clocks import monotonic_ns
+from cancelq_worker.clocks import monotonic_ns, monotonic_s
 from cancelq_worker.ledger import NOT_WAITED_FOR, SCRIPTS, Durability
 from cancelq_worker.venues.port import Bucket
+
+log = structlog.get_logger("cancelq.egress")
 
 UNIT_LIVES_NS = 2_000_000_000
 LONGEST_CALL_US = 10_000_000
@@ -30,6 +33,7 @@ AGAIN_NS = 10_000_000  # between two questions of which the first brought nothin
 CLOSED_AGAIN_NS = 50_000_000  # the same, while the address is closed, or another's call goes alone
 REPORT_NS = 250_000_000
 REPORT_MOST = 1_000
+TELL_S, TELL_PAUSE_S = 8.0, 0.2  # how long, and how often, Redis is told that the address is closed
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +142,19 @@ class Egress:
             stock.close(for_ms)
 
     async def hold(self, for_ms: int, detail: str) -> None:
-        """Closes the address for every process that leaves from it."""
-        await asyncio.gather(*(stock.hold(for_ms, detail) for stock in self._stocks.values()))
+        """Closes the address for every process that leaves from it: at once for this one, and for the others as soon as
+        Redis has heard of it. If that takes longer than `TELL_S`, they find out for themselves."""
+        self.close(for_ms)
+        begun_s = monotonic_s()
+        while (left_ms := for_ms - int((monotonic_s() - begun_s) * 1000)) > 0:
+            try:
+                await asyncio.gather(*(stock.hold(left_ms, detail) for stock in self._stocks.values()))
+                return
+            except (RedisError, OSError) as error:
+                if monotonic_s() - begun_s > TELL_S:
+                    log.error("other processes were not told that the address is closed", why=str(error)[:200])
+                    return
+            await asyncio.sleep(TELL_PAUSE_S)
 
     async def ahead(self, leapt_us: int) -> None:
         """The server's clock was found to have gone ahead, by so much since this process began: units became free that
