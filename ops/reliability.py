@@ -82,8 +82,17 @@ _TIMES = {
 def verdict(broken: dict[str, int]) -> str:
     """What was broken and how often; the usual four even if never."""
     said = {"lost": 0, "doubled": 0, "false": 0, "over_the_limit": 0, **broken}
-    words = [f"**{count} {word.replace('_', ' ')}**" for word, count in said.items()]
+    words = [f"**{count} {_MEANT.get(word, word.replace('_', ' '))}**" for word, count in said.items()]
     return ", ".join(words)
+
+
+#: What figures call by a promise's number, or by what told it.
+_MEANT = {
+    "11": "served or settled late",
+    "17": "drains too long",
+    "12": "kills that ended badly",
+    "log": "errors in a log",
+}
 
 
 def mutants(found: dict[str, Any]) -> str:
