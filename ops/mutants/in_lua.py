@@ -293,12 +293,20 @@ MUTANTS = (
     Mutant(
         "who-waits-for-minutes-is-sent-unseen",
         f"{_LUA}/take_limits.lua",
-        "if looks and (unsafe or all_locked) then",
+        "if looks and (unsafe or open_at > steady + LOOK_AGAIN_US) then",
         "if looks and unsafe then",
         "orders that ended while they waited for a locked endpoint lock it again",
         (
             "tests/integration/test_bingx_truth.py::test_who_waits_for_a_locked_endpoint_is_looked_at_again_and_adds_no_error_once_it_is_gone",
         ),
+    ),
+    Mutant(
+        "time-that-nobody-vouches-for-frees-permits",
+        f"{_LUA}/arrive.lua",
+        "local unvouched = passed - tonumber(ARGV[1])",
+        "local unvouched = 0",
+        "the server's clock goes ahead while nobody is there, and the next worker passes the limit",
+        (f"{_SCRIPTS}test_time_that_nobody_vouches_for_frees_no_permit",),
     ),
     Mutant(
         "guard-fires-twice",
