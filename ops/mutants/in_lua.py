@@ -77,7 +77,7 @@ MUTANTS = (
     Mutant(
         "clock-ahead-frees-permits",
         f"{_LUA}/settle.lua",
-        "if reason == 'leap' then free_later(span) end",
+        "if reason == 'leap' then went_ahead(span) end",
         "",
         "a server's clock set ahead frees permits before their window is over",
         (f"{_SCRIPTS}test_what_is_out_while_the_clock_went_ahead_is_free_that_much_later",),

@@ -142,9 +142,8 @@ class Egress:
             stock.close(for_ms)
 
     async def hold(self, for_ms: int, detail: str) -> None:
-        """Closes the address for every process that leaves from it: at once for this one, and for the others as soon as
-        Redis has heard of it. If that takes longer than `TELL_S`, they find out for themselves."""
-        self.close(for_ms)
+        """Closes the address for every process that leaves from it, as soon as Redis has heard of it; `close` does so
+        for this one. If that takes longer than `TELL_S`, the others find out for themselves."""
         begun_s = monotonic_s()
         while (left_ms := for_ms - int((monotonic_s() - begun_s) * 1000)) > 0:
             try:

@@ -210,6 +210,16 @@ class KeyTried:
     what: KeyWord
     why: str = ""
 
+    def packed(self, asked: bytes) -> bytes:
+        """As it is told to whoever asked."""
+        return b"%s %s %s" % (asked, self.what.value.encode(), self.why.encode())
+
+    @classmethod
+    def unpacked(cls, told: bytes, asked: str) -> KeyTried | None:
+        """What was told; None if it was to another."""
+        words = told.decode(errors="replace").split(" ", 2)
+        return cls(KeyWord(words[1]), words[2]) if words[0] == asked else None
+
 
 KEY_WORKS = KeyTried(KeyWord.WORKS)
 
@@ -327,6 +337,11 @@ class Ledger(Protocol):
     async def key_refused(self) -> bool: ...
     async def may_ask_rights(self) -> bool: ...
     async def lift(self, reason: str) -> None: ...
+
+
+async def key_refused(client: aioredis.Redis, lane: Lane) -> bool:
+    """Whether a lane is held because of its key."""
+    return bool(await client.hexists(lane.key("hold"), "*|auth"))
 
 
 class RedisLedger:
@@ -483,8 +498,7 @@ class RedisLedger:
 
     async def answer_probe(self, asked: bytes, tried: KeyTried) -> None:
         """Tells whoever asked what came of the key."""
-        told = b"%s %s %s" % (asked, tried.what.value.encode(), tried.why.encode())
-        await self._client.set(self._plan.lane.key("probed"), told, ex=PROBED_S)
+        await self._client.set(self._plan.lane.key("probed"), tried.packed(asked), ex=PROBED_S)
 
     async def ask_probe(self) -> None:
         """Asks for the key to be tried, if the lane is held because it was refused."""
@@ -493,7 +507,7 @@ class RedisLedger:
 
     async def key_refused(self) -> bool:
         """Whether the lane is held because of its key."""
-        return bool(await self._client.hexists(self._plan.lane.key("hold"), "*|auth"))
+        return await key_refused(self._client, self._plan.lane)
 
     async def may_ask_rights(self) -> bool:
         """Whether this worker may ask the venue now what the key may do: one question in `RIGHTS_MS`, of the whole

@@ -17,7 +17,7 @@ import redis.asyncio as aioredis
 
 from cancelq.contract import Lane, Status
 from cancelq_worker import events
-from cancelq_worker.ledger import KEY_WORKS, KeyTried, KeyWord
+from cancelq_worker.ledger import KEY_WORKS, KeyTried, key_refused
 from cancelq_worker.snapshot import LaneStatus, Snapshots, find_lanes, steady_now, workers_alive
 
 __all__ = [
@@ -95,18 +95,12 @@ async def key_tried(redis: aioredis.Redis, lane: Lane, asked: str) -> KeyTried |
     be that one is still trying (`being_tried`)."""
     for _ in range(int(KEY_TRIED_S / 0.1)):
         told: Any = await redis.get(lane.key("probed"))
-        whose, what, why = (*bytes(told or b"").decode(errors="replace").split(" ", 2), "", "", "")[:3]
-        if whose == asked:
-            return KeyTried(KeyWord(what), why)
+        if tried := KeyTried.unpacked(bytes(told or b""), asked):
+            return tried
         if not await key_refused(redis, lane):
             return KEY_WORKS
         await asyncio.sleep(0.1)  # nothing one could block on
     return None
-
-
-async def key_refused(redis: aioredis.Redis, lane: Lane) -> bool:
-    """Whether the lane is held because of its key."""
-    return bool(await redis.hexists(lane.key("hold"), "*|auth"))
 
 
 async def being_tried(redis: aioredis.Redis, lane: Lane) -> bool:

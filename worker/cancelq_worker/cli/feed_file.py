@@ -10,6 +10,7 @@ from typing import Literal, TextIO
 
 from cancelq.contract import Intent, Lane, wire_fields
 from cancelq.errors import IntentError, LaneError
+from cancelq_worker.json_once import Repeated, once
 
 # Far more than an entry may have; a longer line is told, not read into memory.
 MAX_LINE = 65_536
@@ -77,8 +78,8 @@ def _jsonl(lines: Iterator[str | None]) -> Iterator[_Row | Bad]:
         if not line.strip():
             continue
         try:
-            fields = json.loads(line, object_pairs_hook=_once)
-        except _Repeated as repeated:
+            fields = json.loads(line, object_pairs_hook=once)
+        except Repeated as repeated:
             yield Bad(number, f"{repeated}: given more than once; give it once")
             continue
         except (ValueError, RecursionError):
@@ -141,15 +142,3 @@ def _judged(number: int, row: dict[str, object], default: Lane | None) -> Good |
         return Bad(number, f"lane: {error}")
     except IntentError as error:
         return Bad(number, error.detail)
-
-
-class _Repeated(Exception):
-    """A name that stands twice in one object; the message is the name."""
-
-
-def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise _Repeated(next(name for name in names if names.count(name) > 1)[:64])
-    return fields

@@ -9,17 +9,12 @@
 -- Of the time that nobody vouches for, nothing is taken to have passed for what was out: it is free that much later.
 
 --include prelude
+--include free_later
 
 local unvouched = passed - tonumber(ARGV[1])
 if unvouched > 0 and out_until > steady - passed then
   out_until = out_until + unvouched
-  local limits = redis.call('HGETALL', ROOT .. 'limits')
-  for n = 1, #limits, 2 do
-    local permits, moved = ROOT .. 'permits:' .. limits[n], {}
-    local out = redis.call('ZRANGEBYSCORE', permits, '(' .. text(steady - passed), '+inf', 'WITHSCORES', 'LIMIT', 0, 1000)
-    for i = 1, #out, 2 do moved[i], moved[i + 1] = text(out[i + 1] + unvouched), out[i] end
-    if #moved > 0 then redis.call('ZADD', permits, unpack(moved)) end
-  end
+  free_later(unvouched, '(' .. text(steady - passed), '+inf', math.huge)
 end
 keep_clock()
 return text(wall)

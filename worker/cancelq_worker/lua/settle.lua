@@ -159,25 +159,18 @@ do
   if count > 0 then redis.call(how == 's' and 'ZADD' or 'ZREM', ROOT .. 'sent', unpack(flat)) end
 end
 
+--include free_later
 -- The clock went ahead by `span`: whoever came by in the meantime took permits for free that were not. The lane waits for
 -- as long, and what is still out is free that much later; at the latest a window from now.
-local function free_later(span)
+local function went_ahead(span)
+  local latest = steady + JUMP_HOLD_US
   if out_until > steady then out_until = out_until + span end
-  local limits = redis.call('HGETALL', ROOT .. 'limits')
-  for n = 1, #limits, 2 do
-    local permits, moved = ROOT .. 'permits:' .. limits[n], {}
-    local out = redis.call('ZRANGEBYSCORE', permits, text(steady), text(steady + JUMP_HOLD_US), 'WITHSCORES', 'LIMIT', 0, 1000)
-    for i = 1, #out, 2 do
-      moved[i] = text(math.min(out[i + 1] + span, steady + JUMP_HOLD_US))
-      moved[i + 1] = out[i]
-    end
-    if #moved > 0 then redis.call('ZADD', permits, unpack(moved)) end
-  end
+  free_later(span, text(steady), text(latest), latest)
 end
 
 for _ = 1, take_number() do
   local scope, reason, span, detail = take_arg(), take_arg(), take_number(), take_arg()
-  if reason == 'leap' then free_later(span) end
+  if reason == 'leap' then went_ahead(span) end
   local field, till = scope .. '|' .. reason, -1
   if reason == 'rate' and span == 0 then span = back_off end
   if span >= 0 then

@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from cancelq_worker.json_once import once
 from cancelq_worker.venues.port import Answer
 
 _MARK_APART = re.compile(rb'"[ \t\r\n]+:')  # a name's colon that does not follow its quotation mark
@@ -51,12 +52,6 @@ def _names_in(value: dict[str, Any]) -> int:
 
 
 def _says_twice(raw: bytes) -> bool:
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        fields = dict(pairs)
-        if len(fields) != len(pairs):
-            raise ValueError
-        return fields
-
     try:
         json.loads(raw.decode(), object_pairs_hook=once)
     except (ValueError, RecursionError):
