@@ -53,17 +53,20 @@ async def _kill_one(world: World, redis: aioredis.Redis) -> bool:
     held = {desk.lane: await _held(redis, desk.lane) for desk in world.desks}
     await asyncio.sleep(LONGEST_CALL_S)
     orphans = [orphan for desk in world.desks for orphan in await _still(redis, desk.lane, held[desk.lane])]
+    last = ""
     for lane, id_, fence in orphans:
         while (await _fence(redis, lane, id_)) == fence:
             if time.monotonic() - killed_s > 4 * ALLOWED_MS / 1000:
                 world.tell("11", f"{id_.decode()} was held by a killed worker and is not served again")
                 return True
             await asyncio.sleep(0.02)
+            last = f"{id_.decode()} at {lane}"
     if orphans:
         took_ms = (time.monotonic() - killed_s) * 1000
         world.measured("a killed worker's intents are served again", took_ms)
         if took_ms > ALLOWED_MS:
-            world.tell("11", f"{len(orphans)} intents of a killed worker waited {took_ms:.0f} ms, not {PROMISED_MS}")
+            words = f"{len(orphans)} intents of a killed worker waited {took_ms:.0f} ms, not {PROMISED_MS}"
+            world.tell("11", f"{words}; the last of them: {last}")
     return bool(orphans)
 
 
