@@ -81,6 +81,25 @@ async def test_a_hold_closes_the_address_for_every_process(redis_url: str) -> No
         await client.aclose()
 
 
+async def test_a_shorter_refusal_that_comes_later_does_not_shorten_a_hold(redis_url: str) -> None:
+    client = connect(redis_url, max_connections=16)
+    one, other = (Egress(client, "here", (Bucket("ip", UNITS, WINDOW_US),)) for _ in range(2))
+    try:
+        await one.hold(60_000, "banned")
+        for process in (one, other):
+            process.close(2_000)
+            await process.hold(2_000, "too many requests")
+            assert process.held_ms > 50_000
+        await one.fill()
+        assert one.held_ms > 50_000
+        assert b"banned" in (await client.hget("cancelq:{egress:here}:ip:note", "hold"))
+        await other.hold(90_000, "banned again")
+        await one.fill()
+        assert one.held_ms > 80_000
+    finally:
+        await client.aclose()
+
+
 async def test_a_process_that_hardly_calls_holds_little(redis_url: str) -> None:
     client = connect(redis_url, max_connections=16)
     idle, busy = (Egress(client, "here", (Bucket("ip", 600, 5_000_000),)) for _ in range(2))

@@ -358,7 +358,7 @@ class _Stock:
     def close(self, for_ms: int) -> None:
         """Nothing that is held may be used any more."""
         self._discard(monotonic_ns())
-        self.held_ms = for_ms
+        self.held_ms = max(self.held_ms, for_ms)
 
     async def hold(self, for_ms: int, detail: str) -> None:
         await self._ask(0, (), (), hold_ms=for_ms, why=detail)

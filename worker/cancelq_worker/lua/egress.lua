@@ -57,17 +57,18 @@ for i = pos + 1, pos + 3 * tonumber(ARGV[pos]), 3 do
 end
 if #ended > 0 then redis.call('ZADD', KEYS[1], unpack(ended)) end
 
-if tonumber(ARGV[5]) > 0 then
-  redis.call('HSET', KEYS[2], 'hold', text(math.floor(now / 1000) + ARGV[5]) .. ' ' .. ARGV[6], 'probe', '1')
-end
-local held_ms = 0
-local hold = redis.call('HGET', KEYS[2], 'hold')
-if hold then
-  held_ms = tonumber(string.match(hold, '^%d+')) - math.floor(now / 1000)
-  if held_ms <= 0 then
-    redis.call('HDEL', KEYS[2], 'hold')
-    held_ms = 0
+local now_ms, hold = math.floor(now / 1000), redis.call('HGET', KEYS[2], 'hold')
+local held_ms = hold and math.max(0, string.match(hold, '^%d+') - now_ms) or 0
+local hold_ms = tonumber(ARGV[5])
+if hold_ms > 0 then
+  -- A call that was on its way may be refused later and for less: the address stays closed for the longer of both.
+  if hold_ms > held_ms then
+    redis.call('HSET', KEYS[2], 'hold', text(now_ms + hold_ms) .. ' ' .. ARGV[6])
+    held_ms = hold_ms
   end
+  redis.call('HSET', KEYS[2], 'probe', '1')
+elseif hold and held_ms == 0 then
+  redis.call('HDEL', KEYS[2], 'hold')
 end
 
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', text(now))
