@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import signal
@@ -17,16 +18,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis import Redis
 
+from cancelq_worker import wiring
 from cancelq_worker.archive import manifest, segments, stream
 from cancelq_worker.archive.archiver import Archiver, Options
 from cancelq_worker.archive.canonical import line
 from cancelq_worker.archive.compare import ArchiveFlawed
 from cancelq_worker.archive.fence import LaneBusy, held, marker_key
 from cancelq_worker.archive.repair import OtherArchive
-from cancelq_worker.ledger import SCRIPTS
+from cancelq_worker.ledger import SCRIPTS, command
+from tests.integration.rig import desk
 from tests.integration.told import MAIN, archived, audited, entry_id, event, fill, named
 
 ROOT = Path(__file__).parents[2]
+#: The first intent that was queued within the last twelve hours.
+HALF_A_DAY_AGO = 13 * 12 * 360_000
 STEPS = [(step, nth) for step in ("written", "compared", "renamed", "listed", "marked") for nth in (1, 2)]
 STEPS += [("locked", 1), ("repaired", 1), ("checked", 1), ("checked", 2), ("trimmed", 1), ("trimmed", 2)]
 
@@ -245,3 +250,41 @@ class TestWorkersTrim:
         client.set(marker_key(MAIN), manifest.NOTHING_ARCHIVED)
         self.trim(client)
         assert client.xlen(MAIN.results) == facts.length
+
+    async def test_a_worker_keeps_results_for_as_many_days_as_it_is_told(
+        self, client: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(wiring, "TRIM_EVERY_S", 0.0)
+        fill(client, 600)
+        fill(client, 400, begin=HALF_A_DAY_AGO)
+        client.delete(MAIN.inbox)
+        async with desk(redis_url, workers=0) as rig:
+            rig.start(CANCELQ_RESULTS_KEEP_DAYS="1")
+            async with asyncio.timeout(15):
+                while (left := await rig.client.xlen(MAIN.results)) >= 1000:
+                    await command(rig.client, "XREAD", "BLOCK", 10, "STREAMS", MAIN.inbox, "$")
+            assert 400 <= left < 700
+
+    async def test_a_worker_that_knows_an_archive_keeps_all_results_until_its_first_run(
+        self, client: Redis, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(wiring, "TRIM_EVERY_S", 0.0)
+        fill(client, 1000)
+        client.delete(MAIN.inbox)
+        async with desk(redis_url, workers=0) as rig:
+            rig.start(CANCELQ_RESULTS_KEEP_DAYS="1", CANCELQ_ARCHIVE_DIR=str(tmp_path))
+            async with asyncio.timeout(15):
+                while (marker := await rig.client.get(marker_key(MAIN))) is None:
+                    assert await rig.client.xlen(MAIN.results) == 1000
+                    await command(rig.client, "XREAD", "BLOCK", 10, "STREAMS", MAIN.inbox, "$")
+            assert marker == manifest.NOTHING_ARCHIVED.encode()
+            await rig.stop()
+        assert client.xlen(MAIN.results) == 1000
+
+
+def test_a_segment_that_holds_old_and_young_is_trimmed_up_to_the_young(client: Redis, tmp_path: Path) -> None:
+    fill(client, 5)
+    young = [client.xadd(MAIN.results, event(n)) for n in (5, 6)]
+    done = archived(client, tmp_path, trim=True)
+    assert (done.segments, done.events, done.trimmed) == (1, 7, 5)
+    assert [id_ for id_, _ in stream.raw_entries(client, MAIN.results, "-", "+")] == young

@@ -11,7 +11,7 @@ import pytest
 from redis import Redis
 
 from cancelq_worker.archive import manifest, segments, stream
-from tests.integration.told import MAIN, archived, audited, entry_id, event, fill, named
+from tests.integration.told import BEGUN_MS, MAIN, archived, audited, entry_id, event, fill, named
 
 pytestmark = pytest.mark.one_server
 
@@ -185,6 +185,7 @@ WRONG = [
     ({"symbol": "ETHUSDT"}, "its symbol is 'ETHUSDT', asked was 'BTCUSDT'"),
     ({"status": "expired", "evidence": "local"}, "expired after 1 attempts"),
     ({"scope": "symbol"}, "cancelled, but open_orders is missing"),
+    ({"scope": "account", "open_orders": "1"}, "cancelled, but open_orders is 1"),
 ]
 
 
@@ -246,3 +247,15 @@ def test_what_the_dead_man_s_switch_asked_for_needs_its_event(client: Redis) -> 
     assert "guard-1-stop: it has no final event" in line
     client.xadd(MAIN.results, event(5, id="guard-1-stop", **swept))
     assert named(audited(client)) == []
+
+
+def test_an_id_that_is_carried_out_again_before_it_is_forgotten_is_named(client: Redis) -> None:
+    fill(client, 1)
+    hour, day = 360_000, 24 * 360_000  # in the tens of milliseconds between two intents
+    for n in (hour, hour + day + 1):
+        again = event(n, id="i-0", order_id=event(0)["order_id"])
+        client.xadd(MAIN.inbox, {name: again[name] for name in ("id", "symbol", "order_id")}, f"{BEGUN_MS + 10 * n}-0")
+        client.xadd(MAIN.results, again, entry_id(n))
+    (line,) = named(audited(client))
+    assert f"{entry_id(hour)} i-0: a second final event of this id" in line
+    assert f"the first is {entry_id(0)}" in line

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
 import pytest
+import trustme
 
 from cancelq_worker.doctor.findings import Level, Report
 from cancelq_worker.exits import Exit
@@ -174,3 +176,20 @@ async def test_without_keys_or_offline_nothing_is_asked_and_nothing_fails(redis_
         offline = await examined(redis_url, env)
         assert levels(offline, "key.valid") == dict.fromkeys(VENUES, Level.unknown)
         assert {call["endpoint"] for call in desk.simulator.calls().entries} <= {"time", "query-api", "apiPermissions"}
+
+
+async def test_a_venue_whose_certificate_nobody_vouches_for_is_shown_no_key(redis_url: str) -> None:
+    heard = asyncio.Event()
+
+    async def hear(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.set()
+        writer.close()
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    async with venues() as desk, await asyncio.start_server(hear, "127.0.0.1", 0, ssl=context) as server:
+        port = server.sockets[0].getsockname()[1]
+        report = await asked(redis_url, desk.env(BASE_URL=f"https://127.0.0.1:{port}"))
+        assert levels(report, "venue.clock") == dict.fromkeys(VENUES, Level.fail)
+        assert levels(report, "key.valid") == dict.fromkeys(VENUES, Level.unknown)
+        assert not heard.is_set()

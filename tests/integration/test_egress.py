@@ -11,7 +11,7 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from cancelq_worker.egress import Egress
-from cancelq_worker.ledger import SCRIPTS, connect
+from cancelq_worker.ledger import SCRIPTS, command, connect
 from cancelq_worker.venues.port import Bucket
 
 pytestmark = pytest.mark.one_server
@@ -92,7 +92,8 @@ async def test_a_shorter_refusal_that_comes_later_does_not_shorten_a_hold(redis_
             assert process.held_ms > 50_000
         await one.fill()
         assert one.held_ms > 50_000
-        assert b"banned" in (await client.hget("cancelq:{egress:here}:ip:note", "hold"))
+        hold = await command(client, "HGET", "cancelq:{egress:here}:ip:note", "hold")
+        assert hold.endswith(b" banned")
         await other.hold(90_000, "banned again")
         await one.fill()
         assert one.held_ms > 80_000

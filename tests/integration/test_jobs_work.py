@@ -14,7 +14,7 @@ from redis import Redis
 from cancelq.contract import Event, Lane, Status
 from cancelq_worker.jobs import redrive
 from cancelq_worker.jobs.reconcile import Reconciled, reconcile
-from cancelq_worker.jobs.table import PREFIX, table_of
+from cancelq_worker.jobs.table import PREFIX, NotEmpty, table_of
 from cancelq_worker.ledger import command
 from cancelq_worker.settings import Settings, SettingsError
 from cancelq_worker.settings_jobs import Jobs, Sweep
@@ -329,3 +329,28 @@ async def test_the_archive_is_a_job_too(redis_url: str, tmp_path: Path) -> None:
         assert isinstance(again, dict)
         # What is younger than a minute is left for the next run, as a failover may still take it back.
         assert (first["events"], again["events"]) == (0, 0)
+
+
+def test_of_intents_queued_in_one_millisecond_redrive_sends_the_unresolved_one(redis_url: str) -> None:
+    lane, at_ms = Lane("bitget", "main"), time.time_ns() // 1_000_000 - 5_000
+    with Redis.from_url(redis_url, protocol=2) as client:
+        for nth, name in enumerate(("before", "meant", "after")):
+            client.xadd(lane.inbox, {"id": name, "symbol": "BTCUSDT", "order_id": f"10{nth}"}, id=f"{at_ms}-{nth}")
+        told = {"id": "meant", "status": "unresolved", "final": "1", "scope": "order", "queued_us": f"{at_ms}000"}
+        client.xadd(lane.results, told)
+        (entry,) = redrive.plan(client, lane).again.values()
+    assert (entry["order_id"], entry["origin"]) == ("101", "meant")
+
+
+async def test_flatten_fails_as_a_job_where_an_order_stays_open(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cancelq_worker.jobs.table.FLATTEN_S", 5.0)
+    async with desk(redis_url, env=ONE_TRY) as rig:
+        stuck, other = rig.order(), rig.order()
+        rig.simulator.configure({"stuck_ids": [stuck]})
+        await rig.ready()
+        table = table_of(Settings.load(None, rig.environment()))
+        with pytest.raises(NotEmpty, match="1 still open"):
+            await table[PREFIX + "flatten"].run("job-1", "bitget:main")  # type: ignore[misc]  # any duty may be a coroutine
+        assert (rig.truth(stuck)["state"], rig.truth(other)["state"]) == ("live", "cancelled")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cancelq.contract import Status
-from cancelq_worker import operate
+from cancelq_worker import key_watch, operate
 from cancelq_worker.key_watch import KeyWatch
 from cancelq_worker.ledger import LanePlan, RedisLedger, command
 from cancelq_worker.simulator.orders import Right
@@ -107,3 +107,19 @@ async def test_several_workers_ask_in_turns_and_are_never_refused(redis_url: str
         assert done.status is Status.cancelled
         assert len(await rig.calls("info")) == 1
         assert rig.refused() == 0
+
+
+async def test_a_right_to_withdraw_that_is_added_later_is_noticed(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("EVERY_S", "AGAIN_S", "AGAIN_MOST_S"):
+        monkeypatch.setattr(key_watch, name, 0.1)
+    async with desk(redis_url, venue="bybit", workers=0) as rig:
+        give(rig, [Right.trade])
+        rig.start()
+        done = await rig.final(await rig.send(symbol="BTCUSDT", order_id=rig.order()))
+        await rig.calls("query-api")
+        assert (done.status, await held(rig)) == (Status.cancelled, [])
+        give(rig, [Right.trade, Right.withdraw])
+        await rig.client.delete(rig.lane.key("rights"))  # the fleet's next turn, which is seconds away
+        assert "the key may withdraw" in await until_held(rig)

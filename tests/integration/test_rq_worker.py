@@ -2,6 +2,7 @@
 
 import os
 import queue
+import resource
 import signal
 import subprocess
 import sys
@@ -318,6 +319,38 @@ def test_rq_is_refused_where_it_does_not_run() -> None:
 
 def test_names_are_unique() -> None:
     assert worker_name() != worker_name()
+
+
+def test_a_secret_that_came_with_hup_is_blanked_in_what_is_logged(
+    children: list[Child], redis_url: str, tmp_path: Path
+) -> None:
+    """As if it had been pasted where a setting's name belongs, which the error quotes."""
+    config = tmp_path / "cancelq.toml"
+    config.touch(mode=0o600)
+    child = _start(children, redis_url, CANCELQ_CONFIG=str(config))
+    config.write_text('[accounts.bybit.third]\napi_key = "canary-key-3"\napi_secret = "canary-secret-3"\n')
+    child.send(signal.SIGHUP)
+    child.expect("from now on")
+    config.write_text("lease_sm = 1\ncanary-secret-3 = 1\n")
+    child.send(signal.SIGHUP)
+    assert "lease_sm" in child.expect("the old ones stay")
+    child.send(signal.SIGTERM)
+    assert child.code() == 0
+    child.close()
+    assert "canary" not in "".join(child.seen)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the limits of another process")
+def test_a_worker_that_serves_writes_no_core_file(children: list[Child], redis_url: str) -> None:
+    before = resource.getrlimit(resource.RLIMIT_CORE)
+    if before[1] == 0:
+        pytest.skip("nothing here writes core files")
+    resource.setrlimit(resource.RLIMIT_CORE, (before[1], before[1]))
+    try:
+        child = _start(children, redis_url)
+    finally:
+        resource.setrlimit(resource.RLIMIT_CORE, before)
+    assert resource.prlimit(child.process.pid, resource.RLIMIT_CORE) == (0, before[1])
 
 
 def _start(children: list[Child], url: str, **env: str) -> Child:
