@@ -356,4 +356,46 @@ MUTANTS = (
         "a push takes an intent out of a call under way, whose own settlement is then lost",
         (f"{_SCRIPTS}test_a_push_leaves_what_is_in_a_call_to_its_call",),
     ),
+    Mutant(
+        "withdrawn-stays-in-its-queue",
+        f"{_LUA}/take_local.lua",
+        "    unqueue(target, t)\n    lease_step('target', target, t, target_line)",
+        "    lease_step('target', target, t, target_line)",
+        "a waiting (not timed) cancel that is revoked is sent by the very take that withdraws it: the "
+        "revocation is told as `revoked`, and the order is cancelled",
+        (f"{_SCRIPTS}test_what_waits_and_is_withdrawn_is_not_sent_by_the_same_take",),
+    ),
+    Mutant(
+        "gap-ignored-for-orders-with-two-names",
+        f"{_LUA}/take.lua",
+        "          if busy and busy[key] and busy[key] > blocked then blocked = busy[key] end\n",
+        "",
+        "an order that is known by both of its ids is named by two calls at once, and within the venue's second",
+        (f"{_SCRIPTS}test_an_order_in_flight_is_known_by_both_of_its_names",),
+    ),
+    Mutant(
+        "trim-trusts-one-clock",
+        f"{_LUA}/trim.lua",
+        "if math.abs(wall / 1000 - tonumber(ARGV[3])) > 3600000 then return {0, 0, 0} end\n",
+        "",
+        "a server clock that jumps ahead by a month empties the results and the admitted inbox at the next trim",
+        (f"{_SCRIPTS}test_nothing_is_trimmed_while_two_clocks_disagree",),
+    ),
+    Mutant(
+        "fifth-end-of-a-worker-is-silent",
+        f"{_LUA}/take_local.lua",
+        "if not (readable and record.looks_back) then redis.call('XADD', RESULTS, '*', unpack(told)) end",
+        "if readable and record.looks_back then redis.call('XADD', RESULTS, '*', unpack(told)) end",
+        "an intent that ends workers even as they park it is dropped without its final event: lost",
+        (f"{_SCRIPTS}test_the_fifth_end_of_a_lease_is_told_by_the_script",),
+    ),
+    Mutant(
+        "heartbeats-of-the-future-stay",
+        f"{_LUA}/roster.lua",
+        "string.format('(%.0f', now_ms + 1000), '+inf')",
+        "string.format('(%.0f', now_ms + 90000), '+inf')",
+        "after the server's clock was set back by an hour, workers that died before count as alive for that "
+        "hour, and lanes that fall to them are watched by nobody",
+        (f"{_SCRIPTS}test_a_worker_that_was_silent_for_two_seconds_is_not_counted_on",),
+    ),
 )

@@ -316,4 +316,12 @@ MUTANTS = (
         "an outcome whose handling failed is never read again",
         ("tests/integration/test_results_reader.py::test_what_a_handler_failed_at_comes_again",),
     ),
+    Mutant(
+        "async-guard-disarmed-by-a-crash",
+        "producers/cancelq/guard.py",
+        "            if kind is None:\n                await self.disarm()",
+        "            await self.disarm()",
+        "an asyncio strategy that breaks disarms its guard on the way out, and its orders stay on the book",
+        ("tests/integration/test_guard.py::test_an_exception_leaves_the_guard_of_a_loop_armed",),
+    ),
 )  # fmt: skip

@@ -339,4 +339,24 @@ MUTANTS = (
         "a kill waits behind a burst of the inbox",
         ("tests/integration/test_overtaking.py::test_all_that_is_urgent_in_a_long_inbox_is_found_in_slices",),
     ),
+    Mutant(
+        "units-of-a-dead-process-free-before-the-window",
+        "worker/cancelq_worker/egress.py",
+        "live_us = UNIT_LIVES_NS // 1000 + LONGEST_CALL_US + window_us",
+        "live_us = UNIT_LIVES_NS // 1000 + LONGEST_CALL_US",
+        "what a killed worker used of the address and could not report is handed out again after 12 s of a "
+        "window of a minute: the address goes over its limit, and is banned",
+        (
+            "tests/integration/test_egress.py::test_a_unit_that_nobody_reports_is_out_until_its_call_has_left_the_window",
+        ),
+    ),
+    Mutant(
+        "gap-in-another-unit",
+        "worker/cancelq_worker/ledger.py",
+        'args += (len(s.order_keys), "s" if s.sent else "u", s.gap_us, *s.order_keys)',
+        'args += (len(s.order_keys), "s" if s.sent else "u", s.gap_us // 1000, *s.order_keys)',
+        "after a cancel was answered, another intent for the same order names it again within the venue's "
+        "second: refused, and an attempt gone",
+        ("tests/integration/test_scripts.py::test_an_order_is_left_alone_for_as_long_as_the_venue_wants_after_a_call",),
+    ),
 )

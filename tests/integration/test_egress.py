@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from cancelq_worker.egress import Egress
+from cancelq_worker.egress import LONGEST_CALL_US, UNIT_LIVES_NS, Egress
 from cancelq_worker.ledger import SCRIPTS, command, connect
 from cancelq_worker.venues.port import Bucket
 
@@ -97,6 +97,20 @@ async def test_a_shorter_refusal_that_comes_later_does_not_shorten_a_hold(redis_
         await other.hold(90_000, "banned again")
         await one.fill()
         assert one.held_ms > 80_000
+    finally:
+        await client.aclose()
+
+
+async def test_a_unit_that_nobody_reports_is_out_until_its_call_has_left_the_window(redis_url: str) -> None:
+    client, window_us = connect(redis_url, max_connections=16), 60_000_000
+    process = Egress(client, "here", (Bucket("ip", 600, window_us),))
+    try:
+        seconds, micros = await client.time()
+        await process.fill()
+        used_at_the_latest_us = seconds * 1_000_000 + micros + UNIT_LIVES_NS // 1000
+        out, free_at_last_us = "cancelq:{egress:here}:ip", used_at_the_latest_us + LONGEST_CALL_US + window_us
+        assert await client.zcard(out) > 0
+        assert await client.zcount(out, "-inf", f"({free_at_last_us}") == 0
     finally:
         await client.aclose()
 

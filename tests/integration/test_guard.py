@@ -111,6 +111,17 @@ async def test_an_exception_leaves_the_guard_armed_and_the_thread_ends(redis_url
         assert rig.truth(order)["state"] == "cancelled"
 
 
+async def test_an_exception_leaves_the_guard_of_a_loop_armed(redis_url: str) -> None:
+    async with desk(redis_url) as rig:
+        await rig.ready()
+        order = rig.order()
+        with pytest.raises(RuntimeError):
+            async with AsyncGuard(redis_url, rig.lane, ttl_s=TTL_S):
+                raise RuntimeError("the strategy broke")
+        await told(rig, closed)
+        assert rig.truth(order)["state"] == "cancelled"
+
+
 @pytest.mark.one_server("redis7")
 async def test_del_by_somebody_else_counts_as_expiry(redis_url: str) -> None:
     async with desk(redis_url) as rig:

@@ -98,6 +98,44 @@ async def test_three_ends_of_a_lease_park_an_intent_and_two_make_it_travel_alone
     assert [(step.why, step.work.before.attempts) for step in (await bench.take("")).steps] == [("struck", 1)]
 
 
+async def test_the_fifth_end_of_a_lease_is_told_by_the_script(bench: Bench) -> None:
+    await bench.orders("11", x_desk="7")
+    works_of(await bench.take())
+    for _ in range(2):
+        await bench.forward(LEASE_US + 1)
+        works_of(await bench.take("l"))
+    for _ in range(2):  # the worker that was to park it ends, too
+        await bench.forward(LEASE_US + 1)
+        assert [step.why for step in (await bench.take("")).steps] == ["struck"]
+    assert await bench.told() == []
+    await bench.forward(LEASE_US + 1)
+    assert (await bench.take("")).steps == []
+    (event,) = await bench.told()
+    assert (event["id"], event["status"], event["final"], event["attempt"]) == ("i-11", "unresolved", "1", "1")
+    assert (event["order_id"], event["x_desk"]) == ("11", "7")
+    assert await bench.state("i-11") is None
+
+
+async def test_an_order_is_left_alone_for_as_long_as_the_venue_wants_after_a_call(bench: Bench) -> None:
+    gap_us = 60_000_000
+    await bench.orders("11")
+    (work,) = works_of(await bench.take())
+    await bench.settle(Settlement(None, [ended(work)], order_keys=tuple(work.before.orders), gap_us=gap_us))
+    await bench.admit({"id": "again", "symbol": "BTCUSDT", "order_id": "11"})
+    await bench.forward(gap_us // 2)
+    assert (await bench.take()).batch is None
+    await bench.forward(gap_us // 2)
+    assert [work.id for work in works_of(await bench.take())] == ["again"]
+
+
+async def test_an_order_in_flight_is_known_by_both_of_its_names(bench: Bench) -> None:
+    names = {"symbol": "BTCUSDT", "order_id": "11", "client_order_id": "mine-11"}
+    await bench.admit({"id": "one", **names})
+    works_of(await bench.take())
+    await bench.admit({"id": "again", **names})
+    assert (await bench.take()).batch is None
+
+
 async def test_an_order_that_is_in_flight_is_not_sent_a_second_time(bench: Bench) -> None:
     await bench.orders("11")
     works_of(await bench.take())
@@ -323,6 +361,24 @@ async def test_what_was_sent_cannot_be_withdrawn(bench: Bench) -> None:
     assert [step.why for step in (await bench.take("")).steps] == ["revoke-sent"]
 
 
+async def test_what_waits_and_is_withdrawn_is_not_sent_by_the_same_take(bench: Bench) -> None:
+    await bench.orders("11", "12")
+    await bench.admit({"id": "stop", "scope": "revoke", "target": "i-11"})
+    taken = await bench.take()
+    assert sorted((step.why, step.work.id) for step in taken.steps) == [("revoke-claimed", "stop")]
+    assert [work.id for work in works_of(taken)] == ["i-12"]
+
+
+@pytest.mark.parametrize("hours", [-2, 2])
+async def test_nothing_is_trimmed_while_two_clocks_disagree(bench: Bench, hours: int) -> None:
+    for n in range(500):
+        await command(bench.desk.client, "XADD", LANE.results, f"{1000 + n}-0", "id", str(n))
+    await bench.ledger.trim(60_000, 24, time.time_ns() // 1_000_000 + hours * 3_600_000)
+    assert await command(bench.desk.client, "XLEN", LANE.results) == 500
+    await bench.ledger.trim(60_000, 24, time.time_ns() // 1_000_000)
+    assert await command(bench.desk.client, "XLEN", LANE.results) < 500
+
+
 async def test_the_inbox_is_never_trimmed_past_the_cursor(bench: Bench) -> None:
     for n in range(500):
         await command(bench.desk.client, "XADD", LANE.inbox, f"{1000 + n}-0", "symbol", "BTCUSDT", "order_id", "11")
@@ -373,7 +429,7 @@ async def test_a_worker_that_was_silent_for_two_seconds_is_not_counted_on(bench:
     redis = bench.desk.client
     seconds, us = await command(redis, "TIME")
     now_ms = int(seconds) * 1000 + int(us) // 1000
-    await command(redis, "ZADD", ROSTER, now_ms - 2_000, "dead", now_ms - 500, "late")
+    await command(redis, "ZADD", ROSTER, now_ms - 2_000, "dead", now_ms - 500, "late", now_ms + 60_000, "of the future")
     assert await SCRIPTS.run(redis, "roster", [ROSTER], ["me", FRESH_MS]) == [b"late", b"me"]
 
 
