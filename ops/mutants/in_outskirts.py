@@ -324,4 +324,29 @@ MUTANTS = (
         "an asyncio strategy that breaks disarms its guard on the way out, and its orders stay on the book",
         ("tests/integration/test_guard.py::test_an_exception_leaves_the_guard_of_a_loop_armed",),
     ),
+    Mutant(
+        "status-is-well-although-a-guard-was-missed",
+        "worker/cancelq_worker/cli/operating.py",
+        "    well = well and not any(guard.trouble for guard in seen.guards.values())\n",
+        "",
+        "the monitor's `cancelq status` exits with 0 while a missed guard has not emptied its lane, or was "
+        "given up",
+        ("tests/integration/test_guard.py::test_after_the_last_round_it_is_given_up_aloud_and_status_is_unhealthy",),
+    ),
+    Mutant(
+        "status-is-well-although-the-key-is-refused",
+        "worker/cancelq_worker/cli/top_json.py",
+        "return bool(state.workers) and not state.unattended and not state.key_refused",
+        "return bool(state.workers) and not state.unattended",
+        "a lane that is held for a refused key, and cancels nothing, is told as healthy, exit 0",
+        ("tests/integration/test_key_watch.py::test_a_key_that_may_withdraw_is_refused",),
+    ),
+    Mutant(
+        "kill-does-not-hear-a-no",
+        "worker/cancelq_worker/cli/killing.py",
+        "if not typer.confirm(question, err=True):",
+        "if typer.confirm(question, err=True) is None:",
+        "an operator who answers no has everything that is open cancelled all the same",
+        ("tests/integration/test_kill.py::test_a_no_on_the_terminal_cancels_nothing",),
+    ),
 )  # fmt: skip

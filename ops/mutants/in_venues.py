@@ -111,4 +111,49 @@ MUTANTS = (
         "a busy venue closes the lane for five minutes",
         ("tests/unit/test_bingx_codes.py",),
     ),
+    Mutant(
+        "bitget-push-tells-the-last-fill",
+        "worker/cancelq_worker/venues/bitget/stream.py",
+        'filled=filled(word(row, "accBaseVolume"))',
+        'filled=filled(word(row, "baseVolume"))',
+        "`filled` is what the last trade filled, or nothing where the push is about the cancel, not what was "
+        "filled in all: a cancelled order that filled in part leaves a position nobody knows of",
+        ("tests/unit/test_bitget_stream.py::test_what_was_filled_is_what_was_filled_in_all",),
+    ),
+    Mutant(
+        "bingx-push-tells-the-last-fill",
+        "worker/cancelq_worker/venues/bingx/stream.py",
+        '"executedQty": data.get("z")',
+        '"executedQty": data.get("l")',
+        "`filled` is what the last trade filled, nothing in the push of a cancel: a cancelled order that "
+        "filled in part leaves a position nobody knows of",
+        ("tests/unit/test_bingx_stream.py::test_what_was_filled_is_what_was_filled_in_all",),
+    ),
+    Mutant(
+        "bybit-trigger-that-fires-ends-the-cancel-of-the-order",
+        "worker/cancelq_worker/venues/bybit/stream.py",
+        'scopes, reply.child_order_id = ("tpsl", "stop"), order_id',
+        "reply.child_order_id = order_id",
+        "an order that fires goes on in the book under its own id: the push also ends the intent that means "
+        "the normal order it is now, which is told as `triggered` and stays live",
+        ("tests/unit/test_bybit_stream.py::test_that_a_trigger_fired_is_told_to_those_alone_who_meant_the_trigger",),
+    ),
+    Mutant(
+        "bitget-pairs-in-small-letters-are-passed-over",
+        "worker/cancelq_worker/venues/bitget/sweeps.py",
+        'row["symbol"].upper()',
+        'row["symbol"]',
+        "Bitget's own examples spell pairs in small letters: an open list that does so holds nothing of the "
+        "pair that was asked for, and the sweep is told as `cancelled` while every order it left is live",
+        ("tests/unit/test_bitget_sweeps.py::test_pairs_in_small_letters_are_the_same_pairs",),
+    ),
+    Mutant(
+        "bybit-limit-told-without-bound",
+        "worker/cancelq_worker/venues/bybit/answers.py",
+        "return size if 1 <= size <= LIMIT_MOST else None",
+        "return size or None",
+        "a header of nonsense makes the bucket of the whole fleet as large as 999,999 a second: everything "
+        "that waits is sent at once, over the limit, and the address is banned",
+        ("tests/unit/test_bybit_adapter.py::test_a_limit_is_taken_from_the_venue_up_to_the_largest_it_grants",),
+    ),
 )

@@ -328,11 +328,14 @@ async def test_after_the_last_round_it_is_given_up_aloud_and_status_is_unhealthy
         found = await status_of(rig)
         assert found.trouble
         assert "given up after 10 rounds" in found.text
-        assert await asyncio.to_thread(cli.run, ["guard", "bitget:main"], {"CANCELQ_REDIS_URL": redis_url}) == 1
+        env = {"CANCELQ_REDIS_URL": redis_url}
+        for asked in (["guard", "bitget:main"], ["status"]):
+            assert await asyncio.to_thread(cli.run, asked, env) == 1, asked
         guard = AsyncGuard(redis_url, rig.lane, ttl_s=60, keep=False)
         await guard.disarm()
         await guard.aclose()
         assert not (await status_of(rig)).trouble
+        assert await asyncio.to_thread(cli.run, ["status"], env) == 0
 
 
 @pytest.mark.parametrize("kept", ["nonsense", "1 x 3 open 0-0 a", ""])

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cancelq.contract import Status
-from cancelq_worker import key_watch, operate
+from cancelq_worker import cli, key_watch, operate
 from cancelq_worker.key_watch import KeyWatch
 from cancelq_worker.ledger import LanePlan, RedisLedger, command
 from cancelq_worker.simulator.orders import Right
@@ -50,6 +50,7 @@ async def test_a_key_that_may_withdraw_is_refused(redis_url: str, venue: str) ->
         why = await until_held(rig)
         assert "the key may withdraw" in why
         assert f"cancelq resume {venue}:main" in why
+        assert await asyncio.to_thread(cli.run, ["status"], {"CANCELQ_REDIS_URL": redis_url}) == 1
 
 
 async def test_resume_opens_the_lane_once_the_key_may_not_withdraw_any_more(redis_url: str) -> None:

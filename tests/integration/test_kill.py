@@ -162,10 +162,10 @@ async def test_a_venue_that_is_down_leaves_it_unfinished_and_says_what_is_open(r
         assert len(still_open(rig, orders)) == 5
 
 
-def command(env: Mapping[str, str], *args: str) -> subprocess.Popen[str]:
+def command(env: Mapping[str, str], *args: str, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [Path(sys.executable).with_name("cancelq"), "kill", *args],
-        env={**os.environ, **env}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL,
+        env={**os.environ, **env}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, stdin=stdin,
     )  # fmt: skip
 
 
@@ -191,6 +191,23 @@ async def test_the_command_needs_no_key_and_ends_well_only_if_nothing_is_open(re
         assert (code, told["empty"], told["cancelled"], told["pairs"]) == (0, True, 0, {})
         code, _, err = await outcome(command(env, "bitget:nobody", "--yes"))
         assert (code, "bitget:nobody" in err) == (1, True)
+
+
+async def test_a_no_on_the_terminal_cancels_nothing(redis_url: str) -> None:
+    async with desk(redis_url) as rig:
+        order = rig.order()
+        await served(rig)
+        terminal, its_end = os.openpty()
+        try:
+            process = command({"CANCELQ_REDIS_URL": redis_url}, "bitget:main", stdin=its_end)
+            os.write(terminal, b"n\n")
+            code, _, err = await outcome(process)
+        finally:
+            os.close(terminal)
+            os.close(its_end)
+        assert (code, "not confirmed, nothing was asked for" in err) == (1, True), err
+        assert still_open(rig, [order]) == [order]
+        assert await rig.client.xlen(rig.lane.inbox) == 0
 
 
 async def test_the_command_does_not_end_well_while_something_is_open(redis_url: str) -> None:

@@ -26,6 +26,11 @@ def test_a_push_finds_the_intents_that_name_its_order(order_id: object) -> None:
     assert (push.reply.word, push.reply.order_id) == (Word.CANCELLED, ORDER_ID)
 
 
+def test_what_was_filled_is_what_was_filled_in_all() -> None:
+    (push,) = BingxStream().read(frame(z="1.50", l="0.25")).pushes
+    assert push.reply.filled == "1.50"
+
+
 @pytest.mark.parametrize("order_id", [float(ORDER_ID), None, "", "1e18", True, -1, []])
 def test_a_push_without_an_exact_id_says_nothing(order_id: object) -> None:
     assert BingxStream().read(frame(i=order_id)).pushes == []

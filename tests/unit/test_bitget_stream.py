@@ -37,6 +37,11 @@ def test_a_push_finds_the_intents_that_name_its_order(order_id: object) -> None:
     assert (push.reply.word, push.reply.order_id) == (Word.CANCELLED, ORDER_ID)
 
 
+def test_what_was_filled_is_what_was_filled_in_all() -> None:
+    (push,) = stream().read(frame(accBaseVolume="1.50", baseVolume="0.25")).pushes
+    assert push.reply.filled == "1.50"
+
+
 @pytest.mark.parametrize("state", STATES)
 def test_a_state_is_read_as_lists_read_it(state: str) -> None:
     (push,) = stream().read(frame(status=state)).pushes

@@ -27,6 +27,7 @@ class Book:
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
     deaf: set[str] = field(default_factory=set)
     bulk_works: bool = True
+    small_letters: bool = False
     cancelled: list[str] = field(default_factory=list)
     bulk_calls: int = 0
     pages: int = 0
@@ -65,6 +66,8 @@ class Book:
         ]
         found.sort(key=lambda row: -int(row["orderId"]))
         page = found[: int(params["limit"])]
+        if self.small_letters:
+            page = [{**row, "symbol": row["symbol"].lower()} for row in page]
         if kind == "stop":
             return answer({"nextFlag": len(found) > len(page), "orderList": page})
         return answer(page)
@@ -113,6 +116,14 @@ def test_what_the_bulk_call_left_open_is_cancelled_by_id_and_never_in_bulk_again
     book.add(*range(1, 120))
     end, _ = sweep(SYMBOL, book)
     assert (end.status, book.open, book.bulk_calls) == (Status.cancelled, set(), 1)
+
+
+@pytest.mark.parametrize("wish", [SYMBOL, ACCOUNT])
+def test_pairs_in_small_letters_are_the_same_pairs(wish: Target) -> None:
+    book = Book(bulk_works=False, small_letters=True)
+    book.add(*range(1, 8))
+    end, _ = sweep(wish, book)
+    assert (end.status, end.open_orders, book.open) == (Status.cancelled, 0, set())
 
 
 def test_an_account_is_a_sweep_from_the_start() -> None:

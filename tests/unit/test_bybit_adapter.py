@@ -549,3 +549,10 @@ def test_a_probe_reads_and_changes_nothing() -> None:
     assert BYBIT.read_probe(answer({"list": [row()]})).word is Word.OPEN
     assert BYBIT.read_probe(answer(code=10003)).word is Word.ACCOUNT
     assert BYBIT.read_probe(raw(b"", 502)).word is Word.UNCLEAR
+
+
+@pytest.mark.parametrize(
+    ("header", "size"), [("1", 1), ("40", 40), ("1200", 1200), ("1201", None), ("999999", None), ("0", None)]
+)
+def test_a_limit_is_taken_from_the_venue_up_to_the_largest_it_grants(header: str, size: int | None) -> None:
+    assert BYBIT.told_limit(answer(x_bapi_limit=header)) == size

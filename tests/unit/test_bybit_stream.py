@@ -36,6 +36,12 @@ def test_a_state_is_read_as_lists_read_it(state: str) -> None:
     assert (ended_by_push(push.reply) is not None) == (STATES[state] in ENDED)
 
 
+def test_that_a_trigger_fired_is_told_to_those_alone_who_meant_the_trigger() -> None:
+    (push,) = stream().read(frame("Triggered", stopOrderType="Stop")).pushes
+    assert push.reply.word is Word.TRIGGERED
+    assert {key.partition(":")[0] for key in push.keys} == {"tpsl", "stop"}
+
+
 @pytest.mark.parametrize("state", ["", "Done", "Cancelling", "cancelled", "PartiallyCancelled", None, 7, ["Cancelled"]])
 def test_a_state_that_is_no_end_ends_nothing(state: object) -> None:
     for push in stream().read(frame(state)).pushes:
