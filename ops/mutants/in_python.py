@@ -359,4 +359,43 @@ MUTANTS = (
         "second: refused, and an attempt gone",
         ("tests/integration/test_scripts.py::test_an_order_is_left_alone_for_as_long_as_the_venue_wants_after_a_call",),
     ),
+    Mutant(
+        "time-stamp-refused-for-ever",
+        "worker/cancelq_worker/gate.py",
+        "if lately and corrected_ns is not None and not signed_before:",
+        "if False:",
+        "a venue that refuses even a corrected time stamp (a wrong receive window, a broken account) is "
+        "called three times a second for ever, and the lane is never told as held",
+        (
+            "tests/integration/test_clock_faults.py::test_a_time_stamp_that_is_refused_however_the_clock_is_corrected_holds_the_lane",
+        ),
+    ),
+    Mutant(
+        "silence-counts-as-an-answer",
+        "worker/cancelq_worker/carrier.py",
+        'return self._outcome(call, verdicts, "n", 0, monotonic_ns(), True)',
+        'return self._outcome(call, verdicts, "a", 0, monotonic_ns(), True)',
+        "a call that timed out frees its permit a second early (the venue may still count it), opens a bucket "
+        "after a refusal, and is forgotten as a possible error of a BingX endpoint",
+        ("tests/integration/test_rate.py::test_a_permit_without_an_answer_is_out_for_a_second_longer_than_the_window",),
+    ),
+    Mutant(
+        "sweep-rejected-by-one-of-its-cancels",
+        "worker/cancelq_worker/verdict.py",
+        "if bulk and reply.word in (Word.FAILED, Word.SPLIT):",
+        "if reply.word in (Word.FAILED, Word.SPLIT):",
+        "a kill whose cancel by ids is refused once ends as `rejected`, half done: the other orders stay open "
+        "and nobody looks at them again",
+        ("tests/unit/test_bitget_sweeps.py::test_a_cancel_by_ids_that_is_refused_does_not_end_the_sweep",),
+    ),
+    Mutant(
+        "refused-settlement-is-given-up",
+        "worker/cancelq_worker/lane.py",
+        "if outcome.tries < SETTLE_TRIES:",
+        "if outcome.tries > SETTLE_TRIES:",
+        "a settlement that Redis refuses once (busy, loading, read-only) is dropped: the answer's times, its "
+        "strike and above all the hold in it (a refused key, a limit) are lost, and the venue is knocked at "
+        "again",
+        ("tests/integration/test_send_by.py::test_a_settlement_that_redis_refuses_is_made_again",),
+    ),
 )

@@ -46,6 +46,22 @@ async def test_after_a_refusal_one_call_goes_alone_and_then_all(redis_url: str) 
         assert worst(rig, f"bitget/{BATCH}") <= 10
 
 
+async def test_a_permit_without_an_answer_is_out_for_a_second_longer_than_the_window(redis_url: str) -> None:
+    """Nobody knows when the call arrived, only that its connection was closed."""
+    async with desk(redis_url) as rig:
+        await rig.ready()
+        rig.fault("drop", endpoint="cancel-order")
+        id_ = await rig.send(symbol="BTCUSDT", order_id=rig.order())
+        async with asyncio.timeout(10):
+            while Status.retrying not in [event.status for event in await rig.of(id_)]:
+                await command(rig.client, "XREAD", "BLOCK", 10, "STREAMS", rig.lane.results, "$")
+        taken_us = int(await command(rig.client, "HGET", rig.lane.key("rtt:cancel-order"), "last"))
+        permits = await rig.client.zrange(rig.lane.key("permits:cancel-order"), -1, -1)
+        free_us = await rig.client.zscore(rig.lane.key("permits:cancel-order"), cast("bytes", permits[0]))
+        assert free_us
+        assert free_us >= taken_us + 2_000_000
+
+
 async def test_a_probe_that_is_refused_leaves_the_bucket_closed(redis_url: str) -> None:
     async with desk(redis_url, workers=2) as rig:
         rig.fault("http_429", endpoint=BATCH, count=None)

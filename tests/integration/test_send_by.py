@@ -30,6 +30,7 @@ from ops.chaos.links import Link
 from ops.chaos.world import until
 from tests.integration.lone_ledger import Desk, lone_desk
 from tests.integration.rig import LANE, Rig, desk
+from tests.servers import RedisServer
 
 pytestmark = pytest.mark.one_server
 
@@ -255,6 +256,27 @@ async def test_a_settlement_whose_round_failed_is_made_again(redis_url: str) -> 
         assert event.answered_us, "the answer to the cancel is not on record"
         assert [e.status for e in await rig.of(id_)] == [Status.accepted, Status.cancelled]
     await link.close()
+
+
+async def test_a_settlement_that_redis_refuses_is_made_again(redis_server: RedisServer) -> None:
+    """The server has too few replicas while the venue's answer arrives: the answer is not lost."""
+    async with desk(redis_server.url, latency_after_ms=[300, 300]) as rig:
+        id_ = await rig.send(symbol="BTCUSDT", order_id=rig.order())
+        (call,) = await rig.calls("cancel")
+        await command(rig.client, "CONFIG", "SET", "min-replicas-to-write", "1")
+        answered_ms = int(call["at_us"]) // 1000 + 300
+
+        async def refused() -> bool:
+            refusals: dict[str, dict[str, int]] = await rig.client.info("errorstats")
+            known = refusals.get("errorstat_NOREPLICAS", {"count": 0})["count"]
+            return time.time_ns() // 1_000_000 > answered_ms + 300 and known > 0
+
+        assert await until(refused, 10)
+        await command(rig.client, "CONFIG", "SET", "min-replicas-to-write", "0")
+        event = await rig.final(id_)
+        assert (event.status, event.attempt) == (Status.cancelled, 1)
+        assert event.answered_us, "the answer to the cancel is not on record"
+        assert [e.status for e in await rig.of(id_)] == [Status.accepted, Status.cancelled]
 
 
 async def test_while_redis_cannot_be_reached_nothing_is_sent(redis_url: str) -> None:

@@ -28,6 +28,7 @@ class Book:
     deaf: set[str] = field(default_factory=set)
     bulk_works: bool = True
     small_letters: bool = False
+    refused: list[str] = field(default_factory=list)  # codes of the next cancels by ids
     cancelled: list[str] = field(default_factory=list)
     bulk_calls: int = 0
     pages: int = 0
@@ -49,6 +50,8 @@ class Book:
         body = orjson.loads(request.body)
         if name == "cancel-symbol-order":
             return self._bulk(body["symbol"])
+        if self.refused:
+            return answer(None, code=self.refused.pop())
         if name == "batch-cancel-order":
             return self._batch([item["orderId"] for item in body["orderList"]])
         self._cancel(body["orderId"])
@@ -116,6 +119,14 @@ def test_what_the_bulk_call_left_open_is_cancelled_by_id_and_never_in_bulk_again
     book.add(*range(1, 120))
     end, _ = sweep(SYMBOL, book)
     assert (end.status, book.open, book.bulk_calls) == (Status.cancelled, set(), 1)
+
+
+@pytest.mark.parametrize("orders", [1, 7])
+def test_a_cancel_by_ids_that_is_refused_does_not_end_the_sweep(orders: int) -> None:
+    book = Book(bulk_works=False, refused=["40404"])
+    book.add(*range(1, orders + 1))
+    end, _ = sweep(SYMBOL, book)
+    assert (book.refused, end.status, end.open_orders, book.open) == ([], Status.cancelled, 0, set())
 
 
 @pytest.mark.parametrize("wish", [SYMBOL, ACCOUNT])
