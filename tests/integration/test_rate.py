@@ -50,7 +50,7 @@ async def test_a_permit_without_an_answer_is_out_for_a_second_longer_than_the_wi
     """Nobody knows when the call arrived, only that its connection was closed."""
     async with desk(redis_url) as rig:
         await rig.ready()
-        rig.fault("drop", endpoint="cancel-order")
+        rig.fault("drop", endpoint="cancel-order", count=None)
         id_ = await rig.send(symbol="BTCUSDT", order_id=rig.order())
         async with asyncio.timeout(10):
             while Status.retrying not in [event.status for event in await rig.of(id_)]:
