@@ -398,4 +398,58 @@ MUTANTS = (
         "again",
         ("tests/integration/test_send_by.py::test_a_settlement_that_redis_refuses_is_made_again",),
     ),
+    Mutant(
+        "stream-reconnects-without-growing-waits",
+        "worker/cancelq_worker/streaming.py",
+        "BACKOFF_S * 2 ** min(fails, 8)",
+        "BACKOFF_S",
+        "a venue that hangs up at once is called six times a second for as long as it does: over the 300 and "
+        "500 connections in five minutes that Bitget and Bybit allow an address, which is banned",
+        ("tests/unit/test_streaming.py::test_a_venue_that_hangs_up_at_once_is_called_less_and_less",),
+    ),
+    Mutant(
+        "listen-key-renewed-without-a-pause",
+        "worker/cancelq_worker/streaming.py",
+        "                duties.renew_s = now_s + self._p.stream.renew_every_s\n",
+        "",
+        "from the 25th minute on the listen key is renewed as fast as the venue answers, where BingX allows "
+        "two calls a second: the address is banned",
+        ("tests/unit/test_streaming.py::test_a_listen_key_is_renewed_once_in_each_of_its_times",),
+    ),
+    Mutant(
+        "stream-that-fell-silent-is-kept",
+        "worker/cancelq_worker/streaming.py",
+        "now_s >= duties.heard_s + self._p.stream.silent_most_s or ",
+        "",
+        "a connection that a firewall forgot is held as alive for ever: no push comes any more, and every "
+        "outcome waits the longer time that is meant for lanes with a stream",
+        ("tests/unit/test_streaming.py::test_a_stream_that_fell_silent_is_opened_again",),
+    ),
+    Mutant(
+        "stream-frames-without-bound",
+        "worker/cancelq_worker/streaming.py",
+        "max_size=FRAME_MOST",
+        "max_size=None",
+        "one frame fills the memory of the worker, which ends with all its lanes",
+        ("tests/unit/test_streaming.py::test_a_frame_over_the_bound_ends_the_connection_unread",),
+    ),
+    Mutant(
+        "stream-refusal-quotes-the-login",
+        "worker/cancelq_worker/streaming.py",
+        "LEFT_OUT if repeats(frame, self._secrets) else said.refused[:200]",
+        "said.refused[:200]",
+        "a venue that quotes the login in its refusal puts key, passphrase and signature into the logs",
+        ("tests/unit/test_streaming.py::test_a_refusal_that_quotes_the_login_is_logged_without_it",),
+    ),
+    Mutant(
+        "stream-trusts-what-the-environment-says",
+        "worker/cancelq_worker/streaming.py",
+        '            ssl=self._p.tls if address.startswith("wss:") else None,\n',
+        "",
+        "the order stream is opened with the library's own trust, which SSL_CERT_FILE of the environment "
+        "changes: whoever stands in between is sent the login, with key, passphrase and signature",
+        (
+            "tests/unit/test_venue_in_the_middle.py::test_an_order_stream_is_opened_to_whom_a_worker_trusts_and_not_to_whom_the_environment_does",
+        ),
+    ),
 )

@@ -156,4 +156,21 @@ MUTANTS = (
         "that waits is sent at once, over the limit, and the address is banned",
         ("tests/unit/test_bybit_adapter.py::test_a_limit_is_taken_from_the_venue_up_to_the_largest_it_grants",),
     ),
+    Mutant(
+        "bingx-limits-of-the-settings-unused",
+        "worker/cancelq_worker/venues/bingx/kind.py",
+        "account.limits, account.batch_size)",
+        "None, account.batch_size)",
+        "a lead trader, whom BingX grants one call a second, sets his limit and goes over it at every burst",
+        ("tests/unit/test_settings.py::test_every_limit_of_an_account_is_what_its_venue_keeps",),
+    ),
+    Mutant(
+        "bitget-demo-without-its-header",
+        "worker/cancelq_worker/venues/bitget/kind.py",
+        "passphrase, account.demo)",
+        "passphrase)",
+        "`demo = true` of a Bitget account changes nothing of what is sent: a demo account is refused, and a "
+        "live key in it cancels real orders instead of being refused",
+        ("tests/unit/test_settings.py::test_calls_of_a_bitget_account_say_whether_it_is_of_the_demo",),
+    ),
 )

@@ -8,6 +8,8 @@ from pydantic import SecretStr, ValidationError
 
 from cancelq.contract import Lane
 from cancelq_worker.settings import Account, Settings, SettingsError, listen_place, without_credentials
+from cancelq_worker.venues.port import Request
+from cancelq_worker.venues.registry import KINDS, open_venue
 
 MAIN = "CANCELQ_ACCOUNTS__BITGET__MAIN__"
 KEYS = {
@@ -414,3 +416,17 @@ def test_a_place_to_listen_on(place: str, told: tuple[str, int]) -> None:
 
 def test_without_a_place_nothing_listens() -> None:
     assert Settings().http == ""
+
+
+@pytest.mark.parametrize("venue", KINDS)
+def test_every_limit_of_an_account_is_what_its_venue_keeps(venue: str) -> None:
+    names = [bucket.name for bucket in (*KINDS[venue].buckets, *KINDS[venue].address_buckets)]
+    limits = {name: 100 + n for n, name in enumerate(names)}
+    opened = open_venue(venue, Account(limits=limits))
+    assert {bucket.name: bucket.units for bucket in (*opened.buckets, *opened.address_buckets)} == limits
+
+
+@pytest.mark.parametrize("demo", [False, True])
+def test_calls_of_a_bitget_account_say_whether_it_is_of_the_demo(demo: bool) -> None:
+    signed = open_venue("bitget", Account(demo=demo)).sign(Request("GET", "/"), 1_700_000_000_000)
+    assert signed.headers.get("paptrading") == ("1" if demo else None)

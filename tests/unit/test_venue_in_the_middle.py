@@ -5,8 +5,10 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -14,7 +16,9 @@ import trustme
 from websockets.asyncio.client import connect
 
 from cancelq_worker.http import Door, NotSent
+from cancelq_worker.streaming import LaneStream
 from cancelq_worker.venues.port import Request, Signed
+from tests.unit.test_streaming import PARTS
 
 LONG_AGO = datetime(2019, 1, 1, tzinfo=UTC), datetime(2020, 1, 1, tzinfo=UTC)
 KEYED = Signed(Request("POST", "/cancel", body=b"{}"), {"ACCESS-KEY": "canary"})
@@ -102,3 +106,26 @@ async def test_no_variable_of_the_environment_changes_whom_a_worker_trusts_or_ca
         with pytest.raises(NotSent):
             await call(middle.port, as_workers_have_it(OURS))
         assert middle.heard == proxy.heard == b""
+
+
+async def listen(port: int, context: ssl.SSLContext) -> None:
+    """Opens an order stream there, once."""
+
+    def once(*args: Any, **options: Any) -> connect:
+        stream.stop()
+        return connect(*args, **options)
+
+    stream = LaneStream(replace(PARTS, ws_url=f"wss://127.0.0.1:{port}/canary", tls=context, open_socket=once))
+    await stream.serve()
+
+
+async def test_an_order_stream_is_opened_to_whom_a_worker_trusts_and_not_to_whom_the_environment_does(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    THEIRS.cert_pem.write_to_path(str(tmp_path / "theirs.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "theirs.pem"))
+    async with standing(OURS.issue_cert("127.0.0.1")) as venue, standing(THEIRS.issue_cert("127.0.0.1")) as middle:
+        await listen(middle.port, as_workers_have_it(OURS))
+        assert middle.heard == b""
+        await listen(venue.port, as_workers_have_it(OURS))
+        assert b"canary" in venue.heard

@@ -86,6 +86,7 @@ class LaneStream:
         while not self._stopping.is_set():
             wait_s = IDLE_S
             if await self._lease("hold"):
+                opened_s = monotonic_s()
                 try:
                     await self._listen()
                     fails = 0
@@ -93,7 +94,8 @@ class LaneStream:
                     self._log.error("the venue refuses the order stream; look-ups confirm instead", said=str(refused))
                     wait_s = REFUSED_S
                 except (StreamSilent, WebSocketException, OSError, TimeoutError, NotSent, NoAnswer) as error:
-                    fails += 1
+                    # One that lasted for longer than the longest wait is paced by itself, and counts as the first.
+                    fails = 1 if monotonic_s() - opened_s > BACKOFF_MOST_S else fails + 1
                     wait_s = random.uniform(0.1, min(BACKOFF_MOST_S, BACKOFF_S * 2 ** min(fails, 8)))
                     # Only its kind: an address may hold the key.
                     self._log.warning("the order stream ended; it is opened again", why=type(error).__name__)
