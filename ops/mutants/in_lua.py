@@ -398,4 +398,49 @@ MUTANTS = (
         "hour, and lanes that fall to them are watched by nobody",
         (f"{_SCRIPTS}test_a_worker_that_was_silent_for_two_seconds_is_not_counted_on",),
     ),
+    Mutant(
+        "reserve-of-small-buckets",
+        "worker/cancelq_worker/lua/take_limits.lua",
+        "reserve = math.min(reserve, math.floor(units / 5)),",
+        "reserve = reserve,",
+        "`urgent_reserve` is not cut to a fifth: of BingX' two a second one is never used, and with a reserve "
+        "as large as a bucket nothing normal is ever sent",
+        ("tests/integration/test_scripts.py::test_at_most_a_fifth_of_a_bucket_is_left_for_what_is_urgent",),
+    ),
+    Mutant(
+        "calls-under-way-may-be-no-errors",
+        "worker/cancelq_worker/lua/take.lua",
+        "  if route[9] > 0 then redis.call('ZADD', ROOT .. 'errors:' .. route[4]"
+        " .. ':asked', text(steady), batch_id) end\n",
+        "",
+        "calls under way, and those that were never answered, count towards no lock: with the errors that "
+        "were told they reach BingX' twenty, and the endpoint is closed for eight minutes",
+        ("tests/integration/test_scripts.py::test_calls_without_an_answer_count_towards_the_lock_of_an_endpoint",),
+    ),
+    Mutant(
+        "rejected-ids-forgotten",
+        "worker/cancelq_worker/lua/admit.lua",
+        "        settled[#settled + 1] = e.memory\n        settled[#settled + 1] = 'n' .. e.digest\n",
+        "",
+        "an id whose entry was rejected gets a second final event when it is sent again, or is carried out "
+        "under the id of what was told as rejected",
+        ("tests/integration/test_memory_of_ids.py::test_every_id_is_found_again_however_many_there_are",),
+    ),
+    Mutant(
+        "urgent-share-of-the-address-for-all",
+        "worker/cancelq_worker/lua/take_limits.lua",
+        " or (not urgent and string.find(ARGV[6], name, 1, true)) then",
+        " then",
+        "normal cancels use up the units of the address that are kept for what is urgent: a kill behind a "
+        "backlog waits for the address",
+        ("tests/integration/test_rate.py::test_an_urgent_cancel_has_a_share_of_an_address_that_is_used_up",),
+    ),
+    Mutant(
+        "expired-although-sent",
+        "worker/cancelq_worker/lua/take.lua",
+        "elseif w[7] ~= '0' and w[2] == '0' and (stage == 'c'",
+        "elseif w[7] ~= '0' and (stage == 'c'",
+        "a cancel that was sent and acknowledged in time is told as `expired` if its time passes before the first look",
+        ("tests/integration/test_scripts.py::test_what_was_sent_in_time_is_looked_for_although_its_time_has_passed",),
+    ),
 )

@@ -452,4 +452,90 @@ MUTANTS = (
             "tests/unit/test_venue_in_the_middle.py::test_an_order_stream_is_opened_to_whom_a_worker_trusts_and_not_to_whom_the_environment_does",
         ),
     ),
+    Mutant(
+        "unconfirmed-after-forgotten-scripts",
+        "worker/cancelq_worker/scripts.py",
+        'return "the server had forgotten the scripts"',
+        'return ""',
+        "with `durable_replicas`: what is taken in the round in which a server (a new master, say) had no "
+        "scripts is sent although no replica was waited for: after the next failover it is sent again, on no "
+        "record",
+        (
+            "tests/integration/test_scripts.py::test_what_is_taken_from_a_server_that_had_forgotten_the_scripts_is_not_confirmed",
+        ),
+    ),
+    Mutant(
+        "times-by-the-venues-clock",
+        "worker/cancelq_worker/carrier.py",
+        "        clock = self._p.redis_clock\n        # Redis' clock is known to half of a round trip",
+        "        clock = self._p.venue_clock\n        # Redis' clock is known to half of a round trip",
+        "sent_us and answered_us of every event are the venue's time: at a venue whose clock is off they lie "
+        "before the asking or after the settlement, and latencies are wrong",
+        ("tests/integration/test_send_by.py::test_the_times_of_a_call_are_by_redis_clock_and_not_by_the_venues",),
+    ),
+    Mutant(
+        "partly-refused-is-not-refused",
+        "worker/cancelq_worker/carrier.py",
+        "refused = any(r.word is Word.REFUSED for r in replies)",
+        "refused = all(r.word is Word.REFUSED for r in replies)",
+        "a Bybit batch of which some orders were over the limit widens no margin, is counted for no operator, "
+        "and the bucket is opened to all at once instead of to one call",
+        ("tests/integration/test_send_by.py::test_a_batch_that_is_refused_in_part_counts_as_refused",),
+    ),
+    Mutant(
+        "sweep-counts-and-cancels-within-the-gap",
+        "worker/cancelq_worker/carrier.py",
+        'target.may_cancel = bool(work.before.notes.get("may", 1))',
+        "target.may_cancel = True",
+        "a sweep names every order its list still shows again, within the venue's second and at once: refused "
+        "cancels, and equal errors at BingX",
+        ("tests/integration/test_send_by.py::test_a_sweep_that_only_counts_names_no_order",),
+    ),
+    Mutant(
+        "clocks-are-not-doubted",
+        "worker/cancelq_worker/carrier.py",
+        "doubt_us = clock.uncertainty_us + self._p.redis_clock.uncertainty_us",
+        "doubt_us = 0",
+        "a sweep takes orders for older that were placed after it was asked, by as much as the venue's clock "
+        "is uncertain (a second, where the venue did not tell its time)",
+        ("tests/integration/test_send_by.py::test_an_order_that_may_be_newer_by_the_doubt_of_the_clocks_is_not_swept",),
+    ),
+    Mutant(
+        "connection-waited-for-past-send-by",
+        "worker/cancelq_worker/carrier.py",
+        "exchange = await door.call(signed, connect_s=left_s, total_s=self._p.total_s)",
+        "exchange = await door.call(signed, connect_s=SEND_BY_MS / 1000, total_s=self._p.total_s)",
+        "a call that was decided late in its half second waits half a second more for a connection, and "
+        "leaves with a permit that is to be given back",
+        ("tests/integration/test_send_by.py::test_a_connection_is_waited_for_no_longer_than_the_call_may_wait",),
+    ),
+    Mutant(
+        "page-kept-although-another-was-first",
+        "worker/cancelq_worker/lane.py",
+        "self._entries = reply.entries if result.applied else []",
+        "self._entries = reply.entries",
+        "(a race) a worker whose page was longer than the one another worker admitted goes on behind its own "
+        "page: accepted intents between the two are passed by and never seen again",
+        (
+            "tests/integration/test_send_by.py::test_entries_behind_the_page_that_another_worker_admitted_first_are_not_passed_by",
+        ),
+    ),
+    Mutant(
+        "granted-across-a-step-is-sent",
+        "worker/cancelq_worker/lane.py",
+        "self._spawn(self._give_back(call) if leapt else self._carry(call))",
+        "self._spawn(self._carry(call))",
+        "a call whose permit became free only because the server's clock was set ahead is sent, and breaks "
+        "the limit (the hold that follows comes a round too late for it)",
+        ("tests/integration/test_send_by.py::test_what_is_granted_as_the_servers_clock_goes_ahead_is_given_back",),
+    ),
+    Mutant(
+        "term-leaves-lanes-that-are-leaving",
+        "worker/cancelq_worker/engine.py",
+        "tasks = {r.task for r in self._running.values()} | set(self._leaving.values())",
+        "tasks = {r.task for r in self._running.values()}",
+        "TERM just after HUP or after another worker came: the calls of lanes that were being handed over are "
+        "cut off in flight, and their answers lost",
+        ("tests/integration/test_rotation.py::test_the_answer_to_a_lane_that_was_taken_away_is_waited_for_at_the_end",),
+    ),
 )

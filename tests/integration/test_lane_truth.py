@@ -37,14 +37,16 @@ async def test_an_unclear_answer_never_becomes_an_outcome_by_itself(redis_url: s
         assert rig.refused() == 0
 
 
+@pytest.mark.parametrize("by", ["order_id", "client_order_id"])
 @pytest.mark.parametrize("fault", ["http_500", "http_500_executed"])
-async def test_after_an_outage_many_orders_are_looked_for_on_few_pages(redis_url: str, fault: str) -> None:
+async def test_after_an_outage_many_orders_are_looked_for_on_few_pages(redis_url: str, fault: str, by: str) -> None:
     """Whether they are open still or closed: looked for one by one, at twenty a second, they would be late."""
     async with desk(redis_url) as rig:
-        ids = [rig.order() for _ in range(300)]
+        ids = [rig.order(client_id=f"mine-{n}") for n in range(300)]
+        named = ids if by == "order_id" else [f"mine-{n}" for n in range(300)]
         await rig.ready()
         rig.fault(fault, endpoint="batch-cancel-order", count=6)
-        intents = await rig.send_all([{"symbol": "BTCUSDT", "order_id": order_id} for order_id in ids])
+        intents = await rig.send_all([{"symbol": "BTCUSDT", by: name} for name in named])
         finals = await rig.finals(intents)
         assert {event.status for event in finals.values()} == {Status.cancelled}
         looks = ("orderInfo", "history-orders", "unfilled-orders")

@@ -109,6 +109,21 @@ async def test_lanes_of_which_nothing_changed_go_on_without_a_pause(redis_url: s
         await built.close()
 
 
+async def test_the_answer_to_a_lane_that_was_taken_away_is_waited_for_at_the_end(redis_url: str) -> None:
+    async with desk(redis_url, workers=0, latency_after_ms=(700, 700)) as rig:
+        other = {f"{SECOND}BASE_URL": rig.base_url, f"{SECOND}API_KEY": DEMO_KEY, f"{SECOND}API_SECRET": DEMO_SECRET}
+        built = wiring.Wiring(Settings.load(None, rig.environment()), "w", lambda: False)
+        engine = built.engine(Health(stop := asyncio.Event()))
+        task = asyncio.ensure_future(engine.serve(stop))
+        intent = await rig.send(symbol="BTCUSDT", order_id=rig.order())
+        await rig.calls("cancel")
+        built.change(Settings.load(None, {"CANCELQ_REDIS_URL": redis_url, **other}), engine)
+        stop.set()
+        await asyncio.wait_for(task, 15)
+        assert [event.status for event in await rig.of(intent)] == [Status.accepted]
+        await built.close()
+
+
 async def test_a_lane_held_for_its_old_key_is_opened_by_the_new_one(redis_url: str) -> None:
     async with desk(redis_url, workers=0) as rig:
         worker = Worker(rig.environment(**{f"{MAIN}API_KEY": "revoked"}))

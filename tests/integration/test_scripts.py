@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import cast
 
 import pytest
@@ -12,9 +13,25 @@ from redis.exceptions import ResponseError
 from cancelq.contract import Status
 from cancelq_worker import guard_ledger, operate
 from cancelq_worker.events import head
-from cancelq_worker.ledger import SCRIPTS, Hold, RoundRequest, Settlement, command, is_memory_full
+from cancelq_worker.intake import Intake
+from cancelq_worker.ledger import (
+    ERRORS_MOST,
+    SCRIPTS,
+    Hold,
+    LanePlan,
+    PermitUse,
+    RedisLedger,
+    RoundRequest,
+    Settlement,
+    command,
+    is_memory_full,
+)
 from cancelq_worker.roster import FRESH_MS, ROSTER
-from tests.integration.lone_ledger import lone_desk
+from cancelq_worker.scripts import Durability
+from cancelq_worker.venues.bingx.adapter import Bingx
+from cancelq_worker.venues.bingx.signing import Credentials as BingxCredentials
+from cancelq_worker.venues.bitget.adapter import BUCKETS, ROUTES
+from tests.integration.lone_ledger import SECRET, lone_desk
 from tests.integration.rig import LANE
 from tests.integration.script_bench import (
     BATCH,
@@ -479,3 +496,62 @@ async def test_what_is_out_while_the_clock_went_ahead_is_free_that_much_later(be
     # At the latest a window from now, with what a call may be early.
     assert await client.zscore(permits, "soon") == await client.zscore(permits, "later") == now + 1_100_000
     assert await client.zscore(permits, "over") == steady - 1
+
+
+@pytest.mark.parametrize(("units", "kept"), [(10, 2), (9, 1), (5, 1), (4, 0), (2, 0)])
+async def test_at_most_a_fifth_of_a_bucket_is_left_for_what_is_urgent(bench: Bench, units: int, kept: int) -> None:
+    buckets = tuple(replace(bucket, units=units) for bucket in BUCKETS)
+    plan = LanePlan(lane=LANE, routes=ROUTES, buckets=buckets, lease_us=LEASE_US, gap_us=0, urgent_reserve=10)
+    bench.ledger = RedisLedger(bench.desk.client, plan)
+    await bench.orders(*(str(10_000 + n) for n in range(60 * units)))
+    granted = [(await bench.take(closed=("cancel-order",))).batch is not None for _ in range(units)]
+    assert granted == [True] * (units - kept) + [False] * kept
+    await bench.orders("1", "2", priority="urgent")
+    assert ((await bench.take(closed=("cancel-order",))).batch is not None) == (kept > 0)
+
+
+@pytest.mark.parametrize("under_way", [True, False], ids=["under way", "never answered"])
+async def test_calls_without_an_answer_count_towards_the_lock_of_an_endpoint(bench: Bench, under_way: bool) -> None:
+    """With the errors that were told they could reach the number at which BingX closes it."""
+    bingx = Bingx(BingxCredentials(SECRET, SECRET))
+    buckets = tuple(replace(bucket, units=100) for bucket in bingx.buckets)
+    plan = LanePlan(LANE, bingx.routes, buckets, LEASE_US, 0, urgent_reserve=0, errors_us=bingx.errors_us)
+    bench.ledger, bench.desk.intake = RedisLedger(bench.desk.client, plan), Intake(LANE, bingx, "w1")
+    bucket = next(bucket for bucket in buckets if bucket.name == "cancel")
+    await bench.take("")
+    steady, told = await bench.steady(), 6
+    errors = {f"100404 told-{n}": steady for n in range(told)}
+    await bench.desk.client.zadd(LANE.key("errors:cancel"), errors)
+    granted = 0
+    for n in range(ERRORS_MOST):
+        await bench.admit({"symbol": "BTC-USDT", "order_id": str(1_400_000_000_000_000_000 + n)})
+        if batch := (await bench.take()).batch:
+            granted += 1
+            if not under_way:
+                lost = PermitUse(bucket, 1, batch.id, "n", error="")
+                await bench.settle(Settlement(lost, [ended(work) for work in batch.works]))
+                await bench.forward(LEASE_US)
+    assert granted == ERRORS_MOST - told
+
+
+async def test_what_is_taken_from_a_server_that_had_forgotten_the_scripts_is_not_confirmed(bench: Bench) -> None:
+    """No replica was waited for in that round."""
+    plan = LanePlan(lane=LANE, routes=ROUTES, buckets=BUCKETS, lease_us=LEASE_US, gap_us=0, urgent_reserve=1)
+    bench.ledger = RedisLedger(bench.desk.client, plan, Durability(1))
+    await bench.orders("11")
+    await bench.desk.client.script_flush()
+    taken = await bench.take()
+    assert taken.batch
+    assert taken.batch.unconfirmed
+
+
+async def test_what_was_sent_in_time_is_looked_for_although_its_time_has_passed(bench: Bench) -> None:
+    now_ms = time.time_ns() // 1_000_000
+    await bench.orders("11", expires_at_ms=str(now_ms + 60_000))
+    (work,) = works_of(await bench.take())
+    acknowledged = looked_for(work)
+    acknowledged.state.expires_ms = now_ms - 1
+    await bench.settle(Settlement(None, [acknowledged]))
+    taken = await bench.take("l")
+    assert taken.steps == []
+    assert [work.id for work in works_of(taken)] == ["i-11"]

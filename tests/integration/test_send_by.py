@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
+import httpx
 import orjson
 import pytest
 import trustme
@@ -17,9 +18,10 @@ from cancelq.contract import Status
 from cancelq_worker.carrier import OWN_SAMPLES, Carrier
 from cancelq_worker.clocks import monotonic_ns
 from cancelq_worker.gate import Gate
-from cancelq_worker.http import NotSent
+from cancelq_worker.http import Door, NotSent
+from cancelq_worker.lane import LaneServer
 from cancelq_worker.lane_parts import SEND_BY_MS, Call, LaneParts
-from cancelq_worker.ledger import Batch, Move, RoundRequest, Taken, TakeRequest, command
+from cancelq_worker.ledger import Batch, Move, RedisLedger, Round, RoundRequest, Taken, TakeRequest, command
 from cancelq_worker.settings import Settings
 from cancelq_worker.simulator.simulator import DEMO_KEY, DEMO_PASSPHRASE
 from cancelq_worker.venues.bitget.adapter import BAN_US
@@ -53,11 +55,16 @@ class Hand:
     gate: Gate
     carrier: Carrier
 
-    async def call(self, *, asked_ms_ago: int = 0, fastest_us: int = 0) -> Call:
-        """A call for one order, granted now; one asked for in the future has more time to leave."""
-        entry_id = await self.inbox.add(symbol="BTCUSDT", order_id=self.rig.order())
-        await self.inbox.admit([e for e in await self.inbox.read() if e[0] == entry_id])
-        batch = await self._granted(f"b-{entry_id}")
+    async def call(self, *, asked_ms_ago: int = 0, fastest_us: int = 0, **fields: str) -> Call:
+        """A call for one order, or what `fields` ask for, granted now; one asked for in the future has more time to
+        leave."""
+        return await self.call_for([fields or {"order_id": self.rig.order()}], asked_ms_ago, fastest_us)
+
+    async def call_for(self, asked: Sequence[dict[str, str]], asked_ms_ago: int = 0, fastest_us: int = 0) -> Call:
+        """One call for several intents."""
+        added = [await self.inbox.add(symbol="BTCUSDT", **fields) for fields in asked]
+        await self.inbox.admit([e for e in await self.inbox.read() if e[0] in added])
+        batch = await self._granted(f"b-{added[0]}")
         route = next(r for r in self.parts.venue.routes if r.name == batch.route)
         await self.parts.egress.fill()
         ticket = self.parts.egress.use(self.parts.egress.reserve(), route.address)
@@ -66,10 +73,16 @@ class Hand:
         return Call.of(batch, route, ticket, now_ns - asked_ms_ago * 1_000_000, now_ns)
 
     async def _granted(self, batch_id: str) -> Batch:
-        (taken,) = (await self.parts.ledger.round(RoundRequest(takes=[TakeRequest("c", batch_id)]))).taken
+        (taken,) = (await self.parts.ledger.round(RoundRequest(takes=[TakeRequest("cl", batch_id)]))).taken
         assert isinstance(taken, Taken)
         assert taken.batch
         return taken.batch
+
+    async def know_clocks(self) -> None:
+        """Reads Redis' clock and the venue's, as a lane does when it begins."""
+        begun_ns = monotonic_ns()
+        self.parts.redis_clock.learn(begun_ns, monotonic_ns(), await self.parts.ledger.arrive(0))
+        await self.gate.know_venue_time()
 
     @property
     def cancels(self) -> int:
@@ -95,6 +108,17 @@ async def hand(redis_url: str, **env: str) -> AsyncIterator[Hand]:
             yield Hand(rig, inbox, parts, gate, Carrier(parts, gate))
         finally:
             await wiring.close()
+
+
+@asynccontextmanager
+async def served(lane: LaneServer) -> AsyncIterator[None]:
+    """A lane that is open is served, and drained at the end."""
+    task = asyncio.ensure_future(lane.serve())
+    try:
+        yield
+    finally:
+        lane.drain()
+        await asyncio.wait_for(task, 15)
 
 
 @asynccontextmanager
@@ -307,3 +331,127 @@ async def test_while_redis_cannot_be_reached_nothing_is_sent(redis_url: str) -> 
         finals = await rig.finals(ids)
         assert {event.status for event in finals.values()} == {Status.cancelled}
     await link.close()
+
+
+async def test_the_times_of_a_call_are_by_redis_clock_and_not_by_the_venues(redis_url: str) -> None:
+    ahead_us = 5_000_000
+    async with hand(redis_url) as one:
+        await one.know_clocks()
+        call = await one.call(asked_ms_ago=-30_000)
+        clock, now_ns = one.parts.venue_clock, monotonic_ns()
+        clock.learn(now_ns, now_ns, clock.at_us(now_ns) + ahead_us)
+        (move,) = (await one.carrier.carry(call)).settlement.works
+        assert move.event
+        sent_us, answered_us = int(move.event["sent_us"]), int(move.event["answered_us"])
+        assert call.batch.taken_us <= sent_us <= answered_us
+        assert answered_us < await one.parts.ledger.arrive(0) + ahead_us // 2
+
+
+@pytest.mark.parametrize("may", [1, 0])
+async def test_a_sweep_that_only_counts_names_no_order(redis_url: str, may: int) -> None:
+    """Within the gap after its cancels."""
+    async with hand(redis_url) as one:
+        await one.know_clocks()
+        order_id = one.rig.order(client_id="mm-1")
+        call = await one.call(asked_ms_ago=-30_000, scope="symbol", client_prefix="mm-")
+        call.batch.works[0].before.notes["may"] = may
+        (move,) = (await one.carrier.carry(call)).settlement.works
+        assert isinstance(move, Move)
+        named = [row["id"] for row in move.state.notes["sweep"].get("todo", [])]
+        assert named == [order_id] * may
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["clocks are known", "clocks were never read"])
+async def test_an_order_that_may_be_newer_by_the_doubt_of_the_clocks_is_not_swept(redis_url: str, known: bool) -> None:
+    async with hand(redis_url) as one:
+        if known:
+            await one.know_clocks()
+        call = await one.call(asked_ms_ago=-30_000, scope="symbol", client_prefix="mm-")
+        asked_ms = int(call.batch.works[0].record["queued_us"]) // 1000
+        order_id = one.rig.order(client_id="mm-1", created_ms=asked_ms - 500)
+        (move,) = (await one.carrier.carry(call)).settlement.works
+        assert isinstance(move, Move)
+        named = [row["id"] for row in move.state.notes["sweep"].get("todo", [])]
+        assert named == [order_id] * known
+
+
+async def test_a_connection_is_waited_for_no_longer_than_the_call_may_wait(redis_url: str) -> None:
+    waited_s: list[float] = []
+
+    class Unreachable(httpx.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            waited_s.append(request.extensions["timeout"]["connect"])
+            raise httpx.ConnectTimeout("no connection")
+
+    async with hand(redis_url) as one:
+        door = Door(one.rig.base_url, verify=False, transport=lambda _: Unreachable())
+        carrier = Carrier(replace(one.parts, cancel_door=door), one.gate)
+        call = await one.call(asked_ms_ago=SEND_BY_MS - 200)
+        outcome = await carrier.carry(call)
+        assert outcome.unsent
+        assert len(waited_s) == 1
+        assert 0 < waited_s[0] <= 0.2
+
+
+async def test_a_batch_that_is_refused_in_part_counts_as_refused(redis_url: str) -> None:
+    """The margin is widened, and the bucket opened by one call alone."""
+    orders: list[str] = []
+
+    def answer(_: str) -> bytes:
+        done = {"successList": [{"orderId": orders[0], "clientOid": ""}]}
+        refused = {"orderId": orders[1], "clientOid": "", "errorMsg": "too many requests", "errorCode": "429"}
+        return orjson.dumps({"code": "00000", "msg": "success", "data": {**done, "failureList": [refused]}})
+
+    async with (
+        answering(200, answer) as base_url,
+        hand(redis_url, CANCELQ_ACCOUNTS__BITGET__MAIN__BASE_URL=base_url) as one,
+    ):
+        orders += [one.rig.order() for _ in range(2)]
+        call = await one.call_for([{"order_id": order} for order in orders], asked_ms_ago=-30_000)
+        settlement = (await one.carrier.carry(call)).settlement
+        assert settlement.permit
+        assert settlement.permit.how == "r"
+        done, refused = settlement.works
+        assert isinstance(done, Move)
+        assert isinstance(refused, Move)
+        assert (done.state.attempts, refused.state.attempts) == (1, 0)
+
+
+async def test_entries_behind_the_page_that_another_worker_admitted_first_are_not_passed_by(redis_url: str) -> None:
+    """This one had read a longer page."""
+    async with hand(redis_url) as one:
+        ids = [await one.inbox.add(symbol="BTCUSDT", order_id=one.rig.order()) for _ in range(6)]
+        page = await one.inbox.read()
+        lane = LaneServer(one.parts, suspended=lambda: False)
+        await lane.open()
+        lane.deliver("0-0", page[:5])
+        await one.inbox.admit(page[:2])
+        async with served(lane):
+            finals = await one.rig.finals(ids, within_s=15)
+        assert {event.status for event in finals.values()} == {Status.cancelled}
+
+
+async def test_what_is_granted_as_the_servers_clock_goes_ahead_is_given_back(redis_url: str) -> None:
+    """Its permit may have become free by that step alone."""
+    step_us, granted = 200_000, list[str]()
+
+    class Stepping(RedisLedger):
+        """Of a server whose clock goes ahead before the first grant."""
+
+        async def round(self, wanted: RoundRequest) -> Round:
+            reply = await super().round(wanted)
+            taken = [one for one in reply.taken if isinstance(one, Taken)]
+            granted.extend(one.batch.id for one in taken if one.batch)
+            if granted:
+                reply.taken = [replace(one, wall_us=one.wall_us + step_us) for one in taken]
+            return reply
+
+    async with hand(redis_url) as one:
+        ledger = Stepping(one.inbox.client, one.parts.plan)
+        lane = LaneServer(replace(one.parts, ledger=ledger), suspended=lambda: False)
+        await lane.open()
+        async with served(lane):
+            event = await one.rig.final(await one.rig.send(symbol="BTCUSDT", order_id=one.rig.order()))
+        assert (event.status, event.attempt) == (Status.cancelled, 1)
+        assert event.batch_id in granted[1:], "the first grant was sent"
+        assert one.cancels == 1

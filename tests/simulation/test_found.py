@@ -22,6 +22,7 @@ FOUND = {
     "whoever might not take an intent that had ended two workers put it off, so that nobody met it": Plan.of(480),
     "a thousand orders of which nobody knew were looked for one by one": Plan.of(40001, 3.0, 4.0),
     "the server's clock set ahead was seen where nothing was granted, and forgotten": Plan.of(327414682074, 3.0, 10.0),
+    "hundreds that a page had not shown yet were looked for one by one": Plan.of(75000148, 3.0, 10.0),
     "what the key may do was asked twice in a second, as the server's clock was set": Plan.of(996980607802, 3.0, 10.0),
     "the server's clock went ahead while nobody was there to notice it": Plan.of_rate(691801071041),
     "scripts were flushed twice within one round": Plan.of(988830221505, 3.0, 10.0),

@@ -106,8 +106,55 @@ def test_an_order_that_was_only_acknowledged_is_awaited_where_many_fit_on_a_page
 
 
 def test_an_order_found_by_its_client_id_is_looked_for_by_its_order_id() -> None:
-    assert BITGET.next_look(MINE).look_class == "info"
+    assert BITGET.next_look(MINE).look_class == "named:BTCUSDT"
     assert BITGET.next_look(target(client_order_id="mine-1", notes={"oid": ORDER_ID})).look_class == "any"
+
+
+@pytest.mark.parametrize(
+    ("notes", "look_class"),
+    [
+        ({"n": 2, "abs": {"history": 1, "open": 1}}, "many"),
+        ({"n": 4, "abs": {"history": 2, "open": 1}}, "many"),
+        ({"n": 4, "abs": {"history": 3, "open": 1}}, "info"),
+        ({"f": 3}, "many"),
+        ({"f": 6}, "info"),
+        ({"f": 3, "abs": {"history": 3}}, "info"),
+    ],
+)
+def test_pages_serve_who_waits_for_a_call_of_its_own_until_they_failed_to(
+    notes: dict[str, Any], look_class: str
+) -> None:
+    assert BITGET.next_look(target(ORDER_ID, notes=notes)).look_class == look_class
+
+
+def test_forty_that_wait_for_calls_of_their_own_share_a_page() -> None:
+    pages, alone = ROUTES["history-many"], ROUTES["order-info"]
+    assert {"many", "history"} <= set(pages.kinds)
+    assert "many" in alone.kinds
+    assert (pages.most, pages.least, pages.downwards) == (PAGE, 40, True)
+    named = ROUTES["history-named"]
+    assert (named.kinds, named.most, named.least) == (("named",), PAGE, 40)
+    assert "named" in alone.kinds
+
+
+def test_a_page_that_does_not_show_a_client_id_is_the_first_of_its_walk() -> None:
+    """From where it ended, behind the open list; a page that cannot be read leaves the order to a call of its own."""
+    other = target(client_order_id="mine-2")
+    rows = [row(str(n), "filled", clientOid=f"theirs-{n}") for n in range(300, 300 - PAGE + 1, -1)]
+    shown, hidden = decode("history-named", answer([row("777", "cancelled", clientOid="mine-2"), *rows]), other, MINE)
+    assert (shown.word, shown.order_id) == (Word.CANCELLED, "777")
+    assert hidden.word is Word.UNREAD
+    assert hidden.notes["walk"] == {"walk-history": {"pages": 1, "at": "202", "end": False}}
+    walked = target(client_order_id="mine-1", notes=hidden.notes)
+    assert BITGET.next_look(walked).look_class == "walk-open:BTCUSDT:"
+    walked.notes["walk"]["walk-open"] = {"pages": 1, "at": "", "end": True}
+    assert BITGET.next_look(walked).look_class == "walk-history:BTCUSDT:202"
+    walked.notes["walk"]["walk-history"]["pages"] = 5
+    assert BITGET.next_look(walked).look_class == "info"
+    walked.notes["abs"] = {"info": 1}
+    assert BITGET.next_look(walked).look_class == "walk-history:BTCUSDT:202"
+    assert encode("history-named", MINE, other).query == "limit=100&symbol=BTCUSDT"
+    assert BITGET.next_look(target(client_order_id="mine-1", notes={"f": 3})).look_class == "info"
 
 
 # -- walking a history by client id --------------------------------------------------------------------------

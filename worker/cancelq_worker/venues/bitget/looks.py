@@ -18,12 +18,17 @@ from cancelq_worker.venues.sweeping import kept_of_a_look
 
 SCOPES: Final = ("order", "tpsl", "stop")
 PAGE: Final = 100
+MANY: Final = 40  # waiting for calls of their own, of which twenty a second are allowed
 WALK_PAGES: Final = 50  # a history longer than this is not walked to its end: then nothing is proven by it
 
 ROUTES: Final = (
     # Many orders on one page, aimed just above the largest id that waits; a lone one goes by orderInfo.
     Route("history-page", Stage.LOOK, ("any",), "history-orders", most=PAGE, least=2, downwards=True),
-    Route("order-info", Stage.LOOK, ("any", "info"), "orderInfo"),
+    # The same for many that were looked for in vain: after an outage, alone they would be told for half a minute.
+    Route("history-many", Stage.LOOK, ("many", "history"), "history-orders", most=PAGE, least=MANY, downwards=True),
+    # By client id nothing can be aimed: for many the newest page of their pair, from which each walks on.
+    Route("history-named", Stage.LOOK, ("named",), "history-orders", most=PAGE, least=MANY),
+    Route("order-info", Stage.LOOK, ("any", "many", "named", "info"), "orderInfo"),
     Route("history", Stage.LOOK, ("history",), "history-orders"),
     # After an outage many orders of which nobody knows whether the cancel arrived are still open, on few pages.
     Route("open", Stage.LOOK, ("open",), "unfilled-orders", most=PAGE, downwards=True),
@@ -37,6 +42,8 @@ ROUTES: Final = (
 
 _PATHS: Final = {
     "history-page": "history-orders",
+    "history-many": "history-orders",
+    "history-named": "history-orders",
     "order-info": "orderInfo",
     "history": "history-orders",
     "open": "unfilled-orders",
@@ -50,7 +57,12 @@ _PATHS: Final = {
 #: Routes whose answer has its list under `orderList`.
 _UNDER_A_NAME: Final = ("stop-history", "stop-open")
 #: The place a route reads, where it is not the route's own name.
-_PLACES: Final = {"history-page": "history", "order-info": "info"}
+_PLACES: Final = {
+    "history-page": "history",
+    "history-many": "history",
+    "history-named": "walk-history",
+    "order-info": "info",
+}
 
 #: The venue's words for an order's state, in every list and in its stream.
 STATES: Final = {
@@ -79,6 +91,10 @@ _PLAIN_IN_QUERY = re.compile(r"[A-Za-z0-9_.~-]{1,64}")
 _ORDER_ID = re.compile(r"[0-9]{1,32}", re.ASCII)
 
 PAGE_FAILS: Final = 3  # a history that cannot be read is left for orderInfo
+#: Until so many looks failed, or so many pages showed nothing, pages serve who waits for orderInfo in a crowd.
+MANY_FAILS: Final = 6
+MANY_READS: Final = 3
+NEAR_PAGES: Final = 5  # of a walk by client id, before orderInfo is asked
 COURTESY_FAILS: Final = 3
 _OTHER_SCOPES: Final = ("tpsl-open", "stop-open")
 
@@ -128,9 +144,15 @@ def _next_for_order(target: Target, n: int) -> NextLook:
         if place in _OTHER_SCOPES and fails >= COURTESY_FAILS:
             continue  # an order of this scope cannot stand there: it only helps whoever named the wrong scope
         if absent.get(place, 0) == 0:
-            return NextLook(place)
+            return NextLook("many" if place == "info" and _may_share(target) else place)
         absent[place] -= 1
     return NextLook("info", True)
+
+
+def _may_share(target: Target) -> bool:
+    """Whether a page may still serve an order whose turn is at orderInfo: by then the history may show it."""
+    read, fails = target.notes.get("abs", {}).get("history", 0), int(target.notes.get("f", 0))
+    return read < MANY_READS and fails < MANY_FAILS
 
 
 def _next_for_client_id(target: Target, n: int) -> NextLook:
@@ -138,10 +160,21 @@ def _next_for_client_id(target: Target, n: int) -> NextLook:
     walks = ("walk-open", "walk-history")
     if not _PLAIN_IN_QUERY.fullmatch(target.client_order_id or ""):
         return _next_walk(target, n, walks, walks)
-    walked = _next_walk(target, n, ("info", *walks), walks)
+    walked = _next_walk(target, n, (_first_by_name(target), *walks), walks)
     if not walked.done or absent.get("info", 0) >= 2:
         return walked
     return NextLook("info", False)
+
+
+def _first_by_name(target: Target) -> str:
+    """Alone by orderInfo, in a crowd by the newest page of the pair; where a few more did not show it, alone too."""
+    if target.notes.get("walk") or int(target.notes.get("f", 0)) >= PAGE_FAILS:
+        return "info"
+    return f"named:{target.symbol or ''}"
+
+
+def _long(walks: Mapping[str, Mapping[str, Any]]) -> bool:
+    return any(not walk.get("end") and walk.get("pages", 0) >= NEAR_PAGES for walk in walks.values())
 
 
 def _next_walk(target: Target, n: int, cycle: tuple[str, ...], walked: tuple[str, ...]) -> NextLook:
@@ -149,7 +182,7 @@ def _next_walk(target: Target, n: int, cycle: tuple[str, ...], walked: tuple[str
     walks = target.notes.get("walk", {})
     for place in cycle:
         if place not in walked:
-            if n == 0:
+            if not target.notes.get("abs", {}).get("info") and (not walks or _long(walks)):
                 return NextLook(place)
             continue
         walk = walks.get(place, {})
