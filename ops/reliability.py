@@ -71,6 +71,7 @@ def chaos(found: dict[str, Any]) -> str:
 
 _TIMES = {
     "a killed worker's intents are served again": "a killed worker's intents served again",
+    "those that had lost a worker before, one by one": "those that had lost a worker before, one by one",
     "everything is settled after healing": "settled after healing",
     "TERM to exit": "TERM to exit",
     "kill of 60 orders behind a backlog, bitget": "kill of 60 orders behind a backlog, Bitget",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
+from typing import NamedTuple
 
 import redis.asyncio as aioredis
 
@@ -19,7 +20,19 @@ PROMISED_MS, ALLOWED_MS = LEASE_MS + 1000, LEASE_MS + 3000
 #: With the venue's ways as set here no call of a living worker is out that long.
 LONGEST_CALL_S = 1.5
 TRIES = 4  # a worker that is first watcher of no lane just then may hold nothing
+#: What loses a second worker travels alone from then on, one of them in a process' hands: a third end parks it, so that
+#: end must be its own. Each takes a round trip of the ways set here, and what a busy machine adds.
+ALONE_MS = 1000
 _TAKEN = (b"1", b"2")
+
+
+class Orphan(NamedTuple):
+    """An intent in the hands of a worker that was killed; `lost`: how many workers it has lost before."""
+
+    lane: Lane
+    id_: bytes
+    fence: int
+    lost: int
 
 
 async def measure_recovery(world: World, kills: int) -> None:
@@ -52,35 +65,41 @@ async def _kill_one(world: World, redis: aioredis.Redis) -> bool:
     killed_s = time.monotonic()
     held = {desk.lane: await _held(redis, desk.lane) for desk in world.desks}
     await asyncio.sleep(LONGEST_CALL_S)
-    orphans = [orphan for desk in world.desks for orphan in await _still(redis, desk.lane, held[desk.lane])]
+    # What nobody has touched since was in its hands.
+    orphans = [one for desk in world.desks for one in await _held(redis, desk.lane) if one in held[desk.lane]]
+    once = [one for one in orphans if not one.lost]
+    again = [one for one in orphans if one.lost]
+    if once:
+        await _served(world, redis, once, killed_s, "a killed worker's intents are served again", ALLOWED_MS)
+    if again:
+        allowed_ms = ALLOWED_MS + len(again) * ALONE_MS / (len(world.slots) - 1)
+        await _served(world, redis, again, killed_s, "those that had lost a worker before, one by one", allowed_ms)
+    return bool(once)
+
+
+async def _served(
+    world: World, redis: aioredis.Redis, orphans: list[Orphan], killed_s: float, what: str, allowed_ms: float
+) -> None:
     last = ""
-    for lane, id_, fence in orphans:
+    for lane, id_, fence, lost in orphans:
         while (await _fence(redis, lane, id_)) == fence:
-            if time.monotonic() - killed_s > 4 * ALLOWED_MS / 1000:
+            if time.monotonic() - killed_s > 4 * allowed_ms / 1000:
                 world.tell("11", f"{id_.decode()} was held by a killed worker and is not served again")
-                return True
+                return
             await asyncio.sleep(0.02)
-            last = f"{id_.decode()} at {lane}"
-    if orphans:
-        took_ms = (time.monotonic() - killed_s) * 1000
-        world.measured("a killed worker's intents are served again", took_ms)
-        if took_ms > ALLOWED_MS:
-            words = f"{len(orphans)} intents of a killed worker waited {took_ms:.0f} ms, not {PROMISED_MS}"
-            world.tell("11", f"{words}; the last of them: {last}")
-    return bool(orphans)
+            last = f"{id_.decode()} at {lane}, which had lost {lost} workers before"
+    took_ms = (time.monotonic() - killed_s) * 1000
+    world.measured(what, took_ms)
+    if took_ms > allowed_ms:
+        words = f"{len(orphans)} intents of a killed worker waited {took_ms:.0f} ms, not {PROMISED_MS}"
+        world.tell("11", f"{words} ({what}, allowed {allowed_ms:.0f}); the last of them: {last}")
 
 
-async def _held(redis: aioredis.Redis, lane: Lane) -> dict[bytes, int]:
-    """Intents in a worker's hands now, with their fences."""
+async def _held(redis: aioredis.Redis, lane: Lane) -> set[Orphan]:
+    """Intents in a worker's hands now, as the state line's first words tell."""
     lines: dict[bytes, bytes] = await command(redis, "HGETALL", f"cancelq:{{{lane}}}:state")
-    words = {id_: line.split(b" ", 2) for id_, line in lines.items()}
-    return {id_: int(w[0]) for id_, w in words.items() if w[1] in _TAKEN}
-
-
-async def _still(redis: aioredis.Redis, lane: Lane, held: dict[bytes, int]) -> list[tuple[Lane, bytes, int]]:
-    """Those of them that nobody has touched since."""
-    now = await _held(redis, lane)
-    return [(lane, id_, fence) for id_, fence in held.items() if now.get(id_) == fence]
+    words = {id_: line.split(b" ", 6) for id_, line in lines.items()}
+    return {Orphan(lane, id_, int(w[0]), int(w[5])) for id_, w in words.items() if w[1] in _TAKEN}
 
 
 async def _fence(redis: aioredis.Redis, lane: Lane, id_: bytes) -> int | None:
