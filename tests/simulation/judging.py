@@ -135,10 +135,13 @@ def poisoned(world: World) -> Iterator[Broken]:
 def _excused(world: World, one: Broken) -> bool:
     """What a run's faults had to break: what was on record in a lost tail; what the end of a backlog cut off; how old
     orders are, where clocks were set by more than the second that the asked ages leave (nobody can tell of some of
-    them, and looking again until the look-ups' time is over takes longer than settling may); how long poison lasts."""
+    them, and looking again until the look-ups' time is over takes longer than settling may); how long poison lasts; a
+    way that became shorter than the fleet had ever known it."""
     if world.plan.backlog:
         return "has no final event" in one.what or "attempts are on record" in one.what
     if world.lost_tail and any(word in one.what for word in OF_A_LOST_TAIL):
+        return True
+    if one.promise == "6" and one.what.partition(":")[0] in world.surprised:
         return True
     return (world.clocks_us > 900_000 and _by_age(world, one)) or (one.promise == "11" and "poison-" in one.what)
 

@@ -27,6 +27,7 @@ FOUND = {
     "the server's clock went ahead while nobody was there to notice it": Plan.of_rate(691801071041),
     "scripts were flushed twice within one round": Plan.of(988830221505, 3.0, 10.0),
     "of the simulation: a way to the venue that grows shorter at once": Plan.of(381108769440, 3.0, 10.0),
+    "of the simulation: a way that the fleet had known slow only": Plan.of(80000072, 3.0, 10.0),
     "of the simulation: an id whose first entry was lost with the tail means what its repeat means": _plan(5),
     "of the simulation: a bulk call of an intent that was lost with the tail": _plan(169),
     "of the simulation: how old orders are while the server's clock is set": _plan(1102),

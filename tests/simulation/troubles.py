@@ -48,6 +48,7 @@ def heal(world: World) -> None:
     world.simulator.configure(calm)
     world.loop.release(world.server.process)
     for worker in world.workers:
+        world.shorten(worker.link)
         worker.heal()
         worker.suspended = False
     for wire in world.producer_wires:
@@ -189,7 +190,7 @@ async def hurt_way(world: World) -> None:
             world.did("way: slow")
             link.slow_s = rng.uniform(0.05, 0.6)
             await asyncio.sleep(rng.uniform(0.2, 3.0))
-            link.slow_s = 0.0
+            world.shorten(link)
 
 
 async def slow_way(world: World) -> None:
@@ -198,7 +199,7 @@ async def slow_way(world: World) -> None:
     world.did("way: slow")
     link.slow_s = world.rng.uniform(0.02, 0.3)
     await asyncio.sleep(world.rng.uniform(0.2, 5.0))
-    link.slow_s = 0.0
+    world.shorten(link)
 
 
 async def hurt_venue(world: World) -> None:

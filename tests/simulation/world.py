@@ -17,6 +17,7 @@ from tests.simulation.fleet import Fleet, Worker, settings_for
 from tests.simulation.keyspace import Stream, id_text
 from tests.simulation.loop import Process, VirtualLoop
 from tests.simulation.store import Store
+from tests.simulation.venue_link import VenueLink
 from tests.simulation.wire import Server, Wire
 
 PAIRS = 200
@@ -175,6 +176,7 @@ class World:
     restarts: int = 0
     healed_us: int = 0
     waited: int = 0  # intents that waited when the last fault ended
+    surprised: set[str] = field(default_factory=set)  # buckets whose way became shorter than the fleet had known it
 
     @property
     def workers(self) -> list[Worker]:
@@ -187,6 +189,21 @@ class World:
     def did(self, fault: str) -> None:
         self.faults[fault] += 1
         self.notes.append(f"{self.loop.time():9.3f} {fault}")
+
+    def shorten(self, link: VenueLink) -> None:
+        """A slow way is itself again. Where the fleet has known it slow only, its permits are early by the difference:
+        that is not promised."""
+        if not link.slow_s:
+            return
+        link.slow_s = 0.0
+        settings = self.simulator.core.settings
+        longest_us = 1000 * (settings.latency_before_ms[1] + settings.latency_after_ms[1] + 1)
+        for desk in self.desks:
+            for endpoint in (*desk.place.cancels, *desk.place.looks):
+                known = self.server.store.get(desk.lane.key(f"rtt:{endpoint}").encode(), dict) or {}
+                if int(known.get(b"fast", b"0")) > longest_us:
+                    self.surprised.add(f"{desk.lane.venue}/{endpoint}")
+                    self.notes.append(f"{self.loop.time():9.3f} the way of {endpoint} was known longer than it is")
 
     async def restart(self, *, keep_all: bool) -> None:
         """The store ends and comes back; `keep_all` False: without what was written last."""
