@@ -349,4 +349,58 @@ MUTANTS = (
         "an operator who answers no has everything that is open cancelled all the same",
         ("tests/integration/test_kill.py::test_a_no_on_the_terminal_cancels_nothing",),
     ),
+    Mutant(
+        "guard-thread-ends-with-its-first-failed-beat",
+        "producers/cancelq/guard.py",
+        "                self.trouble = trouble\n\n    def _tell(self, commands:",
+        "                self.trouble = trouble\n                return\n\n    def _tell(self, commands:",
+        "one moment without Redis ends the guard's thread, and a strategy that lives is flattened a little "
+        "later",
+        ("tests/integration/test_guard.py::test_a_beat_that_failed_is_followed_by_another",),
+    ),
+    Mutant(
+        "refused-guard-command-counts-as-done",
+        "producers/cancelq/guard.py",
+        "if isinstance(reply, list) else reply",
+        "if isinstance(reply, list) else None",
+        "what the server refused of a guard (full memory, a missing right) is taken for done: nothing is "
+        "armed, kept or disarmed, and nobody is told",
+        ("tests/integration/test_roles.py::test_a_strategy_keeps_its_guard_and_ends_it_without_a_word",),
+    ),
+    Mutant(
+        "guard-takes-unresolved-for-empty",
+        "worker/cancelq_worker/guarding.py",
+        "if self.ended.get(id_) is not Status.cancelled]",
+        "if self.ended.get(id_) not in (Status.cancelled, Status.unresolved)]",
+        "a flattening that ended as unresolved closes the firing as done: 'nothing is open any more' while "
+        "orders are live, and no further round is asked",
+        ("tests/integration/test_guard.py::test_a_round_that_ended_unresolved_is_asked_again",),
+    ),
+    Mutant(
+        "venues-timer-closed-before-the-lane-is-empty",
+        "worker/cancelq_worker/guard_timer.py",
+        "elif seen.timer and seen.left_ms is None and not seen.missed and not (seen.fired and seen.fired.open):",
+        "elif seen.timer and seen.left_ms is None:",
+        "the venue's own dead man's switch is closed as soon as the guard was missed: if the fleet then fails "
+        "to empty the lane, nothing else does",
+        ("tests/integration/test_guard.py::test_the_venue_s_own_timer_runs_until_the_lane_is_empty",),
+    ),
+    Mutant(
+        "same-key-whatever-its-secret",
+        "worker/cancelq_worker/rotation.py",
+        "(\"api_key\", \"api_secret\", \"passphrase\", \"allow_withdraw_key\")",
+        "(\"api_key\",)",
+        "a lane that is held for a wrong secret or passphrase, or for a key that may withdraw, stays held "
+        "after HUP although the operator has put it right",
+        ("tests/integration/test_rotation.py::test_a_key_is_another_one_with_each_thing_that_may_have_been_put_right",),
+    ),
+    Mutant(
+        "settings-of-lanes-not-applied-on-hup",
+        "worker/cancelq_worker/rotation.py",
+        "return all(getattr(before, name) == getattr(after, name) for name in FOR_LANES)",
+        "return any(getattr(before, name) == getattr(after, name) for name in FOR_LANES)",
+        "a smaller max_attempts, a larger urgent_reserve or another lease is read by HUP, told as served, and "
+        "not applied to any lane",
+        ("tests/integration/test_rotation.py::test_a_lane_is_opened_anew_for_each_setting_that_it_is_built_with",),
+    ),
 )  # fmt: skip

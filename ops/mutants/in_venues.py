@@ -173,4 +173,20 @@ MUTANTS = (
         "live key in it cancels real orders instead of being refused",
         ("tests/unit/test_settings.py::test_calls_of_a_bitget_account_say_whether_it_is_of_the_demo",),
     ),
+    Mutant(
+        "a-crowd-by-name-is-asked-for-one-by-one",
+        "worker/cancelq_worker/venues/bitget/looks.py",
+        'Route("history-named", Stage.LOOK, ("named",), "history-orders", most=PAGE, least=MANY)',
+        'Route("history-named", Stage.LOOK, ("named",), "history-orders", least=MANY)',
+        "after an outage hundreds of orders named by client id are told twenty a second",
+        ("tests/integration/test_lane_truth.py::test_after_an_outage_many_orders_are_looked_for_on_few_pages",),
+    ),
+    Mutant(
+        "a-page-serves-for-ever-who-waits-for-a-call-of-its-own",
+        "worker/cancelq_worker/venues/bitget/looks.py",
+        "    return read < MANY_READS and fails < MANY_FAILS\n",
+        "    return fails < MANY_FAILS\n",
+        "in a crowd an order that no page shows is never asked for by its id, and its look-ups are used up",
+        ("tests/unit/test_bitget_looks.py::test_pages_serve_who_waits_for_a_call_of_its_own_until_they_failed_to",),
+    ),
 )

@@ -6,12 +6,13 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
+from typing import Any, cast
 
 import pytest
 
 from cancelq import AsyncGuard, Guard, Lane, NotAccepted
 from cancelq.contract import Event, Status
-from cancelq_worker import cli, operate
+from cancelq_worker import cli, events, operate
 from cancelq_worker.guard_status import GuardStatus, guard_statuses
 from cancelq_worker.ledger import command
 from cancelq_worker.settings import Settings, SettingsError
@@ -346,3 +347,57 @@ async def test_what_somebody_else_left_in_its_keys_stops_nobody(redis_url: str, 
         order = rig.order()
         await told(rig, closed)
         assert rig.truth(order)["state"] == "cancelled"
+
+
+async def leave_unresolved(rig: Rig, *, timer: bool = False) -> str:
+    """The first round of a firing ended as unresolved; its deadline."""
+    deadline = str(time.time_ns() // 1_000_000)
+    id_ = f"guard-{deadline}-order"
+    event = events.head(rig.lane, id_, Status.unresolved, "query", "the venue would not say")
+    await rig.client.xadd(rig.lane.results, cast("dict[Any, Any]", event))
+    keys = {rig.lane.key("fired"): f"{deadline} 1 {deadline} open 0-0 {id_}"}
+    await rig.client.mset({**keys, **({rig.lane.key("timer"): "65"} if timer else {})})
+    return deadline
+
+
+async def test_a_round_that_ended_unresolved_is_asked_again(redis_url: str) -> None:
+    async with desk(redis_url) as rig:
+        await rig.ready()
+        order = rig.order()
+        deadline = await leave_unresolved(rig)
+        await told(rig, closed)
+        assert rig.truth(order)["state"] == "cancelled"
+        assert (await rig.final(f"guard-{deadline}.2-order")).status is Status.cancelled
+
+
+async def test_the_venue_s_own_timer_runs_until_the_lane_is_empty(redis_url: str) -> None:
+    async with desk(redis_url, venue="bingx") as rig:
+        await rig.ready()
+        order = rig.order()
+        await leave_unresolved(rig, timer=True)
+        await told(rig, closed)
+        await rig.calls("cancelAllAfter")
+        called = list(rig.simulator.calls().entries)
+        emptied = next(nth for nth, call in enumerate(called) if order in call["ids"])
+        assert not [call for call in called[:emptied] if "cancelAllAfter" in str(call["endpoint"])]
+
+
+async def beaten(rig: Rig, guard: Guard, *, well: bool) -> None:
+    """Until the thread's last beat went well, or failed."""
+    async with asyncio.timeout(10):
+        while (guard.trouble is None) is not well:
+            await command(rig.client, "XREAD", "BLOCK", 20, "STREAMS", rig.lane.results, "$")
+
+
+async def test_a_beat_that_failed_is_followed_by_another(redis_url: str) -> None:
+    async with desk(redis_url, workers=0) as rig:
+        await rig.client.xadd(rig.lane.inbox, {"symbol": "BTCUSDT"})  # as if the lane had been served
+        with Guard(redis_url, rig.lane, ttl_s=TTL_S) as guard:
+            async with rig.client.pipeline(transaction=True) as pipe:
+                pipe.delete(rig.lane.guard)
+                pipe.rpush(rig.lane.guard, "no text: each beat is refused")
+                await pipe.execute()
+            await beaten(rig, guard, well=False)
+            await rig.client.delete(rig.lane.guard)
+            await beaten(rig, guard, well=True)
+            assert await rig.client.pttl(rig.lane.guard) > 0

@@ -253,3 +253,10 @@ async def test_redis_that_dies_half_way_is_told(redis_server: RedisServer) -> No
         code, _, err = await outcome(process)
         assert (code, "NOT empty" in err) == (69, True)
         await asyncio.to_thread(redis_server.restart)
+
+
+async def test_how_many_are_open_is_not_said_where_nobody_looked(redis_url: str) -> None:
+    async with desk(redis_url) as rig:
+        report = await flatten(rig, Wish(LANE, symbol="NOSUCHUSDT"))
+        assert not report.empty
+        assert report.still_open is None

@@ -14,7 +14,7 @@ from cancelq_worker import wiring
 from cancelq_worker.engine import Engine
 from cancelq_worker.health import Health
 from cancelq_worker.ledger import command
-from cancelq_worker.rotation import restart_for
+from cancelq_worker.rotation import FOR_LANES, restart_for, same_for_lanes, same_key
 from cancelq_worker.settings import Settings
 from cancelq_worker.simulator.orders import Account
 from cancelq_worker.simulator.simulator import DEMO_KEY, DEMO_PASSPHRASE, DEMO_SECRET
@@ -168,3 +168,21 @@ async def watched(engine: Engine, client: aioredis.Redis, count: int) -> dict[st
         while len(found := {str(server.lane): server for server, _ in engine.watched()}) < count:
             await command(client, "XREAD", "BLOCK", 10, "STREAMS", "none", "$")
     return dict(found)
+
+
+@pytest.mark.parametrize("name", FOR_LANES)
+def test_a_lane_is_opened_anew_for_each_setting_that_it_is_built_with(name: str) -> None:
+    before = Settings(redis_url="redis://127.0.0.1:1/0")
+    assert same_for_lanes(before, before.model_copy())
+    assert not same_for_lanes(before, before.model_copy(update={name: getattr(before, name) + 1}))
+
+
+@pytest.mark.parametrize("name", ["API_KEY", "API_SECRET", "PASSPHRASE", "ALLOW_WITHDRAW_KEY"])
+def test_a_key_is_another_one_with_each_thing_that_may_have_been_put_right(name: str) -> None:
+    env = {f"{MAIN}API_KEY": "k", f"{MAIN}API_SECRET": "s", f"{MAIN}PASSPHRASE": "p"}
+    changed = {f"{MAIN}{name}": "true" if name == "ALLOW_WITHDRAW_KEY" else "other"}
+    before, same, after = (
+        Settings.load(None, some).accounts["bitget"]["main"] for some in (env, env, {**env, **changed})
+    )
+    assert same_key(before, same)
+    assert not same_key(before, after)
