@@ -29,11 +29,13 @@ SERVED = "*** Listening on"
 
 class StallingProxy(Listener):
     """Passes everything on to a server, until a command holds `word`: that one is passed on, and nothing comes back
-    any more."""
+    any more. `nth`: which of these commands alone, counted from 1; 0: each."""
 
-    def __init__(self, upstream_port: int, word: bytes) -> None:
+    def __init__(self, upstream_port: int, word: bytes, nth: int = 0) -> None:
         self._upstream_port = upstream_port
         self._word = word
+        self._nth = nth
+        self._seen = 0
         self.stalled = threading.Event()
         super().__init__()
 
@@ -42,7 +44,8 @@ class StallingProxy(Listener):
         back = asyncio.ensure_future(self._pass_back(up_reader, writer))
         try:
             while data := await reader.read(65536):
-                if self._word in data:
+                self._seen += self._word in data
+                if self._word in data and self._nth in (0, self._seen):
                     back.cancel()
                     await asyncio.wait({back})
                     up_writer.write(data)

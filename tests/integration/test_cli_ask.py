@@ -14,7 +14,9 @@ import pytest
 from redis import Redis
 
 from cancelq import Lane
+from cancelq.client import Client
 from cancelq.contract import Accepted, read_entry
+from cancelq.errors import BatchIncomplete
 from cancelq_worker import cli
 from cancelq_worker.cli import feeding
 from tests.servers import RedisServer
@@ -224,6 +226,29 @@ class TestFeed:
         assert (code, capsys.readouterr().out) == (0, "2 queued\n")
         with redis_server.client() as client:
             assert [fields["order_id"] for fields in inbox(client)] == ["1", "2"]
+
+    def test_what_was_uncertain_is_sent_again_under_its_ids(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(feeding, "AGAIN_AFTER_S", (0.0,) * 2)
+        client = LosesReplies()
+        asked = [{"id": str(n), "symbol": "A", "order_id": str(n)} for n in range(3)]
+        tickets: list[object] = [*feeding._submit(cast("Client", client), MAIN, asked, durable=False)]
+        assert tickets == ["ticket of 0", "ticket of 1", "ticket of 2"]
+        assert client.asked == [["0", "1", "2"], ["1", "2"]]
+
+
+class LosesReplies:
+    """A client whose server loses one reply, and refuses one entry, the first time it is asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[str]] = []
+
+    def submit_many(self, lane: Lane, intents: list[dict[str, str]], *, durable: bool) -> list[str]:
+        self.asked.append([fields["id"] for fields in intents])
+        if len(self.asked) > 1:
+            return [f"ticket of {fields['id']}" for fields in intents]
+        raise BatchIncomplete(
+            str(lane), queued=["ticket of 0"], uncertain=intents[1:2], not_queued=intents[2:], cause=None
+        )
 
 
 class TestResults:

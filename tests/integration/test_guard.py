@@ -294,6 +294,16 @@ async def test_the_venue_s_own_timer_is_set_while_the_guard_is_kept_and_closed_a
         assert {call["code"] for call in await rig.calls("cancelAllAfter", least=4)} == {"0"}
 
 
+async def test_a_guard_of_minutes_sets_the_venue_s_own_timer_to_the_longest_it_takes(redis_url: str) -> None:
+    env = {"CANCELQ_ACCOUNTS__BINGX__MAIN__VENUE_TIMER": "true"}
+    async with desk(redis_url, venue="bingx", env=env) as rig:
+        await rig.ready()
+        await rig.client.set(rig.lane.guard, "1", px=600_000)
+        first, *_ = await rig.calls("cancelAllAfter")
+        assert first["code"] == "0"
+        assert await rig.client.get(rig.lane.key("timer")) == b"120"
+
+
 async def test_a_fleet_that_died_is_covered_by_the_venue_s_own_timer(redis_url: str) -> None:
     """The one process there is gets kill -9 while the guard is kept; the venue's shortest time is ten seconds."""
     async with desk(redis_url, venue="bingx", workers=0) as rig:

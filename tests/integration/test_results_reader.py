@@ -204,6 +204,21 @@ def test_events_whose_delivery_was_lost_on_the_way_come(redis_server: RedisServe
         assert take(again, 1) == ["a"]
 
 
+def test_events_whose_delivery_was_lost_come_to_the_reader_that_lost_it(redis_server: RedisServer) -> None:
+    """At once, not a minute later as those of a dead reader."""
+    proxy = StallingProxy(redis_server.port, b"\r\n>\r\n", nth=2)
+    try:
+        with redis_server.client() as client, reader(proxy.url, timeout_s=0.3) as reading:
+            tell(client, MAIN, "a")
+            assert [d.event.id for d in reading.read()] == ["a"]
+            tell(client, MAIN, "b")
+            assert reading.read() == []
+            assert proxy.stalled.is_set()
+            assert [d.event.id for d in reading.read()] == ["b"]
+    finally:
+        proxy.close()
+
+
 def test_who_may_not_make_the_group_is_told_what_an_operator_has_to_run(redis_server: RedisServer) -> None:
     with redis_server.client() as client:
         tell(client, MAIN, "a")

@@ -203,6 +203,8 @@ async def test_a_bucket_is_closed_until_the_time_the_venue_tells(redis_url: str)
         (hold,) = one.gate.holds(call, [said])
         assert (hold.scope, hold.reason) == (call.route.bucket, "rate")
         assert 80_000_000 < hold.for_us <= 90_000_000
+        never = Reply(Word.REFUSED, "100410", "closed", retry_at_ms=9_999_999_999_999)
+        assert [hold.for_us for hold in one.gate.holds(call, [never])] == [86_400_000_000], "a day at most"
 
 
 async def test_a_ban_closes_the_address_for_every_process(redis_url: str) -> None:

@@ -219,3 +219,28 @@ def test_how_long_a_clock_was_known_begins_anew_with_every_break() -> None:
     assert read(100_000, 100_000_000 - 50_000) == 0
     clock.forget()
     assert clock.vouched_us == 0
+
+
+def test_a_clock_far_away_is_known_as_well_after_hours() -> None:
+    """Each of its readings takes long, and tells nothing new beside one that is recent."""
+    monotonic = Monotonic(0)
+    clock = RemoteClock(1, monotonic)
+    for _ in range(3_600):
+        before_ns = monotonic.ns
+        monotonic.ns += 50 * MS_NS
+        clock.learn(before_ns, monotonic.ns, 700_000_000 + before_ns // 1000 + 25_000)
+        monotonic.ns += 2 * SECOND_NS
+    assert clock.uncertainty_us <= 25_500
+    assert clock.vouched_us >= 7_000_000_000
+
+
+def test_a_clock_that_leaps_ahead_again_leapt_by_both() -> None:
+    monotonic = Monotonic(0)
+    clock = RemoteClock(1, monotonic)
+    ahead_us = 0
+    for step_us in (0, 3_000_000, 1_000_000):
+        ahead_us += step_us
+        for _ in range(3):
+            monotonic.ns += 20 * MS_NS
+            clock.learn(monotonic.ns - MS_NS, monotonic.ns, 700_000_000 + ahead_us + monotonic.ns // 1000)
+    assert 4_000_000 <= clock.leapt_us <= 4_010_000

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from cancelq.contract import FINAL, Status
 from cancelq_worker.state import LOOKS_BACK, State
-from cancelq_worker.venues.port import ENDED, Reply, Route, Stage, Target, Word
+from cancelq_worker.venues.port import ENDED, Reply, Route, Stage, Target, Venue, Word
 from cancelq_worker.verdict import Finish, Go, Moment, Silence
 from tests.unit.bitget_account import BITGET, ORDER_ID, OTHER_ID, answer, decode, target
+from tests.unit.bybit_account import BYBIT
 from tests.unit.journey import POLICY, RETURNED, Journey, Say, by_words, place_of
 
 INTENTS = {
@@ -554,3 +555,22 @@ def test_a_look_back_never_cancels_and_never_says_not_found(intent: Target, word
     assert all(call.before.stage is Stage.LOOK for call in journey.calls)
     assert end.status in {Status.unresolved, *ENDS.values()}
     assert (end.status is Status.unresolved) == (journey.calls[-1].said.word not in ENDED)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("venue", "said", "least_us"),
+    [
+        (BITGET, Word.UNCLEAR, 1_000_000),  # the same order is refused within a second
+        (BYBIT, Word.UNCLEAR, 1_000_000),
+        (BITGET, Word.ACKNOWLEDGED, 3_000_000),  # it works asynchronously, and its lists may be stale
+        (BYBIT, Word.ACKNOWLEDGED, 3_000_000),
+    ],
+)
+def test_an_order_that_is_still_open_is_named_again_when_the_venue_had_its_time(
+    venue: Venue, said: Word, least_us: int
+) -> None:
+    journey = Journey(target(ORDER_ID), venue=venue)
+    assert journey.run(by_words(said, Word.OPEN), most=FOR_EVER).status is Status.unresolved
+    sent_us = [call.sent_us for call in journey.cancels()]
+    assert len(sent_us) == POLICY.max_attempts
+    assert min(after - before for before, after in pairwise(sent_us)) >= least_us
