@@ -12,11 +12,13 @@ from pathlib import Path
 
 import redis.asyncio as aioredis
 
+from cancelq.contract import Lane
 from cancelq_worker.embedded import EmbeddedServer, free_port
 from cancelq_worker.ledger import command
 from cancelq_worker.simulator.app import serve as serve_simulator
 from cancelq_worker.simulator.simulator import Simulator
 from ops.chaos.asking import produce
+from ops.chaos.behind import later_s, watch
 from ops.chaos.clocks import Clocks
 from ops.chaos.faults import change_venue, heal, torment
 from ops.chaos.killing import kill_behind_a_backlog, know_kills
@@ -25,14 +27,12 @@ from ops.chaos.places import PLACES
 from ops.chaos.recovery import measure_recovery
 from ops.chaos.said import judge_logs
 from ops.chaos.workers import LEASE_MS, Slot, end_workers, supervise
-from ops.chaos.world import Desk, World, all_serving, client, closed_by_errors, until
+from ops.chaos.world import Desk, World, all_serving, client, until
 from ops.checks import Bounds, Case, Told, VenueSaid, judge, read_streams
 
 #: Promised: everything is settled two leases and ten seconds after the last fault; a permit is used within 500 ms.
 BOUNDS = Bounds(settle_s=2 * LEASE_MS / 1000 + 10, send_by_us=500_000)
 GIVE_UP_S = 60.0
-FORGOTTEN_S = 480.0  # after which BingX' equal errors lock nothing any more
-AFTERWARDS_PER_S = 3  # what waited for that is then cancelled one by one
 FAULTS_PER_S = 3.0
 PRODUCERS = 3
 
@@ -86,6 +86,7 @@ async def run(
 
 async def _play(world: World, seconds: float, per_s: float | None, kills: int) -> None:
     supervisor = asyncio.ensure_future(supervise(world.slots, world.tell))
+    watcher = asyncio.ensure_future(watch(world))
     redis = client(world.url)
     try:
         world.began_s = time.monotonic()
@@ -93,7 +94,7 @@ async def _play(world: World, seconds: float, per_s: float | None, kills: int) -
         heal(world)
         await until(lambda: all_serving(world), 30)  # healed are also the workers that were killed last
         healed_us = time.time_ns() // 1000
-        await _settled(redis, world)
+        world.closed_s = await _settled(redis, world)
         world.measured("everything is settled after healing", _last_us(await _read(redis, world), healed_us) / 1000)
         if kills:
             await kill_behind_a_backlog(world)
@@ -107,6 +108,7 @@ async def _play(world: World, seconds: float, per_s: float | None, kills: int) -
             world.broken += judge(_case(world, desk, told, healed_us))
     finally:
         supervisor.cancel()
+        watcher.cancel()
         await redis.aclose()
     world.broken += judge_logs(world.folder)
     for slot in world.slots:
@@ -114,15 +116,12 @@ async def _play(world: World, seconds: float, per_s: float | None, kills: int) -
             world.measured("TERM to exit", took_ms)
 
 
-async def _settled(redis: aioredis.Redis, world: World) -> None:
-    """Until everything is told; where a venue's lock after equal errors keeps workers from an endpoint, that much
-    later."""
-    for desk in world.desks:
-        if await closed_by_errors(redis, desk.lane):
-            waiting = await command(redis, "HLEN", desk.lane.key("intents"))
-            world.closed_s[desk.lane] = FORGOTTEN_S + waiting / AFTERWARDS_PER_S
-            world.did(f"{desk.lane.venue}: an endpoint is left alone, as it had many equal errors")
-    await until(lambda: _all_told(redis, world), GIVE_UP_S + max(world.closed_s.values(), default=0.0))
+async def _settled(redis: aioredis.Redis, world: World) -> dict[Lane, float]:
+    """Waits until everything is told; of a lane that is behind its venue's lock after equal errors, longer. Returns by
+    how much later each may settle."""
+    later = {desk.lane: await later_s(world, redis, desk.lane) for desk in world.desks}
+    await until(lambda: _all_told(redis, world), GIVE_UP_S + max(later.values()))
+    return later
 
 
 async def _torment_under_load(world: World, seconds: float, per_s: float | None) -> None:

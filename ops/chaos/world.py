@@ -76,8 +76,9 @@ class Desk:
 @dataclass
 class World:
     """`faults` counts what was done, by kind; `measured_ms` keeps times by what was measured; `tolds` are the
-    streams as they were at the end; `closed_s` has the lanes of which an endpoint was left alone after the faults, as
-    its venue locks it after equal errors, and by how much later they may settle."""
+    streams as they were at the end; `closed_s`: by how much later than promised a lane may settle, as an endpoint
+    was left alone that its venue locks after equal errors; `behind`: the lanes that are not done yet with what waited
+    for one."""
 
     rng: random.Random
     folder: Path
@@ -92,6 +93,7 @@ class World:
     broken: list[Broken] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     closed_s: dict[Lane, float] = field(default_factory=dict)
+    behind: set[Lane] = field(default_factory=set)
     tolds: dict[Lane, Told] = field(default_factory=dict)
     began_s: float = field(default_factory=time.monotonic)
 
