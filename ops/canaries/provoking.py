@@ -18,6 +18,7 @@ from rq import Queue
 from rq.serializers import JSONSerializer
 
 from cancelq_worker.embedded import free_port
+from cancelq_worker.exits import Exit
 from ops.canaries.echo import CLOSING, Echo
 from ops.canaries.left_behind import Running
 from ops.canaries.secrets_made import Canary
@@ -27,6 +28,7 @@ from ops.chaos.world import World
 
 KEY_FILE = "cancelq_accounts__bitget__main__api_key"
 PATIENCE_S = 60.0
+TRIES = 5
 #: What a short run does of the starts that fail and of the commands that show something.
 SHORT = frozenset({"wrong password", "broken url", "exposed file", "status", "archive"})
 
@@ -124,6 +126,12 @@ class Provoker:
         for name, (env, words) in starts.items():
             if self._thorough or name in SHORT:
                 await self._command(f"start: {name}", words, env)
+        refused = "start: wrong password"
+        for _ in range(TRIES):
+            if self.done[f"{refused}: exit {Exit.CONFIGURATION}"]:
+                break  # met a server: chaos may have ended it just before
+            env, words = starts["wrong password"]
+            await self._command(refused, words, env)
 
     async def _hup(self, slot: CanarySlot, file: str, value: str) -> None:
         write_secrets(slot.keys, {file: value})

@@ -152,7 +152,7 @@ def _case(world: World, desk: Desk, told: Told, healed_us: int) -> Case:
 
 def _last_us(tolds: Iterable[Told], since_us: int) -> int:
     """How long after that moment the last outcome was told."""
-    return max(((e.settled_us or 0) - since_us for told in tolds for e in told.events if e.final), default=0)
+    return max(0, *((e.settled_us or 0) - since_us for told in tolds for e in told.events if e.final))
 
 
 async def _read(redis: aioredis.Redis, world: World) -> list[Told]:
