@@ -403,4 +403,21 @@ MUTANTS = (
         "not applied to any lane",
         ("tests/integration/test_rotation.py::test_a_lane_is_opened_anew_for_each_setting_that_it_is_built_with",),
     ),
+    Mutant(
+        "reader-forgets-what-a-lost-reply-gave-it",
+        "producers/cancelq/results.py",
+        "        self._trouble = str(trouble)\n        self._own = dict.fromkeys(self._lanes, \"0\")",
+        "        self._trouble = str(trouble)",
+        "events whose delivery broke off while the reader runs are in its name and not read: they come a "
+        "minute late, behind newer ones (the test begins a new reader afterwards)",
+        ("tests/integration/test_results_reader.py::test_events_whose_delivery_was_lost_come_to_the_reader_that_lost_it",),
+    ),
+    Mutant(
+        "feed-drops-what-is-uncertain",
+        "worker/cancelq_worker/cli/feeding.py",
+        "for fields in (*incomplete.uncertain, *incomplete.not_queued)]",
+        "for fields in incomplete.not_queued]",
+        "lines whose reply was lost are not sent again: they are missing, and `cancelq feed` exits with 0",
+        ("tests/integration/test_cli_ask.py::TestFeed::test_what_was_uncertain_is_sent_again_under_its_ids",),
+    ),
 )  # fmt: skip

@@ -340,4 +340,40 @@ MUTANTS = (
         "a kill that was refused reports '0 are still open' although nobody has looked",
         ("tests/integration/test_kill.py::test_how_many_are_open_is_not_said_where_nobody_looked",),
     ),
+    Mutant(
+        "closed-for-as-long-as-any-number-says",
+        "worker/cancelq_worker/gate.py",
+        "return min(max(wait_us, 0), 86_400_000_000)",
+        "return max(wait_us, 0)",
+        "thirteen digits in BingX's refusal that are no time of today close an endpoint of the whole fleet for years",
+        ("tests/integration/test_send_by.py::test_a_bucket_is_closed_until_the_time_the_venue_tells",),
+    ),
+    Mutant(
+        "far-clock-is-read-once",
+        "worker/cancelq_worker/clocks.py",
+        "            and after_ns - self._readings[-1].read_ns < 1_000_000_000\n",
+        "",
+        "a clock more than 10 ms away is read once and never again, as every later reading is slow and fits: "
+        "after hours a sweep cannot tell the age of orders, and a far Redis is vouched for by nobody, so that "
+        "permits stay out",
+        ("tests/unit/test_clocks.py::test_a_clock_far_away_is_known_as_well_after_hours",),
+    ),
+    Mutant(
+        "second-leap-hides-behind-the-first",
+        "worker/cancelq_worker/clocks.py",
+        "self.leapt_us += newest.most",
+        "self.leapt_us = newest.most",
+        "when the server's clock goes ahead a second time, only what that leap is longer than the first "
+        "counts: permits that are still in the venue's window are free, and the limit is broken",
+        ("tests/unit/test_clocks.py::test_a_clock_that_leaps_ahead_again_leapt_by_both",),
+    ),
+    Mutant(
+        "clock-found-wrong-counts-as-corrected",
+        "worker/cancelq_worker/clocks.py",
+        "        self._readings.clear()\n        self._since_ns = None\n",
+        "        self._readings.clear()\n",
+        "a venue whose time takes long to read refuses a second time stamp before it is corrected, and the "
+        "lane is held for its key until a person comes",
+        ("tests/integration/test_clock_faults.py::test_a_jump_of_the_venues_clock_costs_no_attempt",),
+    ),
 )

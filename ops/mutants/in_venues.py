@@ -189,4 +189,77 @@ MUTANTS = (
         "in a crowd an order that no page shows is never asked for by its id, and its look-ups are used up",
         ("tests/unit/test_bitget_looks.py::test_pages_serve_who_waits_for_a_call_of_its_own_until_they_failed_to",),
     ),
+    Mutant(
+        "bybit-gap-in-another-unit",
+        "worker/cancelq_worker/venues/bybit/adapter.py",
+        "gap_us=1_050_000",
+        "gap_us=1_050",
+        "an order is named again a millisecond after it was named: the attempts are used up while Bybit is "
+        "still at the first, and the order is told as `unresolved`",
+        ("tests/unit/test_verdict.py::test_an_order_that_is_still_open_is_named_again_when_the_venue_had_its_time",),
+    ),
+    Mutant(
+        "bitget-patience-in-another-unit",
+        "worker/cancelq_worker/venues/bitget/adapter.py",
+        "patience_us=3_000_000",
+        "patience_us=3_000",
+        "what Bitget has acknowledged and its lists still show is cancelled again at once: the attempts are "
+        "used up while the venue works, and the order is told as `unresolved`",
+        ("tests/unit/test_verdict.py::test_an_order_that_is_still_open_is_named_again_when_the_venue_had_its_time",),
+    ),
+    Mutant(
+        "venues-timer-longer-than-it-takes",
+        "worker/cancelq_worker/venues/bingx/timer.py",
+        "longest_s: Final = 120.0",
+        "longest_s: Final = 1200.0",
+        "a guard of more than two minutes asks for a timer that BingX refuses: when the fleet dies nothing cancels",
+        (
+            "tests/integration/test_guard.py::test_a_guard_of_minutes_sets_the_venue_s_own_timer_to_the_longest_it_takes",
+        ),
+    ),
+    Mutant(
+        "bingx-conditions-go-into-a-batch",
+        "worker/cancelq_worker/venues/bingx/adapter.py",
+        'kind = "blind-one" if "only_if" in target.fields or target.scope != "order" else "blind"',
+        'kind = "blind"',
+        "where lists tell no client ids, a trigger order or a conditional cancel named by client id waits for "
+        "a batch that cannot carry it, and its order is never cancelled",
+        ("tests/integration/test_bingx_closed.py::test_live_orders_named_by_client_id_are_cancelled_all_the_same",),
+    ),
+    Mutant(
+        "time-nought-is-old",
+        "worker/cancelq_worker/venues/reading.py",
+        "return ms if ms >= _YEAR_2000_MS else None",
+        "return ms",
+        "an order whose row tells 0 for its creation time counts as older than every intent, and is cancelled",
+        (
+            "tests/conformance/suite/test_sweeps.py::test_an_order_that_tells_no_age_is_not_cancelled_and_not_passed_over",
+        ),
+    ),
+    Mutant(
+        "bingx-cancel-that-failed-is-an-end",
+        "worker/cancelq_worker/venues/bingx/answers.py",
+        "_ENDS: Final = (Word.CANCELLED, Word.FILLED, Word.TRIGGERED)",
+        "_ENDS: Final = (Word.CANCELLED, Word.FILLED, Word.TRIGGERED, Word.CLOSED)",
+        "FAILED in the answer to a cancel may be the cancel's own end: the order is told as `closed` and is live",
+        ("tests/unit/test_bingx_answers.py::test_the_order_in_the_answer_is_the_venues_word",),
+    ),
+    Mutant(
+        "age-by-the-desks-clock",
+        "worker/cancelq_worker/venues/sweeping.py",
+        "    bound_ms = target.older_than_ms\n",
+        "    bound_ms: int | None = None\n",
+        "`older_than_ms` is compared with the venue's times as it was given: where the venue's clock is ahead "
+        "nothing is cancelled and the sweep is told as done, where it is behind newer orders are cancelled",
+        ("tests/integration/test_three_lanes.py::test_only_what_is_meant_is_swept",),
+    ),
+    Mutant(
+        "bybit-item-of-a-batch-closes-the-lane",
+        "worker/cancelq_worker/venues/bybit/answers.py",
+        "if reply.word in (Word.ACCOUNT, Word.CLOCK):",
+        "if reply.word is Word.CLOCK:",
+        "one order of a batch that is answered with an account's code holds the lane until a person comes, "
+        "although the others of the same call were cancelled",
+        ("tests/unit/test_bybit_codes.py::test_an_item_of_a_batch_is_told_by_its_code",),
+    ),
 )
