@@ -36,7 +36,11 @@ def rejection(**fields: str) -> dict[str, str]:
 SCOPES = {
     "order": ({"symbol": "BTCUSDT", "order_id": ORDER_ID}, "by-id", "any", Stage.CANCEL, (f"order:i:{ORDER_ID}",)),
     "order by client id": (
-        {"symbol": "BTCUSDT", "client_order_id": "c1"}, "by-client-id", "named:BTCUSDT", Stage.CANCEL, ("order:c:BTCUSDT:c1",),
+        {"symbol": "BTCUSDT", "client_order_id": "c1"},
+        "by-client-id",
+        "named:BTCUSDT",
+        Stage.CANCEL,
+        ("order:c:BTCUSDT:c1",),
     ),
     "tpsl": ({"scope": "tpsl", "order_id": ORDER_ID}, "tpsl", "tpsl-history", Stage.CANCEL, (f"tpsl:i:{ORDER_ID}",)),
     "stop": ({"scope": "stop", "order_id": ORDER_ID}, "stop", "stop-history", Stage.CANCEL, (f"stop:i:{ORDER_ID}",)),
