@@ -144,8 +144,8 @@ MUTANTS = (
         f"{_LUA}/take_limits.lua",
         "if told and (told < units or not fixed) then units = told end",
         "if told then units = told end",
-        "an operator's smaller limit is overruled by what the venue tells",
-        ("tests/integration/test_rate.py::test_a_limit_of_the_settings_is_never_exceeded_whatever_the_venue_tells",),
+        "an operator's smaller limit is overruled by what the venue told a worker that does not have it",
+        ("tests/integration/test_rate.py::test_a_limit_of_the_settings_is_kept_also_where_a_worker_without_it_has_noted_the_venues",),
     ),
     Mutant(
         "told-limit-ignored",

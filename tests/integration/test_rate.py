@@ -119,6 +119,20 @@ async def test_a_limit_of_the_settings_is_never_exceeded_whatever_the_venue_tell
         assert worst(rig, "bybit/cancel") <= 5
 
 
+async def test_a_limit_of_the_settings_is_kept_also_where_a_worker_without_it_has_noted_the_venues(
+    redis_url: str,
+) -> None:
+    env = {"CANCELQ_ACCOUNTS__BYBIT__MAIN__LIMITS": '{"cancel-batch": 10, "cancel": 5}'}
+    async with desk(redis_url, venue="bybit", env=env, latency_before_ms=(200, 200)) as rig:
+        await rig.ready()
+        for bucket in ("cancel-batch", "cancel"):
+            await command(rig.client, "HSET", rig.lane.key(f"rtt:{bucket}"), "units", "20")
+        finals = await rig.finals(await burst(rig, 40), within_s=60)
+        assert {e.status for e in finals.values()} == {Status.cancelled}
+        assert worst(rig, "bybit/cancel-batch") <= 10
+        assert worst(rig, "bybit/cancel") <= 5
+
+
 async def test_after_a_ban_one_call_of_the_address_goes_alone(redis_url: str) -> None:
     client = connect(redis_url, max_connections=16)
     fleet = [Egress(client, "here", (Bucket("ip", 100, 1_000_000),)) for _ in range(3)]
