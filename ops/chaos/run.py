@@ -28,7 +28,7 @@ from ops.chaos.recovery import measure_recovery
 from ops.chaos.said import judge_logs
 from ops.chaos.workers import LEASE_MS, Slot, end_workers, supervise
 from ops.chaos.world import Desk, World, all_serving, client, until
-from ops.checks import Bounds, Broken, Case, Told, VenueSaid, judge, read_streams
+from ops.checks import Bounds, Case, Told, VenueSaid, judge, read_streams
 
 #: Promised: everything is settled two leases and ten seconds after the last fault; a permit is used within 500 ms.
 BOUNDS = Bounds(settle_s=2 * LEASE_MS / 1000 + 10, send_by_us=500_000)
@@ -105,9 +105,9 @@ async def _play(world: World, seconds: float, per_s: float | None, kills: int) -
         for desk, told in zip(world.desks, await _read(redis, world), strict=True):
             know_kills(desk, told)
             world.tolds[desk.lane] = told
-            waiting = {id_.decode() for id_ in await command(redis, "HKEYS", desk.lane.key("intents"))}
-            found = judge(_case(world, desk, told, healed_us))
-            world.broken += [_late_if_waiting(one, desk.lane, waiting) for one in found]
+            ids = await command(redis, "HKEYS", desk.lane.key("intents"))
+            waiting = frozenset(id_.decode() for id_ in ids)
+            world.broken += judge(replace(_case(world, desk, told, healed_us), waiting=waiting))
     finally:
         supervisor.cancel()
         watcher.cancel()
@@ -116,14 +116,6 @@ async def _play(world: World, seconds: float, per_s: float | None, kills: int) -
     for slot in world.slots:
         for took_ms in slot.drained_ms:
             world.measured("TERM to exit", took_ms)
-
-
-def _late_if_waiting(one: Broken, lane: Lane, waiting: set[str]) -> Broken:
-    """What is in the lane's books when the run gives up waiting for it is late; what is in none is lost."""
-    id_ = one.what.partition(" ")[0]
-    if one.promise != "1" or "has no final event" not in one.what or id_ not in waiting:
-        return one
-    return Broken("11", f"{id_} at {lane} is still in its books: {one.what}")
 
 
 async def _settled(redis: aioredis.Redis, world: World) -> dict[Lane, float]:

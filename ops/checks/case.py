@@ -77,7 +77,8 @@ class Case:
     """One lane's run, when it is over.
 
     `asks`: by `key_of` of the intent's first entry. `acknowledged`: the ids of entries that a producer was told of.
-    `healed_us`: when the last fault ended; None: lateness is not judged.
+    `healed_us`: when the last fault ended; None: lateness is not judged. `waiting`: ids that are in the lane's books
+    when the run gives up waiting for them; what is in none is lost.
     """
 
     lane: Lane
@@ -87,6 +88,7 @@ class Case:
     venue: VenueSaid
     bounds: Bounds = field(default_factory=Bounds)
     healed_us: int | None = None
+    waiting: frozenset[str] = frozenset()
 
     def ask_of(self, id_: str) -> Ask | None:
         entries = self.told.intents.get(id_)

@@ -22,13 +22,14 @@ def judge(case: Case) -> list[Broken]:
 
 
 def lost(case: Case) -> Iterator[Broken]:
-    """1: what was acknowledged is in the inbox, and what is in the inbox has its outcome."""
+    """1: what was acknowledged is in the inbox, and what is in the inbox has its outcome, or (11) is late."""
     kept = {entry.entry_id for entry in case.told.entries}
     for entry_id in case.acknowledged:
         if entry_id not in kept:
             yield Broken("1", f"entry {entry_id} was acknowledged and is not in the inbox")
     for id_ in case.told.open_ids:
-        yield Broken("1", f"{id_} has no final event: {case.told.story(id_)}")
+        what = f"{id_} has no final event: {case.told.story(id_)}"
+        yield Broken("11", f"{what} (it is still in the lane's books)") if id_ in case.waiting else Broken("1", what)
 
 
 def doubled(case: Case) -> Iterator[Broken]:

@@ -42,11 +42,13 @@ async def test_an_unclear_answer_never_becomes_an_outcome_by_itself(redis_url: s
 async def test_after_an_outage_many_orders_are_looked_for_on_few_pages(redis_url: str, fault: str, by: str) -> None:
     """Whether they are open still or closed: looked for one by one, at twenty a second, they would be late."""
     async with desk(redis_url) as rig:
-        ids = [rig.order(client_id=f"mine-{n}") for n in range(300)]
-        named = ids if by == "order_id" else [f"mine-{n}" for n in range(300)]
+        client_ids = [f"mine-{n}" for n in range(300)]
+        ids = [rig.order(client_id=client_id) for client_id in client_ids]
         await rig.ready()
         rig.fault(fault, endpoint="batch-cancel-order", count=6)
-        intents = await rig.send_all([{"symbol": "BTCUSDT", by: name} for name in named])
+        intents = await rig.send_all(
+            [{"symbol": "BTCUSDT", by: name} for name in (ids if by == "order_id" else client_ids)]
+        )
         finals = await rig.finals(intents)
         assert {event.status for event in finals.values()} == {Status.cancelled}
         looks = ("orderInfo", "history-orders", "unfilled-orders")

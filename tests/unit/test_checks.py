@@ -164,6 +164,13 @@ def test_each_way_of_breaking_a_promise_is_named(promise: str, spoil: Callable[[
     assert {one.promise for one in broken} == set(promise.split()), broken
 
 
+def test_what_is_in_the_lanes_books_when_a_run_gives_up_is_late_and_what_is_in_none_is_lost() -> None:
+    run = Run()
+    run.becomes(3)
+    for waiting, promise in ((frozenset({"s"}), "11"), (frozenset({"x"}), "1")):
+        assert [one.promise for one in judge(replace(run.case(), waiting=waiting)) if "final" in one.what] == [promise]
+
+
 def test_a_revocation_that_says_so_must_be_true() -> None:
     run = Run()
     run.inbox.append(entry(5, id="r", scope="revoke", target="a"))

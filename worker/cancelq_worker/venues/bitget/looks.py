@@ -40,20 +40,6 @@ ROUTES: Final = (
     Route("stop-open", Stage.LOOK, ("stop-open",), "current-plan-order", most=PAGE),
 )
 
-_PATHS: Final = {
-    "history-page": "history-orders",
-    "history-many": "history-orders",
-    "history-named": "history-orders",
-    "order-info": "orderInfo",
-    "history": "history-orders",
-    "open": "unfilled-orders",
-    "walk-open": "unfilled-orders",
-    "walk-history": "history-orders",
-    "tpsl-history": "history-orders",
-    "tpsl-open": "unfilled-orders",
-    "stop-history": "history-plan-order",
-    "stop-open": "current-plan-order",
-}
 #: Routes whose answer has its list under `orderList`.
 _UNDER_A_NAME: Final = ("stop-history", "stop-open")
 #: The place a route reads, where it is not the route's own name.
@@ -198,17 +184,18 @@ def _next_walk(target: Target, n: int, cycle: tuple[str, ...], walked: tuple[str
 
 
 def query(route: Route, targets: Sequence[Target]) -> tuple[str, dict[str, str]]:
-    """Path and parameters of a look. Raises ValueError for a target that is no order."""
+    """Path and parameters of a look: its bucket is named as its endpoint. Raises ValueError for a target that is no
+    order."""
     name, first = route.name, targets[0]
     if any(target.scope not in SCOPES for target in targets):
         raise ValueError("a look must name an order")
     params: dict[str, str] = {}
     if name == "order-info":
-        return _PATHS[name], _by_id(first)
+        return route.bucket, _by_id(first)
     if name.startswith("tpsl"):
         params["tpslType"] = "tpsl"
     if name in ("walk-open", "walk-history") or not all(t.order_id for t in targets):
-        return _PATHS[name], {**params, **_walk_params(name, first)}
+        return route.bucket, {**params, **_walk_params(name, first)}
     ids = sorted((int(t.order_id) for t in targets if t.order_id), reverse=True)
     if len(ids) == 1 and not name.startswith("stop"):
         params["orderId"] = str(ids[0])
@@ -218,7 +205,7 @@ def query(route: Route, targets: Sequence[Target]) -> tuple[str, dict[str, str]]
     symbols = {t.symbol for t in targets}
     if len(symbols) == 1 and first.symbol:
         params["symbol"] = first.symbol
-    return _PATHS[name], params
+    return route.bucket, params
 
 
 def _by_id(target: Target) -> dict[str, str]:
