@@ -11,6 +11,25 @@ _TRUTH = "tests/integration/test_lane_truth.py::"
 
 MUTANTS = (
     Mutant(
+        "trusted-with-company-for-ever",
+        f"{_WORKER}/state.py",
+        'self.cap, self.notes["trust"] = 0, trust - 1',
+        "self.cap = 0",
+        "an intent of which only some looks kill workers goes on killing them, and all that shared a call with it",
+        ("tests/unit/test_state.py::test_a_suspect_is_trusted_with_company_after_a_look_a_few_times_only",),
+    ),
+    Mutant(
+        "looked-for-alone-to-the-end",
+        f"{_WORKER}/carrier.py",
+        "            taken.passed(Stage.LOOK)",
+        "            pass",
+        "what has lost two workers walks a long history by itself, one such intent in each process",
+        (
+            "tests/integration/test_bingx_closed.py::"
+            "test_suspects_deep_in_a_long_history_share_its_pages_once_a_look_has_passed",
+        ),
+    ),
+    Mutant(
         "acknowledged-is-cancelled",
         f"{_WORKER}/verdict.py",
         "return self._look_first(state, fields, reply, delay, Status.accepted, _ACKNOWLEDGED)",

@@ -66,9 +66,9 @@ class Bench:
         assert isinstance(reply, Admitted)
         return reply
 
-    async def take(self, stages: str = "c", closed: tuple[str, ...] = ()) -> Taken:
+    async def take(self, stages: str = "c", closed: tuple[str, ...] = (), *, suspects: bool = True) -> Taken:
         self._batches += 1
-        request = TakeRequest(stages, f"b-{self._batches}", closed=closed)
+        request = TakeRequest(stages, f"b-{self._batches}", closed=closed, suspects=suspects)
         (taken,) = (await self.ledger.round(RoundRequest(takes=[request]))).taken
         assert isinstance(taken, Taken)
         return taken

@@ -7,7 +7,9 @@ import time
 import pytest
 
 from cancelq.contract import Lane, Status
+from cancelq_worker import operate
 from cancelq_worker.ledger import command
+from cancelq_worker.state import State
 from tests.integration.floor import Floor, floor
 
 pytestmark = [pytest.mark.one_server, pytest.mark.timeout(180)]
@@ -78,6 +80,33 @@ async def test_orders_deep_in_a_long_history_share_its_pages(redis_url: str) -> 
             desk.order(lane, state="filled")
         unknown = [{"symbol": PAIR, "order_id": str(1_400_000_000_000_000_000 + n)} for n in range(40)]
         finals = await desk.finals(lane, await desk.send_all(lane, unknown), 60)
+        assert {event.status for event in finals.values()} == {Status.not_found}
+        assert len(desk.calls(lane, "historyOrders")) < 8 * 13
+        assert equal_errors(desk, lane) < 20
+
+
+async def make_suspects(desk: Floor, lane: Lane, ids: list[str]) -> None:
+    """As if two workers had ended with each of them."""
+    for id_ in ids:
+        await desk.until(lambda id_=id_: desk.admitted(lane, id_))
+        state = State.parse(await command(desk.client, "HGET", lane.key("state"), id_))
+        state.strikes, state.cap = 2, 1
+        await command(desk.client, "HSET", lane.key("state"), id_, state.pack())
+
+
+async def test_suspects_deep_in_a_long_history_share_its_pages_once_a_look_has_passed(redis_url: str) -> None:
+    """Alone to the end, each would take thirteen pages, twice, one of them at a time."""
+    async with floor(redis_url, "bingx:main", env=ENV) as desk:
+        (lane,) = desk.lanes
+        await remember_errors(desk, lane)
+        for _ in range(1_250):
+            desk.order(lane, state="filled")
+        await operate.pause(desk.client, lane, "test")
+        unknown = [{"symbol": PAIR, "order_id": str(1_400_000_000_000_000_000 + n)} for n in range(20)]
+        ids = await desk.send_all(lane, unknown)
+        await make_suspects(desk, lane, ids)
+        await desk.resume(lane)
+        finals = await desk.finals(lane, ids, 60)
         assert {event.status for event in finals.values()} == {Status.not_found}
         assert len(desk.calls(lane, "historyOrders")) < 8 * 13
         assert equal_errors(desk, lane) < 20

@@ -19,6 +19,7 @@ from cancelq_worker.ledger import (
     SCRIPTS,
     Hold,
     LanePlan,
+    Move,
     PermitUse,
     RedisLedger,
     RoundRequest,
@@ -31,6 +32,7 @@ from cancelq_worker.scripts import Durability
 from cancelq_worker.venues.bingx.adapter import Bingx
 from cancelq_worker.venues.bingx.signing import Credentials as BingxCredentials
 from cancelq_worker.venues.bitget.adapter import BUCKETS, ROUTES
+from cancelq_worker.venues.port import Stage
 from tests.integration.lone_ledger import SECRET, lone_desk
 from tests.integration.rig import LANE
 from tests.integration.script_bench import (
@@ -113,6 +115,55 @@ async def test_three_ends_of_a_lease_park_an_intent_and_two_make_it_travel_alone
     assert sizes == [2, 2, 1]
     await bench.forward(LEASE_US + 1)
     assert [(step.why, step.work.before.attempts) for step in (await bench.take("")).steps] == [("struck", 1)]
+
+
+async def trusted(bench: Bench, *ids: str) -> None:
+    """Orders to be looked for whose intents two workers ended with, and of which a look alone has passed since."""
+    await bench.orders(*ids)
+    for work in works_of(await bench.take()):
+        move = looked_for(work)
+        move.state.strikes, move.state.cap = 2, 1
+        move.state.passed(Stage.LOOK)
+        await bench.settle(Settlement(None, [move]))
+
+
+async def test_a_suspect_of_which_a_look_has_passed_is_looked_for_in_company(bench: Bench) -> None:
+    await trusted(bench, "11", "12", "13")
+    taken = await bench.take("l", suspects=False)
+    assert len(works_of(taken)) == 3
+    assert taken.batch
+    assert not taken.batch.suspect
+    assert not taken.suspects
+
+
+async def test_the_end_of_a_look_in_company_parks_nothing_but_each_goes_alone_again(bench: Bench) -> None:
+    await trusted(bench, "11", "12")
+    assert len(works_of(await bench.take("l"))) == 2
+    await bench.forward(LEASE_US + 1)
+    assert (await bench.take("l", suspects=False)).suspects
+    await bench.forward(20_000)
+    alone = await bench.take("l")
+    (work,) = works_of(alone)
+    assert (work.before.strikes, work.before.cap) == (2, 1)
+    assert alone.batch
+    assert alone.batch.suspect
+    await bench.forward(LEASE_US + 1)
+    assert [(step.why, step.work.id) for step in (await bench.take("")).steps] == [("struck", work.id)]
+
+
+async def test_a_look_that_passed_brings_no_company_to_a_cancel(bench: Bench) -> None:
+    await trusted(bench, "11", "12")
+    for work in works_of(await bench.take("l")):
+        state = work.before.at_rest(work.fence)
+        state.stage = Stage.CANCEL
+        await bench.settle(Settlement(None, [Move(work, state, 0)]))
+    await bench.forward(60_000_000)
+    assert (await bench.take("c", suspects=False)).suspects
+    await bench.forward(20_000)
+    alone = await bench.take("c")
+    assert len(works_of(alone)) == 1
+    assert alone.batch
+    assert alone.batch.suspect
 
 
 async def test_the_fifth_end_of_a_lease_is_told_by_the_script(bench: Bench) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from redis import Redis
 
 from cancelq.contract import Lane
-from cancelq_worker.state import LOCAL, NONE, State, Work
+from cancelq_worker.state import LOCAL, NONE, TRUSTED_TIMES, State, Work
 from cancelq_worker.venues.port import Stage
 
 # Lua's numbers are doubles: counters and times stay far below 2^53.
@@ -140,6 +140,22 @@ def test_a_look_that_passed_says_nothing_of_the_cancel_that_ended_workers(stage:
     work = Work("i", {"id": "i"}, State(fence=3, stage=stage, strikes=2, cap=1), 4)
     after = work.taken(stage=stage, batch_id="b", route="r", size=1, taken_us=1)
     assert (after.strikes, after.cap) == (strikes, 1 if strikes else 0)
+
+
+def test_a_suspect_is_trusted_with_company_after_a_look_a_few_times_only() -> None:
+    """What ends a worker at some looks only must not end one after each look that passes."""
+    state = State(stage=Stage.LOOK, strikes=2, cap=1)
+    assert state.suspect(Stage.LOOK)
+    for _ in range(TRUSTED_TIMES):
+        state.passed(Stage.LOOK)
+        assert not state.suspect(Stage.LOOK)
+        assert state.suspect(Stage.CANCEL)
+        state.cap = 1  # an end in company
+    state.passed(Stage.LOOK)
+    assert state.suspect(Stage.LOOK)
+    assert state.strikes == 2
+    state.passed(Stage.CANCEL)
+    assert (state.strikes, state.cap, state.notes) == (0, 0, {})
 
 
 def test_the_script_that_is_tested_is_the_head_of_every_script() -> None:

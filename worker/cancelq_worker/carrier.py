@@ -110,6 +110,8 @@ class Carrier:
 
     def _judge(self, call: Call, work: Work, reply: Reply, moment: Moment) -> Verdict:
         taken = self._taken_state(call, work)
+        if call.batch.stage is Stage.LOOK:
+            taken.passed(Stage.LOOK)
         judge = self._p.judge.cancel if call.batch.stage is Stage.CANCEL else self._p.judge.look
         return judge(work.before, taken, work.record, reply, moment)
 

@@ -48,9 +48,6 @@ PROBED_S = 300  # how long what came of a key stands there for whoever asked
 #: Equal errors at one endpoint that are never passed, calls under way included, where a venue locks it after some.
 ERRORS_MOST = 15
 
-#: Ends of workers after which an intent is carried with care; the next one parks it (`lua/take_local.lua`).
-SUSPECT_STRIKES = 2
-
 
 def memory_key(id_: str) -> bytes:
     """The 12 bytes by which a settled id is remembered; SHA-1, because Lua has it too."""
@@ -241,8 +238,8 @@ class Batch:
 
     @property
     def suspect(self) -> bool:
-        """Whether two workers ended with one of these."""
-        return any(work.before.strikes >= SUSPECT_STRIKES for work in self.works)
+        """Whether it carries an intent that its process may carry one of at a time."""
+        return any(work.before.suspect(self.stage) for work in self.works)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,9 @@ from cancelq_worker.venues.port import Stage, Target
 
 NONE = "-"
 _STAGES = {stage.value: stage for stage in Stage}  # calling an enum costs ten times as much
+SUSPECT_STRIKES = 2  # after so many ends of workers an intent travels alone (suspects.py)
+ALONE = 1  # its `cap` then
+TRUSTED_TIMES = 3  # how often looks that passed let its next ones go in company again
 LOCAL = "local"  # the class of intents no call carries (revocations)
 LOOKS_BACK = "looks_back"  # the field of a record that names the `unresolved` intent whose order is only looked for
 
@@ -80,6 +83,25 @@ class State:
         )
         return head, tail
 
+    def suspect(self, stage: Stage) -> bool:
+        """Whether a process may carry it in a call of that stage only as the one such intent (`lua/take.lua`)."""
+        return self.strikes >= SUSPECT_STRIKES and (stage is Stage.CANCEL or self.cap == ALONE)
+
+    def passed(self, stage: Stage) -> None:
+        """This worker lives: what ended others was not this intent, as far as that call goes.
+
+        An answered look says so of looks alone, and for now only: what ends a worker may stand on another page. So the
+        next looks go in company, an end among them parks nothing but makes it travel alone again (`end_lease` in
+        `lua/take_local.lua`), and all that happens a few times at most.
+        """
+        if not self.strikes:
+            return
+        if stage is Stage.CANCEL:
+            self.strikes, self.cap = 0, 0
+            self.notes.pop("trust", None)
+        elif self.suspect(stage) and (trust := int(self.notes.get("trust", TRUSTED_TIMES))) > 0:
+            self.cap, self.notes["trust"] = 0, trust - 1
+
     @property
     def priority(self) -> str:
         return "u" if self.urgent else "n"
@@ -123,10 +145,8 @@ class Work:
     def taken(self, *, stage: Stage, batch_id: str, route: str, size: int, taken_us: int) -> State:
         """The state as the take left it, at rest again: what a verdict starts from."""
         state = self.before.at_rest(self.fence)
-        # This worker lives: what ended others was not this intent. A look that passed says so of looks alone.
-        if state.strikes and stage is Stage.CANCEL:
-            state.strikes, state.cap = 0, 0
         if stage is Stage.CANCEL:
+            state.passed(stage)
             state.attempts += 1
             state.route, state.batch_id, state.size, state.taken_us = route, batch_id, size, taken_us
         else:

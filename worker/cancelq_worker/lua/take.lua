@@ -122,7 +122,7 @@ end
 
 -- Adds some of a class' intents to a call. Skips what is in flight or was sent too lately; two intents of one
 -- order travel as one item; an intent that may not travel in company closes the call at its size.
-local SUSPECT_STRIKES, SUSPECT_WAIT_US = '2', 20000
+local SUSPECT_WAIT_US = 20000
 local suspects = false
 local function add(call, stage, queue, ids)
   local lines = redis.call('HMGET', ROOT .. 'state', unpack(ids))
@@ -141,6 +141,7 @@ local function add(call, stage, queue, ids)
     end
   end
   local busy, batch, orders_in, wall_ms = busy_until(keys), call.batch, call.orders, wall / 1000
+  local suspect = text(SUSPECT_STRIKES)
   local records = stage == 'c' and sweeps_under_way() and redis.call('HMGET', ROOT .. 'intents', unpack(ids))
   for i = 1, #ids do
     local sweep, asked
@@ -160,6 +161,7 @@ local function add(call, stage, queue, ids)
     else
       local orders = w[9]
       local many = string.find(orders, ',', 1, true)
+      local alone = w[4] == suspect and (call.stage == 'c' or w[5] == '1') -- State.suspect in state.py
       local rides, blocked = orders_in[orders], busy and busy[orders] or 0
       if many then
         for key in string.gmatch(orders, '[^,]+') do
@@ -169,13 +171,13 @@ local function add(call, stage, queue, ids)
       end
       if blocked > steady then
         redis.call('ZADD', queue, text(blocked), id)
-      elseif w[4] == SUSPECT_STRIKES and ARGV[7] == '0' then
+      elseif alone and ARGV[7] == '0' then
         suspects = true
         redis.call('ZADD', queue, text(steady + SUSPECT_WAIT_US), id)
       else
         local fits = #batch < call.most
         if not rides then
-          local cap, bound = tonumber(w[5]), call.limit
+          local cap, bound = alone and 1 or tonumber(w[5]), call.limit
           if cap > 0 and cap < bound then bound = cap end
           fits = call.items < bound
           if fits then call.limit, call.items = bound, call.items + 1 end
@@ -201,7 +203,7 @@ end
 local function fill(stage, priority, class, route, carry)
   local where = lane_of(stage, priority)
   local queue = ROOT .. 'queue:' .. where .. ':' .. class
-  local call = {batch = {}, items = 0, limit = carry, most = 2 * carry + 10, has = {}, orders = {}}
+  local call = {stage = route[10], batch = {}, items = 0, limit = carry, most = 2 * carry + 10, has = {}, orders = {}}
   local ids = route[7] and page_above(queue, where, class, carry)
   if ids then
     add(call, stage, queue, ids)

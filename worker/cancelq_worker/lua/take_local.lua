@@ -1,14 +1,18 @@
 -- Part of take.lua: what has to be done before any call: leases that ended, revocations, what has expired, what is due.
 
 -- 1. Leases that ended: whoever held them is gone or stalled. A cancel that may have been sent is looked for,
---    never sent again unseen; each such end is a strike.
+--    never sent again unseen. Each such end is a strike; but not that of a look in company by an intent that travels
+--    alone otherwise: it is nobody's own (State.passed in state.py). It only goes alone again.
+local SUSPECT_STRIKES = 2
 local function end_lease(id)
   redis.call('ZREM', ROOT .. 'leases', id)
   local line = redis.call('HGET', ROOT .. 'state', id)
   if not line then return end
   local s = parse(line)
+  local trusted = s.strikes == SUSPECT_STRIKES and s.taken == '1' and s.stage == 'l' and s.cap ~= '1'
   if s.taken == '1' and s.stage == 'c' then s.stage = 'l' end
-  s.taken, s.strikes, s.place = '0', s.strikes + 1, text(steady)
+  if not trusted then s.strikes = s.strikes + 1 end
+  s.taken, s.place = '0', text(steady)
   if s.strikes >= 5 then
     -- Even ending it cannot be done by a worker: it is told from here, with what the script itself knows.
     local told = {'v', '1', 'id', id, 'venue', plan.venue, 'account', plan.account,
@@ -47,8 +51,8 @@ local function end_lease(id)
     end
     return
   end
-  if s.strikes >= 2 then s.cap = '1' end
-  if s.strikes >= 3 then
+  if s.strikes >= SUSPECT_STRIKES then s.cap = '1' end
+  if s.strikes > SUSPECT_STRIKES then
     lease_step('struck', id, s, pack(s))
     return
   end
