@@ -19,16 +19,16 @@ MUTANTS = (
     Mutant(
         "late-call-is-sent",
         f"{_WORKER}/carrier.py",
-        "left_s = SEND_BY_MS / 1000 - (monotonic_ns() - call.asked_ns) / 1e9",
-        "left_s = SEND_BY_MS / 1000",
+        "send_by_ns = call.asked_ns + SEND_BY_MS * 1_000_000",
+        "send_by_ns = monotonic_ns() + SEND_BY_MS * 1_000_000",
         "a worker that stalled sends with a permit that others have by now",
         ("tests/integration/test_send_by.py::test_a_call_past_its_send_by_time_is_given_back_and_not_sent",),
     ),
     Mutant(
         "draining-still-sends",
         f"{_WORKER}/carrier.py",
-        "if left_s <= 0 or self.draining:",
-        "if left_s <= 0:",
+        "if monotonic_ns() >= send_by_ns or self.draining:",
+        "if monotonic_ns() >= send_by_ns:",
         "a worker told to stop goes on sending what it had taken",
         ("tests/integration/test_send_by.py::test_a_worker_that_drains_sends_nothing_of_what_it_took",),
     ),
@@ -170,17 +170,44 @@ MUTANTS = (
     Mutant(
         "clocks-are-not-doubted",
         "worker/cancelq_worker/carrier.py",
-        "doubt_us = clock.uncertainty_us + self._p.redis_clock.uncertainty_us",
+        "doubt_us = clock.uncertainty_us + redis_clock.uncertainty_us if clock.known else NEVER_US",
         "doubt_us = 0",
         "a sweep takes orders for older that were placed after it was asked, by as much as the venue's clock "
         "is uncertain (a second, where the venue did not tell its time)",
         ("tests/integration/test_send_by.py::test_an_order_that_may_be_newer_by_the_doubt_of_the_clocks_is_not_swept",),
     ),
     Mutant(
+        "own-clock-dates-orders",
+        "worker/cancelq_worker/carrier.py",
+        "redis_clock.uncertainty_us if clock.known else NEVER_US",
+        "redis_clock.uncertainty_us",
+        "where the venue has not told its time, a worker whose own clock is wrong cancels orders newer than the intent",
+        (
+            "tests/integration/test_send_by.py::"
+            "test_until_the_venue_told_its_time_no_order_is_old_enough_to_be_swept[valkey-it did not]",
+        ),
+    ),
+    Mutant(
+        "send-by-is-a-span",
+        "worker/cancelq_worker/http.py",
+        "departure = _departure(send_by_ns)",
+        "departure = _departure(send_by_ns + 1_000_000_000)",
+        "a process that stood still while it signed sends with a permit that others have by now",
+        ("tests/unit/test_http.py::test_a_process_that_stood_still_before_it_came_to_the_door_does_not_send",),
+    ),
+    Mutant(
+        "kill-forgets-what-fired",
+        "worker/cancelq_worker/flatten.py",
+        "if not failed and not newer and not self._may_have_fired():",
+        "if not failed and not newer:",
+        "the kill switch ends well while an order is open that a trigger placed after the normal ones were read",
+        ("tests/integration/test_kill.py::test_an_order_that_fires_after_the_normal_ones_were_read_is_not_left",),
+    ),
+    Mutant(
         "connection-waited-for-past-send-by",
         "worker/cancelq_worker/carrier.py",
-        "exchange = await door.call(signed, connect_s=left_s, total_s=self._p.total_s)",
-        "exchange = await door.call(signed, connect_s=SEND_BY_MS / 1000, total_s=self._p.total_s)",
+        "send_by_ns = call.asked_ns + SEND_BY_MS * 1_000_000",
+        "send_by_ns = monotonic_ns() + SEND_BY_MS * 1_000_000",
         "a call that was decided late in its half second waits half a second more for a connection, and "
         "leaves with a permit that is to be given back",
         ("tests/integration/test_send_by.py::test_a_connection_is_waited_for_no_longer_than_the_call_may_wait",),

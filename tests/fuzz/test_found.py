@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from cancelq.contract import Lane, Refused, Status, read_entry
+from cancelq_worker.clocks import in_s
 from cancelq_worker.events import event
 from cancelq_worker.http import Door, NoAnswer
 from cancelq_worker.state import State
@@ -201,7 +202,7 @@ def test_an_answer_that_unpacks_without_end_takes_little_memory() -> None:
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         door = Door(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", verify=False)
         with pytest.raises(NoAnswer, match="an answer over"):
-            await door.call(Signed(Request("GET", "/"), {}), connect_s=5, total_s=10)
+            await door.call(Signed(Request("GET", "/"), {}), send_by_ns=in_s(5), total_s=10)
         await door.close()
         server.close()
 

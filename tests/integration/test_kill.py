@@ -18,6 +18,7 @@ import pytest
 from cancelq.contract import Status
 from cancelq_worker.flatten import Flattening, NotServed, Report, Wish
 from cancelq_worker.ledger import connect
+from cancelq_worker.simulator.orders import State
 from tests.integration.rig import LANE, Rig, desk
 from tests.servers import RedisServer
 
@@ -112,6 +113,31 @@ async def test_what_is_placed_meanwhile_goes_in_another_round(redis_url: str) ->
         assert report.empty
         assert report.rounds > 1
         assert still_open(rig, first + later) == []
+
+
+async def test_an_order_that_fires_after_the_normal_ones_were_read_is_not_left(redis_url: str) -> None:
+    """What it places stands in a list that was read before: by all that was read, nothing would be open."""
+    async with desk(redis_url) as rig:
+        await served(rig)
+        first, stop = rig.order(), rig.order(kind="plan")
+        rig.fault("http_500", endpoint="current-plan-order", count=5)
+        placed: list[str] = []
+
+        def fire(_: Report) -> None:
+            if not placed and any(id_.endswith("-1-order") for id_ in run._ended):
+                rig.simulator.move_order(stop, State.triggered)
+                (row,) = rig.simulator.truth_of([stop]).entries
+                placed.append(row["child_id"])
+
+        client = connect(rig.redis_url)
+        run = Flattening(client, Wish(LANE), "test")
+        try:
+            report = await run.run(fire)
+        finally:
+            await client.aclose()
+        assert report.empty
+        assert placed
+        assert still_open(rig, [first, *placed]) == []
 
 
 async def test_two_at_once_do_not_disturb_each_other(redis_url: str) -> None:

@@ -16,7 +16,7 @@ import trustme
 
 from cancelq.contract import Status
 from cancelq_worker.carrier import OWN_SAMPLES, Carrier
-from cancelq_worker.clocks import monotonic_ns
+from cancelq_worker.clocks import in_s, monotonic_ns
 from cancelq_worker.gate import Gate
 from cancelq_worker.http import Door, NotSent
 from cancelq_worker.lane import LaneServer
@@ -173,7 +173,7 @@ async def test_a_venue_whose_certificate_nobody_vouches_for_gets_no_call(redis_u
         wiring = Parts(Settings.load(None, env), "w1", lambda: False)
         parts = wiring.of_lane()
         with pytest.raises(NotSent):
-            await parts.cancel_door.call(Signed(parts.venue.probe_request(), {}), connect_s=5, total_s=5)
+            await parts.cancel_door.call(Signed(parts.venue.probe_request(), {}), send_by_ns=in_s(5), total_s=5)
         assert not heard.is_set()
         await wiring.close()
     server.close()
@@ -375,6 +375,21 @@ async def test_an_order_that_may_be_newer_by_the_doubt_of_the_clocks_is_not_swep
         assert isinstance(move, Move)
         named = [row["id"] for row in move.state.notes["sweep"].get("todo", [])]
         assert named == [order_id] * known
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["the venue told its time", "it did not"])
+async def test_until_the_venue_told_its_time_no_order_is_old_enough_to_be_swept(redis_url: str, known: bool) -> None:
+    """Its own machine's clock may be off by hours."""
+    async with hand(redis_url) as one:
+        if known:
+            await one.know_clocks()
+        bound_ms = time.time_ns() // 1_000_000 - 60_000
+        call = await one.call(asked_ms_ago=-30_000, scope="symbol", older_than_ms=str(bound_ms))
+        older = one.rig.order(created_ms=bound_ms - 3_600_000)
+        one.rig.order(created_ms=bound_ms)
+        (move,) = (await one.carrier.carry(call)).settlement.works
+        assert isinstance(move, Move)
+        assert [row["id"] for row in move.state.notes["sweep"].get("todo", [])] == [older] * known
 
 
 async def test_a_connection_is_waited_for_no_longer_than_the_call_may_wait(redis_url: str) -> None:

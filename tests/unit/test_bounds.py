@@ -16,6 +16,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from cancelq_worker.cli.feed_file import MAX_LINE, Bad, lines_of, read_lines
+from cancelq_worker.clocks import in_s
 from cancelq_worker.health import Health
 from cancelq_worker.health_http import HealthServer
 from cancelq_worker.http import BODY_MOST, Door, NoAnswer
@@ -44,7 +45,7 @@ async def answering(head: bytes, body: bytes) -> AsyncIterator[Door]:
 
 
 async def body_of(door: Door) -> bytes:
-    return (await door.call(Signed(Request("GET", "/"), {}), connect_s=10, total_s=20)).answer.body
+    return (await door.call(Signed(Request("GET", "/"), {}), send_by_ns=in_s(10), total_s=20)).answer.body
 
 
 class TestPackedAnswers:

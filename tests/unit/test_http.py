@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import httpx
 import pytest
 
+from cancelq_worker.clocks import in_s
 from cancelq_worker.http import BODY_MOST, BORDER, POOL, Door, Exchange, NoAnswer, NotSent, crossed
 from cancelq_worker.venues.port import Request, Signed
 
@@ -267,7 +268,7 @@ async def at_the_door() -> AsyncIterator[tuple[Venue, Door]]:
 
 
 async def call(door: Door, kind: str = "good", *, connect_s: float = AMPLE_S, total_s: float = AMPLE_S) -> Exchange:
-    return await door.call(Signed(Request("GET", f"/{kind}"), {}), connect_s=connect_s, total_s=total_s)
+    return await door.call(Signed(Request("GET", f"/{kind}"), {}), send_by_ns=in_s(connect_s), total_s=total_s)
 
 
 async def in_short(door: Door, kind: str = "good") -> tuple[BaseException | None, float]:
@@ -301,7 +302,7 @@ async def test_exactly_the_bytes_that_were_signed_are_sent() -> None:
         query, body = "clientOid=a%2Bb%23c%2F%3A&limit=100", b'{"symbol":"BTCUSDT","orderId":"1"}'
         headers = {"ACCESS-SIGN": "a+/=", "Content-Type": "application/json"}
         request = Request("POST", "/api/v2/spot/trade/cancel-order", query, body)
-        await door.call(Signed(request, headers), connect_s=AMPLE_S, total_s=AMPLE_S)
+        await door.call(Signed(request, headers), send_by_ns=in_s(AMPLE_S), total_s=AMPLE_S)
         ((line, sent, sent_body),) = venue.requests
         assert line == f"POST /api/v2/spot/trade/cancel-order?{query} HTTP/1.1"
         assert sent_body == body
@@ -385,6 +386,16 @@ async def test_no_connection_in_time_means_not_sent() -> None:
         assert venue.most_open == POOL
 
 
+async def test_a_process_that_stood_still_before_it_came_to_the_door_does_not_send() -> None:
+    """Between the decision to send and the call, while it signed: what counts is the moment, not a span from then."""
+    async with at_the_door() as (venue, door):
+        await call(door)  # from now on there is a connection
+        with pytest.raises(NotSent):
+            await door.call(Signed(Request("GET", "/good"), {}), send_by_ns=in_s(-0.001), total_s=AMPLE_S)
+        await call(door)
+        assert len(venue.requests) == 2
+
+
 @pytest.mark.parametrize("steps", [1, 2])
 async def test_a_process_that_stood_still_after_it_decided_to_send_does_not_send(steps: int) -> None:
     """Stopped for longer than its permit may wait, a few steps of the loop before the first byte."""
@@ -405,7 +416,7 @@ async def test_an_error_tells_its_kind_and_no_address() -> None:
     signed = Signed(Request("GET", "/closes", "sign=s3cret"), {"ACCESS-SIGN": "s3cret"})
     async with at_the_door() as (_, door):
         with pytest.raises(NoAnswer) as caught:
-            await door.call(signed, connect_s=1, total_s=1)
+            await door.call(signed, send_by_ns=in_s(1), total_s=1)
         assert "s3cret" not in str(caught.value)
         assert "127.0.0.1" not in str(caught.value)
         assert caught.value.__cause__ is not None, "the cause is kept"

@@ -15,6 +15,7 @@ import pytest
 import trustme
 from websockets.asyncio.client import connect
 
+from cancelq_worker.clocks import in_s
 from cancelq_worker.http import Door, NotSent
 from cancelq_worker.streaming import LaneStream
 from cancelq_worker.venues.port import Request, Signed
@@ -54,7 +55,7 @@ async def standing(certificate: trustme.LeafCert | None) -> AsyncIterator[Middle
 async def call(port: int, context: ssl.SSLContext) -> None:
     door = Door(f"https://127.0.0.1:{port}", verify=context)
     try:
-        await door.call(KEYED, connect_s=10, total_s=10)
+        await door.call(KEYED, send_by_ns=in_s(10), total_s=10)
     finally:
         await door.close()
 

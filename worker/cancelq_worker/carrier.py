@@ -7,6 +7,7 @@ are written.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 import structlog
 
@@ -24,6 +25,8 @@ from cancelq_worker.verdict import Finish, Moment, Silence, Verdict
 
 log = structlog.get_logger("cancelq.lane")
 
+NEVER_US = 1 << 62
+BOUND_DOUBT_US = 50_000  # by so much a bound in time that somebody chose may be missed
 OWN_SAMPLES = 5  # round trips of one's own before the fleet's fastest may be relied on
 
 
@@ -50,14 +53,14 @@ class Carrier:
         request = self._p.venue.encode(route, targets)
         if batch.fastest_us and self._samples.get(route.bucket, 0) < OWN_SAMPLES:
             await asyncio.sleep(batch.fastest_us / 1e6)
-        left_s = SEND_BY_MS / 1000 - (monotonic_ns() - call.asked_ns) / 1e9
-        if left_s <= 0 or self.draining:
+        send_by_ns = call.asked_ns + SEND_BY_MS * 1_000_000
+        if monotonic_ns() >= send_by_ns or self.draining:
             return self.given_back(call)
         signed = self._p.venue.sign(request, self._p.venue_clock.now_us() // 1000)
         door = self._p.cancel_door if batch.stage is Stage.CANCEL else self._p.look_door
         sent_ns = monotonic_ns()
         try:
-            exchange = await door.call(signed, connect_s=left_s, total_s=self._p.total_s)
+            exchange = await door.call(signed, send_by_ns=send_by_ns, total_s=self._p.total_s)
         except NotSent as error:
             return self._not_sent(call, str(error))
         except NoAnswer as error:
@@ -69,17 +72,26 @@ class Carrier:
     def _target(self, work: Work, call: Call) -> Target:
         target = work.target
         if target.scope in SWEEPS:
-            clock = self._p.venue_clock
-            asked_us = clock.at_us(self._p.redis_clock.when_ns(int(work.record["queued_us"])))
-            # Entry ids and creation times are both whole milliseconds, rounded down.
-            doubt_us = clock.uncertainty_us + self._p.redis_clock.uncertainty_us
-            target.age_band_ms = ((asked_us - doubt_us) // 1000, (asked_us + 1_000 + doubt_us) // 1000 + 1)
-            if "older_than_ms" in work.record:
-                bound_us = int(work.record["older_than_ms"]) * 1000
-                target.older_than_ms = clock.at_us(self._p.redis_clock.when_ns(bound_us)) // 1000
+            self._date(target, work.record)
             target.may_cancel = bool(work.before.notes.get("may", 1))
             target.may_bulk = work.before.attempts == 0 and "nobulk" not in work.before.notes
         return target
+
+    def _date(self, target: Target, record: Mapping[str, str]) -> None:
+        """From when on the venue's clock an order is too new for a sweep. Until the venue has told its time nobody can
+        tell: this machine's own clock may be off by any amount."""
+        clock, redis_clock = self._p.venue_clock, self._p.redis_clock
+        doubt_us = clock.uncertainty_us + redis_clock.uncertainty_us if clock.known else NEVER_US
+        asked_us = clock.at_us(redis_clock.when_ns(int(record["queued_us"])))
+        # Entry ids and creation times are both whole milliseconds, rounded down.
+        target.age_band_ms = ((asked_us - doubt_us) // 1000, (asked_us + 1_000 + doubt_us) // 1000 + 1)
+        if "older_than_ms" in record:
+            given_us = int(record["older_than_ms"]) * 1000
+            bound_us = clock.at_us(redis_clock.when_ns(given_us))
+            if abs(bound_us - given_us) <= doubt_us:
+                bound_us = given_us  # the clocks agree as far as is known
+            doubt_us = max(0, doubt_us - BOUND_DOUBT_US)
+            target.older_than_ms = ((bound_us - doubt_us) // 1000, (bound_us + doubt_us) // 1000)
 
     def _answered(self, call: Call, targets: list[Target], exchange: Exchange, path: str) -> Outcome:
         rtt_us = (exchange.answered_ns - exchange.sent_ns) // 1000

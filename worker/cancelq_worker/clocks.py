@@ -38,6 +38,11 @@ def monotonic_s() -> float:
     return MACHINE.monotonic_ns() / 1e9
 
 
+def in_s(seconds: float) -> int:
+    """The moment of the monotonic clock so many seconds from now."""
+    return MACHINE.monotonic_ns() + int(seconds * 1e9)
+
+
 def wall_ns() -> int:
     """This machine's wall clock, since the epoch. It may jump: nothing is measured by it."""
     return MACHINE.wall_ns()

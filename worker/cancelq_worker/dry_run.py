@@ -102,7 +102,7 @@ class _ShutDoor(Door):
     def __init__(self) -> None:
         super().__init__("http://127.0.0.1:1", verify=False)
 
-    async def call(self, signed: Signed, *, connect_s: float, total_s: float) -> Exchange:
+    async def call(self, signed: Signed, *, send_by_ns: int, total_s: float) -> Exchange:
         now_ns = time.monotonic_ns()
         return Exchange(Answer(200, {}, b""), now_ns, now_ns)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -22,12 +22,14 @@ from cancelq_worker.operate import UnknownLane, operator_event
 from cancelq_worker.snapshot import Snapshots, workers_alive
 from cancelq_worker.state import State
 from cancelq_worker.venues.registry import KINDS
+from cancelq_worker.venues.sweeping import ORDER
 
 SERVED_MS = 22_000  # a lane that is served moves its clock every ten seconds at least
 STARTING_POLLS, STARTING_POLL_S = 10, 0.1
 BLOCK_MS = 150
 PAGE = 500
 ROUNDS_MOST = 20
+LATER_US = 250_000
 
 
 class NotServed(Exception):
@@ -48,8 +50,13 @@ class Wish:
     client_prefix: str | None = None
     orders_only: bool = False
 
-    def intents(self, run: str, nth: int) -> list[dict[str, str]]:
-        """The inbox entries of one round: as few as the venue's calls allow."""
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Of which kinds of order: of each intent of a round, as few as the venue's calls allow."""
+        return (ORDER,) if self.orders_only else KINDS[self.lane.venue].flatten
+
+    def intents(self, run: str, nth: int, of_kinds: Iterable[str]) -> list[dict[str, str]]:
+        """The inbox entries of one round."""
         asked = {
             "scope": "symbol" if self.symbol else "account",
             **({"symbol": self.symbol} if self.symbol else {}),
@@ -57,8 +64,7 @@ class Wish:
             "priority": "urgent",
             "reason": "kill",
         }
-        kinds = ("order",) if self.orders_only else KINDS[self.lane.venue].flatten
-        return [{"id": f"{run}-{nth}-{k.replace(',', '-')}", "kinds": k, **asked} for k in kinds]
+        return [{"id": f"{run}-{nth}-{k.replace(',', '-')}", "kinds": k, **asked} for k in of_kinds]
 
     def __str__(self) -> str:
         what = f"{self.lane} {self.symbol}" if self.symbol else str(self.lane)
@@ -103,6 +109,8 @@ class Flattening:
         self._actor = actor
         self._act = act
         self._run = f"{act}-{secrets.token_hex(5)}"
+        self._kinds: tuple[str, ...] = wish.kinds  # of the next round
+        self._asked: dict[str, str] = {}  # of this round: intent → kinds
         self._ended: dict[str, Event] = {}
         self._named: dict[str, Mapping[str, int]] = {}  # by intent: cancels by id, pair by pair
         self._open: dict[str, Mapping[str, int] | None] = {}  # of this round, by intent: seen open
@@ -162,7 +170,7 @@ class Flattening:
     async def _ask(self) -> set[str]:
         """Queues a round's intents, the first together with the operator's event."""
         self.report.rounds += 1
-        intents = self._wish.intents(self._run, self.report.rounds)
+        intents = self._wish.intents(self._run, self.report.rounds, self._kinds)
         async with self._redis.pipeline(transaction=True) as pipe:
             for fields in intents:
                 pipe.xadd(self._wish.lane.inbox, cast("dict[Any, Any]", fields))
@@ -170,7 +178,8 @@ class Flattening:
                 detail = f"everything open is cancelled: {self._wish}"
                 pipe.xadd(self._wish.lane.results, operator_event(self._wish.lane, self._act, self._actor, detail))
             await pipe.execute()
-        self._open = {fields["id"]: None for fields in intents}
+        self._asked = {fields["id"]: fields["kinds"] for fields in intents}
+        self._open = dict.fromkeys(self._asked)
         return {fields["id"] for fields in intents}
 
     async def _follow(self, after: str, pending: set[str]) -> str:
@@ -228,14 +237,30 @@ class Flattening:
         newer = sum(int(event.extras.get("newer_orders", 0)) for event in ended)
         known = [event.open_orders for event in failed if event.open_orders is not None]
         self.report.still_open = newer + sum(known) if len(known) == len(failed) else None
-        if not failed and not newer:
+        self._kinds = self._wish.kinds
+        if not failed and not newer and not self._may_have_fired():
             self.report.empty = True
             return False
+        if not failed and not newer:
+            self._kinds = (ORDER,)
+            self.report.problems.append("an order with a trigger may have fired meanwhile: normal orders once more")
+            return True
         for event in failed:
             self.report.problems.append(f"{event.id}: {event.status.value}: {event.detail}")
         if newer:
             self.report.problems.append(f"{newer} orders were placed meanwhile: once more")
         return all(event.status is Status.unresolved for event in failed)
+
+    def _may_have_fired(self) -> bool:
+        """Whether a normal order may stand where one with a trigger was: fired after the normal orders were read last,
+        and before the others were. It cannot if there was none with a trigger at the first look for them, and if that
+        was before the normal orders were read last: each kind's last look is a second after its first."""
+        apart = {id_: ORDER in kinds.split(",") for id_, kinds in self._asked.items()}
+        normal_us = [self._ended[id_].settled_us or 0 for id_, normal in apart.items() if normal]
+        triggers = [self._ended[id_] for id_, normal in apart.items() if not normal]
+        if any(event.attempt or event.extras.get("pairs") for event in triggers):
+            return True
+        return any((event.settled_us or 0) > at_us + LATER_US for event in triggers for at_us in normal_us)
 
 
 def read_pairs(text: str) -> tuple[dict[str, int], dict[str, int]]:

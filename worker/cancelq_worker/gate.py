@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 
 import structlog
 
-from cancelq_worker.clocks import monotonic_ns
+from cancelq_worker.clocks import in_s, monotonic_ns
 from cancelq_worker.http import Door, Exchange, NoAnswer, NotSent
 from cancelq_worker.lane_parts import Call, LaneParts
 from cancelq_worker.ledger import KEY_WORKS, Hold, KeyTried, KeyWord
@@ -177,7 +177,7 @@ class Gate:
             raise NotSent("the address has no calls left for now")
         ticket = egress.use(reserved, address)
         try:
-            exchange = await door.call(signed, connect_s=1.0, total_s=total_s)
+            exchange = await door.call(signed, send_by_ns=in_s(1.0), total_s=total_s)
         except NotSent:
             egress.unuse(ticket)
             raise

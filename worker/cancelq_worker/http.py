@@ -108,11 +108,13 @@ class Door:
         self._retired: set[_Pool] = set()
         self._closing: set[asyncio.Task[None]] = set()
 
-    async def call(self, signed: Signed, *, connect_s: float, total_s: float) -> Exchange:
-        """Sends exactly these bytes. `connect_s`: until a connection must be had, and the first byte have left;
-        `total_s`: until the whole answer must be here. Raises NotSent or NoAnswer."""
+    async def call(self, signed: Signed, *, send_by_ns: int, total_s: float) -> Exchange:
+        """Sends exactly these bytes. `send_by_ns`: the moment of the monotonic clock by which the first byte must have
+        left (a moment, not a span: a process may stand still before it gets here); `total_s`: until the whole answer
+        must be here. Raises NotSent or NoAnswer."""
         pool = self._pool
-        departure = _departure(monotonic_ns() + int(connect_s * 1e9))
+        connect_s = max(0.0, (send_by_ns - monotonic_ns()) / 1e9)
+        departure = _departure(send_by_ns)
         task = asyncio.ensure_future(self._call(pool.transport, signed, departure, connect_s, total_s))
         pool.calls.add(task)
         task.add_done_callback(pool.ended)

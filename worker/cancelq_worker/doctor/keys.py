@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cancelq.contract import Lane
-from cancelq_worker.clocks import RemoteClock
+from cancelq_worker.clocks import RemoteClock, in_s
 from cancelq_worker.doctor.findings import About, Finding
 from cancelq_worker.doctor.patient import Patient
 from cancelq_worker.exits import Exit
@@ -74,7 +74,7 @@ async def _clock(door: Door, clock: RemoteClock, venue: Venue) -> Finding:
 
 
 async def _learn(door: Door, clock: RemoteClock, venue: Venue, request: Request) -> bool:
-    exchange = await door.call(Signed(request, {}), connect_s=CONNECT_S, total_s=TOTAL_S)
+    exchange = await door.call(Signed(request, {}), send_by_ns=in_s(CONNECT_S), total_s=TOTAL_S)
     told_ms = venue.read_time(exchange.answer)
     if told_ms is not None:
         clock.learn(exchange.sent_ns, exchange.answered_ns, told_ms * 1000)
@@ -132,7 +132,7 @@ async def _asked(door: Door, venue: Venue, clock: RemoteClock, request: Request)
     """The answer, or why there is none."""
     signed = venue.sign(request, clock.now_us() // 1000)
     try:
-        return await door.call(signed, connect_s=CONNECT_S, total_s=TOTAL_S)
+        return await door.call(signed, send_by_ns=in_s(CONNECT_S), total_s=TOTAL_S)
     except (NotSent, NoAnswer) as error:
         return str(error) or type(error).__name__
 

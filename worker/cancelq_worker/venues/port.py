@@ -104,8 +104,8 @@ class Target:
     may_cancel: bool = True
     #: For sweeps: whether nothing was sent for it yet, so that its one bulk call is still to be had.
     may_bulk: bool = True
-    #: For sweeps: the intent's `older_than_ms`, on the venue's clock; None: as it was given.
-    older_than_ms: int | None = None
+    #: For sweeps: the same of the intent's `older_than_ms`; None: exactly as it was given.
+    older_than_ms: tuple[int, int] | None = None
 
     @property
     def scope(self) -> str:

@@ -168,6 +168,12 @@ def kinds(target: Target) -> list[str]:
     return target.fields.get("kinds", ORDER).split(",")
 
 
+def list_of_each_kind(target: Target) -> list[str]:
+    """One list for each kind of order, the normal ones last: an order that fires while they are read leaves the list of
+    its kind and stands among the normal ones."""
+    return sorted(kinds(target), key=lambda kind: kind == ORDER)
+
+
 def progress(target: Target) -> dict[str, Any]:
     """The sweep's notes."""
     found: dict[str, Any] = target.notes.get("sweep", {})
@@ -196,12 +202,11 @@ def _age(target: Target, row: OpenOrder) -> str:
     is one of those meant."""
     if row.created_ms is None or (row.client_order_id is None and "client_prefix" in target.fields):
         return "unsure"
-    bound_ms = target.older_than_ms
-    if bound_ms is None and "older_than_ms" in target.fields:
-        bound_ms = int(target.fields["older_than_ms"])
-    if bound_ms is not None and row.created_ms >= bound_ms:
-        return "newer"
     older, newer = target.age_band_ms
+    if "older_than_ms" in target.fields:
+        given_ms = int(target.fields["older_than_ms"])
+        least, most = target.older_than_ms or (given_ms, given_ms)
+        older, newer = min(older, least), min(newer, most)
     if row.created_ms < older:
         return "older"
     return "newer" if row.created_ms >= newer else "unsure"
