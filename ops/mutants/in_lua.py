@@ -67,6 +67,22 @@ MUTANTS = (
         (f"{_SCRIPTS}test_three_ends_of_a_lease_park_an_intent_and_two_make_it_travel_alone",),
     ),
     Mutant(
+        "struck-goes-to-the-end",
+        f"{_LUA}/take_local.lua",
+        "s.taken = '0' -- at its old place: it has waited long enough",
+        "s.taken, s.place = '0', text(steady)",
+        "what a worker ended with waits once more, behind all that came meanwhile",
+        (f"{_SCRIPTS}test_what_a_worker_ended_with_keeps_its_place",),
+    ),
+    Mutant(
+        "overdue-looks-go-last",
+        f"{_LUA}/take.lua",
+        "if route and (fits or at <= steady - OVERDUE_US) then",
+        "if route and fits then",
+        "a look that is worth its call in company only is passed by for as long as others are",
+        (f"{_SCRIPTS}test_a_look_that_would_be_worth_it_only_in_company_goes_first_once_it_is_overdue",),
+    ),
+    Mutant(
         "look-in-company-parks",
         f"{_LUA}/take_local.lua",
         "if not trusted then s.strikes = s.strikes + 1 end",

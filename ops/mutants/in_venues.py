@@ -247,8 +247,8 @@ MUTANTS = (
     Mutant(
         "age-by-the-desks-clock",
         "worker/cancelq_worker/venues/sweeping.py",
-        "    bound_ms = target.older_than_ms\n",
-        "    bound_ms: int | None = None\n",
+        "least, most = target.older_than_ms or (given_ms, given_ms)",
+        "least, most = given_ms, given_ms",
         "`older_than_ms` is compared with the venue's times as it was given: where the venue's clock is ahead "
         "nothing is cancelled and the sweep is told as done, where it is behind newer orders are cancelled",
         ("tests/integration/test_three_lanes.py::test_only_what_is_meant_is_swept",),

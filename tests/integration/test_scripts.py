@@ -105,6 +105,22 @@ async def test_a_look_whose_lease_ended_is_made_again(bench: Bench) -> None:
     assert (again.before.attempts, again.before.lookups) == (1, 1)
 
 
+async def test_what_a_worker_ended_with_keeps_its_place(bench: Bench) -> None:
+    """Behind all that waits meanwhile it would not be served within a second."""
+    await bench.orders("11")
+    (work,) = works_of(await bench.take())
+    await bench.settle(Settlement(None, [looked_for(work)]))
+    works_of(await bench.take("l"))
+    await bench.forward(LEASE_US // 2)
+    await bench.orders("12")
+    (work,) = works_of(await bench.take())
+    await bench.settle(Settlement(None, [looked_for(work)]))
+    await bench.forward(LEASE_US // 2 + 1)
+    await bench.take("")
+    (first, _) = await bench.desk.client.zrange(LANE.key("queue:l:n:any"), 0, -1)
+    assert first == b"i-11"
+
+
 async def test_three_ends_of_a_lease_park_an_intent_and_two_make_it_travel_alone(bench: Bench) -> None:
     await bench.orders("11", "12")
     sizes = [len(works_of(await bench.take("c")))]
@@ -583,6 +599,28 @@ async def test_calls_without_an_answer_count_towards_the_lock_of_an_endpoint(ben
                 await bench.settle(Settlement(lost, [ended(work) for work in batch.works]))
                 await bench.forward(LEASE_US)
     assert granted == ERRORS_MOST - told
+
+
+@pytest.mark.parametrize("overdue", [True, False])
+async def test_a_look_that_would_be_worth_it_only_in_company_goes_first_once_it_is_overdue(
+    bench: Bench, overdue: bool
+) -> None:
+    """With `query` closed a page is all there is for both; there is always a walk that is worth a page."""
+    bingx = Bingx(BingxCredentials(SECRET, SECRET))
+    plan = LanePlan(LANE, bingx.routes, bingx.buckets, LEASE_US, 0, urgent_reserve=0, errors_us=bingx.errors_us)
+    bench.ledger, bench.desk.intake = RedisLedger(bench.desk.client, plan), Intake(LANE, bingx, "w1")
+    await bench.take("")
+    errors = {f"100404 told-{n}": await bench.steady() for n in range(8)}
+    await bench.desk.client.zadd(LANE.key("errors:query"), errors)
+    for order_id, look_class in (("11", "any:BTC-USDT"), ("12", "stride:BTC-USDT:1:7")):
+        await bench.admit({"id": f"i-{order_id}", "symbol": "BTC-USDT", "order_id": order_id})
+        (work,) = works_of(await bench.take("c"))
+        move = looked_for(work)
+        move.state.look_class = look_class
+        await bench.settle(Settlement(None, [move]))
+        await bench.forward(1_000)
+    await bench.forward(1_100_000 if overdue else 100_000)
+    assert [work.id for work in works_of(await bench.take("l"))] == ["i-11" if overdue else "i-12"]
 
 
 async def test_what_is_taken_from_a_server_that_had_forgotten_the_scripts_is_not_confirmed(bench: Bench) -> None:

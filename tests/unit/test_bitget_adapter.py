@@ -51,7 +51,7 @@ LOOKS = [name for name, route in ROUTES.items() if route.stage is Stage.LOOK]
         ),
         (target(scope="symbol"), ("symbol", "sweep-order", Stage.CANCEL, ())),
         (target(scope="symbol", kinds="tpsl"), ("sweep-tpsl", "sweep-tpsl", Stage.LOOK, ())),
-        (target(scope="symbol", kinds="order,stop"), ("symbol", "sweep-order", Stage.CANCEL, ())),
+        (target(scope="symbol", kinds="order,stop"), ("symbol", "sweep-stop", Stage.CANCEL, ())),
         (target(scope="symbol", older_than_ms="1700000000000"), ("sweep-order", "sweep-order", Stage.LOOK, ())),
         (target(scope="symbol", client_prefix="mm-"), ("sweep-order", "sweep-order", Stage.LOOK, ())),
         (target(scope="account", symbol=None), ("sweep-order", "sweep-order", Stage.LOOK, ())),

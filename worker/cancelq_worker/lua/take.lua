@@ -36,8 +36,10 @@
 --include take_local
 --include take_limits
 
--- Walks the few class heads that are visible; returns the first call that can be made and is worth it, else the
--- first that can be made. Where a kind of looks has no permit, the others of that kind are passed by.
+-- Walks the few class heads that are visible; returns the first call that can be made and is worth it, or is overdue,
+-- else the first that can be made: where calls that are worth it come in all the time, the others would wait for ever.
+-- Where a kind of looks has no permit, the others of that kind are passed by.
+local OVERDUE_US = 1000000
 local ORDER = {{'c', 'u'}, {'l', 'u'}, {'c', 'n'}, {'l', 'n'}}
 local HEADS = {c = 128, l = 1024}
 local function choose()
@@ -65,7 +67,7 @@ local function choose()
           fix_head(where, class)
         else
           local route, carry, fits, later = route_for(stage, class, visible, priority == 'u', at)
-          if fits then return stage, priority, class, route, carry end
+          if route and (fits or at <= steady - OVERDUE_US) then return stage, priority, class, route, carry end
           if route then spare = spare or {class, route, carry} else no_later(later) end
           if kind and not route then shut[kind] = true end
         end

@@ -12,7 +12,7 @@ local function end_lease(id)
   local trusted = s.strikes == SUSPECT_STRIKES and s.taken == '1' and s.stage == 'l' and s.cap ~= '1'
   if s.taken == '1' and s.stage == 'c' then s.stage = 'l' end
   if not trusted then s.strikes = s.strikes + 1 end
-  s.taken, s.place = '0', text(steady)
+  s.taken = '0' -- at its old place: it has waited long enough
   if s.strikes >= 5 then
     -- Even ending it cannot be done by a worker: it is told from here, with what the script itself knows.
     local told = {'v', '1', 'id', id, 'venue', plan.venue, 'account', plan.account,
