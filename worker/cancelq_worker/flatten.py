@@ -238,10 +238,10 @@ class Flattening:
         known = [event.open_orders for event in failed if event.open_orders is not None]
         self.report.still_open = newer + sum(known) if len(known) == len(failed) else None
         self._kinds = self._wish.kinds
-        if not failed and not newer and not self._may_have_fired():
-            self.report.empty = True
-            return False
         if not failed and not newer:
+            if not self._may_have_fired():
+                self.report.empty = True
+                return False
             self._kinds = (ORDER,)
             self.report.problems.append("an order with a trigger may have fired meanwhile: normal orders once more")
             return True
