@@ -81,7 +81,7 @@ rate: env ## ten minutes of real workers at the venues' limits, counted by a ven
 canaries: env ## chaos with made-up secrets, which must not be found in anything it leaves behind (SECONDS=60 SEED=7)
 	$(BIN)/python -m ops.canaries --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) --result build/canaries.json $(ARGS)
 
-mutants: env ## breaks the product on purpose, in a copy, and shows that the suite notices (ARGS="no-fence --jobs 1")
+mutants: env redis7 ## breaks the product on purpose, in a copy, and shows that the suite notices (ARGS="no-fence --jobs 1")
 	$(BIN)/python -m ops.mutants --result build/mutants.json $(ARGS)
 
 reliability: env ## puts the figures of the kept runs (ops/*.json) into docs/RELIABILITY.md

@@ -33,6 +33,11 @@ TEST_S = 60  # for one test: a mutant may make it wait for what never comes
 _FIRST_FAILURE = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
 
 
+def all_passed(status: int, said: str) -> bool:
+    """Whether that run of pytest says something: one in which every test was left out passes, too."""
+    return status == 0 and re.search(r"\b[1-9]\d* passed\b", said) is not None
+
+
 class CopyNotLoaded(Exception):
     """Python does not load the copy but another tree: no verdict would mean anything."""
 
@@ -95,7 +100,8 @@ class Copy:
         first = _FIRST_FAILURE.search(said)
         caught = status == FAILED and first is not None
         by = first.group(1) if first else ""
-        return Verdict(mutant.name, caught, caught or status == 0, by, time.monotonic() - began_s, said[-2000:])
+        ran = caught or all_passed(status, said)
+        return Verdict(mutant.name, caught, ran, by, time.monotonic() - began_s, said[-2000:])
 
     def tests(self, tests: Sequence[str], *, stop: bool = True) -> tuple[int, str]:
         """Pytest's exit status and what it said; tests that hang are failures by their own time-out."""
