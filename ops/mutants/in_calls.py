@@ -210,6 +210,18 @@ MUTANTS = (
         ("tests/integration/test_send_by.py::test_a_connection_is_waited_for_no_longer_than_the_call_may_wait",),
     ),
     Mutant(
+        "page-kept-although-the-server-went-back",
+        "worker/cancelq_worker/lane.py",
+        "if not behind and entry_order(e[0]) > entry_order(cursor)]",
+        "if entry_order(e[0]) > entry_order(cursor)]",
+        "after a loss of the server's tail, or a failover, accepted intents in front of a second watcher's page are "
+        "passed by and never seen again",
+        (
+            "tests/integration/test_send_by.py::"
+            "test_entries_before_a_page_are_not_passed_by_where_the_server_lost_what_it_had_last",
+        ),
+    ),
+    Mutant(
         "page-kept-although-another-was-first",
         "worker/cancelq_worker/lane.py",
         "self._entries = reply.entries if result.applied else []",

@@ -448,6 +448,22 @@ async def test_entries_behind_the_page_that_another_worker_admitted_first_are_no
         assert {event.status for event in finals.values()} == {Status.cancelled}
 
 
+async def test_entries_before_a_page_are_not_passed_by_where_the_server_lost_what_it_had_last(redis_url: str) -> None:
+    """The second watcher asks for the cursor before it admits its page. It stands where it was before that loss."""
+    async with hand(redis_url) as one:
+        ids = [await one.inbox.add(symbol="BTCUSDT", order_id=one.rig.order()) for _ in range(6)]
+        page = await one.inbox.read()
+        lane = LaneServer(one.parts, suspended=lambda: False)
+        await lane.open()
+        await one.inbox.admit(page[:2])
+        lane.cursor, lane.hesitate_us = page[3][0], 1_000
+        lane.deliver(lane.cursor, page[4:])
+        await lane._let_first_go()
+        async with served(lane):
+            finals = await one.rig.finals(ids, within_s=15)
+        assert {event.status for event in finals.values()} == {Status.cancelled}
+
+
 async def test_what_is_granted_as_the_servers_clock_goes_ahead_is_given_back(redis_url: str) -> None:
     """Its permit may have become free by that step alone."""
     step_us, granted = 200_000, list[str]()

@@ -25,6 +25,9 @@ FOUND = {
     "hundreds that a page had not shown yet were looked for one by one": Plan.of(75000148, 3.0, 10.0),
     "what the key may do was asked twice in a second, as the server's clock was set": Plan.of(996980607802, 3.0, 10.0),
     "the server's clock went ahead while nobody was there to notice it": Plan.of_rate(691801071041),
+    "a page that was read before the server lost its tail passed by what stood before it": Plan.of(
+        511110595338, 3.0, 10.0
+    ),
     "scripts were flushed twice within one round": Plan.of(988830221505, 3.0, 10.0),
     "of the simulation: a way to the venue that grows shorter at once": Plan.of(381108769440, 3.0, 10.0),
     "of the simulation: a way that the fleet had known slow only": Plan.of(80000072, 3.0, 10.0),

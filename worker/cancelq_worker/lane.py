@@ -267,10 +267,13 @@ class LaneServer:
         """As the second watcher: entries that the first has admitted meanwhile need nobody else."""
         await asyncio.sleep(self.hesitate_us / 1e6)
         try:
-            self.cursor = await self._p.ledger.cursor()
+            cursor = await self._p.ledger.cursor()
         except (RedisError, OSError):
             return
-        self._entries = [e for e in self._entries if entry_order(e[0]) > entry_order(self.cursor)]
+        # Behind what they were read after: the server has lost what it had last, and others may stand between.
+        behind = entry_order(cursor) < entry_order(self.cursor)
+        self.cursor = cursor
+        self._entries = [e for e in self._entries if not behind and entry_order(e[0]) > entry_order(cursor)]
 
     async def _redis_away(self, error: Exception) -> None:
         self._log.warning("Redis cannot be reached; nothing is sent until it is back", error=str(error)[:200])
