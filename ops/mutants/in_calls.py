@@ -212,8 +212,8 @@ MUTANTS = (
     Mutant(
         "page-kept-although-the-server-went-back",
         "worker/cancelq_worker/lane.py",
-        "if not behind and entry_order(e[0]) > entry_order(cursor)]",
-        "if entry_order(e[0]) > entry_order(cursor)]",
+        "if entry_order(cursor) < entry_order(self.cursor):",
+        "if False:",
         "after a loss of the server's tail, or a failover, accepted intents in front of a second watcher's page are "
         "passed by and never seen again",
         (

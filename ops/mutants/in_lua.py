@@ -93,8 +93,8 @@ MUTANTS = (
     Mutant(
         "suspects-cancel-in-company",
         f"{_LUA}/take.lua",
-        "local alone = w[4] == suspect and (call.stage == 'c' or w[5] == '1')",
-        "local alone = w[4] == suspect and w[5] == '1'",
+        "local alone = w[4] == SUSPECT and (call.stage == 'c' or w[5] == '1')",
+        "local alone = w[4] == SUSPECT and w[5] == '1'",
         "an intent whose cancel kills workers takes the rest of its batch along, once a look for it has passed",
         (f"{_SCRIPTS}test_a_look_that_passed_brings_no_company_to_a_cancel",),
     ),

@@ -9,6 +9,7 @@ from typing import Any, cast
 import redis.asyncio as aioredis
 from pydantic import SecretStr
 
+from cancelq.contract import Lane
 from cancelq_worker.intake import Intake
 from cancelq_worker.ledger import (
     Admitted,
@@ -22,11 +23,19 @@ from cancelq_worker.ledger import (
     connect,
 )
 from cancelq_worker.ledger import read_entries as entries_of
+from cancelq_worker.state import ALONE, SUSPECT_STRIKES, State
 from cancelq_worker.venues.bitget.adapter import Bitget
 from cancelq_worker.venues.bitget.signing import Credentials
 from tests.integration.rig import LANE
 
 SECRET = SecretStr("test")
+
+
+async def make_suspect(client: aioredis.Redis, lane: Lane, id_: str) -> None:
+    """As if two workers had ended with an admitted intent."""
+    state = State.parse(await command(client, "HGET", lane.key("state"), id_))
+    state.strikes, state.cap = SUSPECT_STRIKES, ALONE
+    await command(client, "HSET", lane.key("state"), id_, state.pack())
 
 
 class Desk:

@@ -9,8 +9,8 @@ import pytest
 from cancelq.contract import Lane, Status
 from cancelq_worker import operate
 from cancelq_worker.ledger import command
-from cancelq_worker.state import State
 from tests.integration.floor import Floor, floor
+from tests.integration.lone_ledger import make_suspect
 
 pytestmark = [pytest.mark.one_server, pytest.mark.timeout(180)]
 
@@ -32,6 +32,18 @@ async def remember_errors(desk: Floor, lane: Lane) -> None:
     for bucket in ("cancel", "query"):
         rows = [word for n in range(8) for word in (steady, f"100404 x-{n}")]
         await command(desk.client, "ZADD", lane.key(f"errors:{bucket}"), *rows)
+
+
+async def long_history(desk: Floor, lane: Lane) -> None:
+    """Thirteen pages of it, and endpoints that are closed by equal errors."""
+    await remember_errors(desk, lane)
+    for _ in range(1_250):
+        desk.order(lane, state="filled")
+
+
+def never_were(many: int) -> list[dict[str, str]]:
+    """Cancels of orders that the venue never had."""
+    return [{"symbol": PAIR, "order_id": str(1_400_000_000_000_000_000 + n)} for n in range(many)]
 
 
 def equal_errors(desk: Floor, lane: Lane) -> int:
@@ -75,36 +87,23 @@ async def test_orders_deep_in_a_long_history_share_its_pages(redis_url: str) -> 
     """Each by itself, forty orders that never existed would take forty times thirteen pages, twice."""
     async with floor(redis_url, "bingx:main", env=ENV) as desk:
         (lane,) = desk.lanes
-        await remember_errors(desk, lane)
-        for _ in range(1_250):
-            desk.order(lane, state="filled")
-        unknown = [{"symbol": PAIR, "order_id": str(1_400_000_000_000_000_000 + n)} for n in range(40)]
-        finals = await desk.finals(lane, await desk.send_all(lane, unknown), 60)
+        await long_history(desk, lane)
+        finals = await desk.finals(lane, await desk.send_all(lane, never_were(40)), 60)
         assert {event.status for event in finals.values()} == {Status.not_found}
         assert len(desk.calls(lane, "historyOrders")) < 8 * 13
         assert equal_errors(desk, lane) < 20
-
-
-async def make_suspects(desk: Floor, lane: Lane, ids: list[str]) -> None:
-    """As if two workers had ended with each of them."""
-    for id_ in ids:
-        await desk.until(lambda id_=id_: desk.admitted(lane, id_))
-        state = State.parse(await command(desk.client, "HGET", lane.key("state"), id_))
-        state.strikes, state.cap = 2, 1
-        await command(desk.client, "HSET", lane.key("state"), id_, state.pack())
 
 
 async def test_suspects_deep_in_a_long_history_share_its_pages_once_a_look_has_passed(redis_url: str) -> None:
     """Alone to the end, each would take thirteen pages, twice, one of them at a time: forty times thirteen."""
     async with floor(redis_url, "bingx:main", env=ENV) as desk:
         (lane,) = desk.lanes
-        await remember_errors(desk, lane)
-        for _ in range(1_250):
-            desk.order(lane, state="filled")
+        await long_history(desk, lane)
         await operate.pause(desk.client, lane, "test")
-        unknown = [{"symbol": PAIR, "order_id": str(1_400_000_000_000_000_000 + n)} for n in range(20)]
-        ids = await desk.send_all(lane, unknown)
-        await make_suspects(desk, lane, ids)
+        ids = await desk.send_all(lane, never_were(20))
+        for id_ in ids:
+            await desk.until(lambda id_=id_: desk.admitted(lane, id_))
+            await make_suspect(desk.client, lane, id_)
         await desk.resume(lane)
         finals = await desk.finals(lane, ids, 60)
         assert {event.status for event in finals.values()} == {Status.not_found}

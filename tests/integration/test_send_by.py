@@ -21,7 +21,7 @@ from cancelq_worker.gate import Gate
 from cancelq_worker.http import Door, NotSent
 from cancelq_worker.lane import LaneServer
 from cancelq_worker.lane_parts import SEND_BY_MS, Call, LaneParts
-from cancelq_worker.ledger import Batch, Move, RedisLedger, Round, RoundRequest, Taken, TakeRequest, command
+from cancelq_worker.ledger import Batch, Move, RawEntry, RedisLedger, Round, RoundRequest, Taken, TakeRequest, command
 from cancelq_worker.settings import Settings
 from cancelq_worker.simulator.simulator import DEMO_KEY, DEMO_PASSPHRASE
 from cancelq_worker.venues.bitget.adapter import BAN_US
@@ -434,13 +434,19 @@ async def test_a_batch_that_is_refused_in_part_counts_as_refused(redis_url: str)
         assert (done.state.attempts, refused.state.attempts) == (1, 0)
 
 
+async def six_entries(one: Hand) -> tuple[list[str], list[RawEntry], LaneServer]:
+    """Their ids, the page that holds them all, and an open lane that has read none of it."""
+    ids = [await one.inbox.add(symbol="BTCUSDT", order_id=one.rig.order()) for _ in range(6)]
+    page = await one.inbox.read()
+    lane = LaneServer(one.parts, suspended=lambda: False)
+    await lane.open()
+    return ids, page, lane
+
+
 async def test_entries_behind_the_page_that_another_worker_admitted_first_are_not_passed_by(redis_url: str) -> None:
     """This one had read a longer page."""
     async with hand(redis_url) as one:
-        ids = [await one.inbox.add(symbol="BTCUSDT", order_id=one.rig.order()) for _ in range(6)]
-        page = await one.inbox.read()
-        lane = LaneServer(one.parts, suspended=lambda: False)
-        await lane.open()
+        ids, page, lane = await six_entries(one)
         lane.deliver("0-0", page[:5])
         await one.inbox.admit(page[:2])
         async with served(lane):
@@ -451,10 +457,7 @@ async def test_entries_behind_the_page_that_another_worker_admitted_first_are_no
 async def test_entries_before_a_page_are_not_passed_by_where_the_server_lost_what_it_had_last(redis_url: str) -> None:
     """The second watcher asks for the cursor before it admits its page. It stands where it was before that loss."""
     async with hand(redis_url) as one:
-        ids = [await one.inbox.add(symbol="BTCUSDT", order_id=one.rig.order()) for _ in range(6)]
-        page = await one.inbox.read()
-        lane = LaneServer(one.parts, suspended=lambda: False)
-        await lane.open()
+        ids, page, lane = await six_entries(one)
         await one.inbox.admit(page[:2])
         lane.cursor, lane.hesitate_us = page[3][0], 1_000
         lane.deliver(lane.cursor, page[4:])

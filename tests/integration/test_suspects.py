@@ -8,7 +8,7 @@ from cancelq_worker.ledger import Batch, RoundRequest, Taken, TakeRequest
 from cancelq_worker.state import State, Work
 from cancelq_worker.suspects import TURN_S, Suspects, Turn
 from cancelq_worker.venues.port import Stage
-from tests.integration.lone_ledger import Desk, lone_desk
+from tests.integration.lone_ledger import Desk, lone_desk, make_suspect
 from tests.integration.rig import LANE
 
 pytestmark = pytest.mark.one_server
@@ -20,11 +20,7 @@ async def two_and_one(lane: Desk) -> None:
         await lane.add(id=f"i{n}", symbol="BTCUSDT", order_id=str(100 + n))
     await lane.admit(await lane.read())
     for id_ in ("i0", "i1"):
-        line = await lane.client.hget(LANE.key("state"), id_)
-        assert isinstance(line, bytes)
-        state = State.parse(line)
-        state.strikes, state.cap = 2, 1
-        await lane.client.hset(LANE.key("state"), id_, state.pack())
+        await make_suspect(lane.client, LANE, id_)
 
 
 async def take(lane: Desk, batch_id: str, *, suspects: bool) -> Taken:

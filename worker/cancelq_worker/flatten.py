@@ -29,7 +29,7 @@ STARTING_POLLS, STARTING_POLL_S = 10, 0.1
 BLOCK_MS = 150
 PAGE = 500
 ROUNDS_MOST = 20
-LATER_US = 250_000
+LATER_US = 250_000  # an outcome that came so much later still rests on a first look before the other's last
 
 
 class NotServed(Exception):
@@ -109,7 +109,6 @@ class Flattening:
         self._actor = actor
         self._act = act
         self._run = f"{act}-{secrets.token_hex(5)}"
-        self._kinds: tuple[str, ...] = wish.kinds  # of the next round
         self._asked: dict[str, str] = {}  # of this round: intent → kinds
         self._ended: dict[str, Event] = {}
         self._named: dict[str, Mapping[str, int]] = {}  # by intent: cancels by id, pair by pair
@@ -128,8 +127,9 @@ class Flattening:
         await self._require_served()
         begun_s = time.monotonic()
         after = await self._last_result()
-        while self.report.rounds < ROUNDS_MOST and not self.report.empty:
-            pending = await self._ask()
+        kinds = self._wish.kinds
+        while kinds and self.report.rounds < ROUNDS_MOST:
+            pending = await self._ask(kinds)
             while pending:
                 left_s = within_s - (time.monotonic() - begun_s)
                 if left_s <= 0:
@@ -141,8 +141,7 @@ class Flattening:
                 await self._look_at(pending)
                 self.report.took_ms = int((time.monotonic() - begun_s) * 1000)
                 tell(self.report)
-            if not self._again():
-                break
+            kinds = self._next_kinds()
         return self.report
 
     async def _require_served(self) -> None:
@@ -167,10 +166,10 @@ class Flattening:
         newest = await command(self._redis, "XREVRANGE", self._wish.lane.results, "+", "-", "COUNT", 1)
         return str(newest[0][0].decode()) if newest else "0-0"
 
-    async def _ask(self) -> set[str]:
+    async def _ask(self, kinds: Iterable[str]) -> set[str]:
         """Queues a round's intents, the first together with the operator's event."""
         self.report.rounds += 1
-        intents = self._wish.intents(self._run, self.report.rounds, self._kinds)
+        intents = self._wish.intents(self._run, self.report.rounds, kinds)
         async with self._redis.pipeline(transaction=True) as pipe:
             for fields in intents:
                 pipe.xadd(self._wish.lane.inbox, cast("dict[Any, Any]", fields))
@@ -180,7 +179,7 @@ class Flattening:
             await pipe.execute()
         self._asked = {fields["id"]: fields["kinds"] for fields in intents}
         self._open = dict.fromkeys(self._asked)
-        return {fields["id"] for fields in intents}
+        return set(self._asked)
 
     async def _follow(self, after: str, pending: set[str]) -> str:
         """Reads on in the results; what ended is pending no more."""
@@ -229,38 +228,38 @@ class Flattening:
         if all(seen is not None for seen in self._open.values()):
             self.report.still_open = sum(pair.still_open for pair in pairs.values())
 
-    def _again(self) -> bool:
-        """What a round came to; whether another is worth it."""
+    def _next_kinds(self) -> tuple[str, ...]:
+        """What a round came to; the kinds that another is to ask for, none if that is not worth it."""
         ended = [event for id_, event in self._ended.items() if id_ in self._open]
         self.report.bulk_calls += sum(1 for e in ended if e.attempt and not e.extras.get("pairs"))
         failed = [event for event in ended if event.status is not Status.cancelled]
         newer = sum(int(event.extras.get("newer_orders", 0)) for event in ended)
         known = [event.open_orders for event in failed if event.open_orders is not None]
         self.report.still_open = newer + sum(known) if len(known) == len(failed) else None
-        self._kinds = self._wish.kinds
         if not failed and not newer:
             if not self._may_have_fired():
                 self.report.empty = True
-                return False
-            self._kinds = (ORDER,)
+                return ()
             self.report.problems.append("an order with a trigger may have fired meanwhile: normal orders once more")
-            return True
+            return (ORDER,)
         for event in failed:
             self.report.problems.append(f"{event.id}: {event.status.value}: {event.detail}")
         if newer:
             self.report.problems.append(f"{newer} orders were placed meanwhile: once more")
-        return all(event.status is Status.unresolved for event in failed)
+        return self._wish.kinds if all(event.status is Status.unresolved for event in failed) else ()
 
     def _may_have_fired(self) -> bool:
         """Whether a normal order may stand where one with a trigger was: fired after the normal orders were read last,
         and before the others were. It cannot if there was none with a trigger at the first look for them, and if that
         was before the normal orders were read last: each kind's last look is a second after its first."""
-        apart = {id_: ORDER in kinds.split(",") for id_, kinds in self._asked.items()}
-        normal_us = [self._ended[id_].settled_us or 0 for id_, normal in apart.items() if normal]
-        triggers = [self._ended[id_] for id_, normal in apart.items() if not normal]
+        normal: list[Event] = []
+        triggers: list[Event] = []
+        for id_, kinds in self._asked.items():
+            (normal if ORDER in kinds.split(",") else triggers).append(self._ended[id_])
         if any(event.attempt or event.extras.get("pairs") for event in triggers):
             return True
-        return any((event.settled_us or 0) > at_us + LATER_US for event in triggers for at_us in normal_us)
+        read_us = min(event.settled_us or 0 for event in normal)
+        return any((event.settled_us or 0) > read_us + LATER_US for event in triggers)
 
 
 def read_pairs(text: str) -> tuple[dict[str, int], dict[str, int]]:

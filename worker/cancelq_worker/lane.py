@@ -270,10 +270,10 @@ class LaneServer:
             cursor = await self._p.ledger.cursor()
         except (RedisError, OSError):
             return
-        # Behind what they were read after: the server has lost what it had last, and others may stand between.
-        behind = entry_order(cursor) < entry_order(self.cursor)
+        if entry_order(cursor) < entry_order(self.cursor):
+            self._entries = []  # the server has lost what it had last: others may stand between
         self.cursor = cursor
-        self._entries = [e for e in self._entries if not behind and entry_order(e[0]) > entry_order(cursor)]
+        self._entries = [e for e in self._entries if entry_order(e[0]) > entry_order(cursor)]
 
     async def _redis_away(self, error: Exception) -> None:
         self._log.warning("Redis cannot be reached; nothing is sent until it is back", error=str(error)[:200])

@@ -31,7 +31,7 @@ STATES: Final = {
     "open": Word.OPEN, "partly": Word.OPEN, "done": Word.FILLED, "void": Word.CANCELLED, "dead": Word.CLOSED,
 }  # fmt: skip
 ADDRESS: Final = ("example",)
-MANNER: Final = Manner(lists=kinds, sizes={})
+MANNER: Final = Manner(sizes={})
 _ORDER_ID = re.compile(r"[0-9]{1,32}", re.ASCII)
 
 

@@ -124,7 +124,7 @@ end
 
 -- Adds some of a class' intents to a call. Skips what is in flight or was sent too lately; two intents of one
 -- order travel as one item; an intent that may not travel in company closes the call at its size.
-local SUSPECT_WAIT_US = 20000
+local SUSPECT, SUSPECT_WAIT_US = text(SUSPECT_STRIKES), 20000
 local suspects = false
 local function add(call, stage, queue, ids)
   local lines = redis.call('HMGET', ROOT .. 'state', unpack(ids))
@@ -143,7 +143,6 @@ local function add(call, stage, queue, ids)
     end
   end
   local busy, batch, orders_in, wall_ms = busy_until(keys), call.batch, call.orders, wall / 1000
-  local suspect = text(SUSPECT_STRIKES)
   local records = stage == 'c' and sweeps_under_way() and redis.call('HMGET', ROOT .. 'intents', unpack(ids))
   for i = 1, #ids do
     local sweep, asked
@@ -163,7 +162,7 @@ local function add(call, stage, queue, ids)
     else
       local orders = w[9]
       local many = string.find(orders, ',', 1, true)
-      local alone = w[4] == suspect and (call.stage == 'c' or w[5] == '1') -- State.suspect in state.py
+      local alone = w[4] == SUSPECT and (call.stage == 'c' or w[5] == '1') -- State.suspect in state.py
       local rides, blocked = orders_in[orders], busy and busy[orders] or 0
       if many then
         for key in string.gmatch(orders, '[^,]+') do

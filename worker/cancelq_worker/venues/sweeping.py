@@ -55,18 +55,25 @@ def _never(_: Target) -> str:
     return ""
 
 
+def _list_of_each_kind(target: Target) -> list[str]:
+    """The normal orders last: one with a trigger that fires while lists are read leaves the list of its kind, and what
+    it places stands among the normal ones."""
+    return sorted(kinds(target), key=lambda kind: kind == ORDER)
+
+
 @dataclass(frozen=True, slots=True)
 class Manner:
     """How a venue sweeps.
 
-    `lists`: names of the open lists that hold the kinds asked for; `at_once`: the class of the bulk call that does
-    exactly what an unnarrowed intent asks, "" if there is none; `if_all_meant`: the same for once the open orders were
-    seen and each of them is meant and older; `sizes`: route → how many orders its call names; `one_symbol`: they must
-    be of one pair; `counted`: a route whose call costs a unit for each order in it.
+    `sizes`: route → how many orders its call names; `lists`: names of the open lists that hold the kinds asked for, one
+    for each kind if nothing else is said; `at_once`: the class of the bulk call that does exactly what an unnarrowed
+    intent asks, "" if there is none; `if_all_meant`: the same for once the open orders were seen and each of them is
+    meant and older; `one_symbol`: a call's orders must be of one pair; `counted`: a route whose call costs a unit for
+    each order in it.
     """
 
-    lists: Callable[[Target], Sequence[str]]
     sizes: Mapping[str, int]
+    lists: Callable[[Target], Sequence[str]] = _list_of_each_kind
     at_once: Callable[[Target], str] = _never
     if_all_meant: Callable[[Target], str] = _never
     one_symbol: bool = False
@@ -166,12 +173,6 @@ def narrowed(target: Target) -> bool:
 def kinds(target: Target) -> list[str]:
     """Which kinds of orders the intent means."""
     return target.fields.get("kinds", ORDER).split(",")
-
-
-def list_of_each_kind(target: Target) -> list[str]:
-    """One list for each kind of order, the normal ones last: an order that fires while they are read leaves the list of
-    its kind and stands among the normal ones."""
-    return sorted(kinds(target), key=lambda kind: kind == ORDER)
 
 
 def progress(target: Target) -> dict[str, Any]:

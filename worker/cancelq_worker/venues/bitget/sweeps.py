@@ -12,17 +12,7 @@ from typing import Any, Final
 from cancelq_worker.venues.bitget.looks import PAGE, read_page
 from cancelq_worker.venues.port import Reply, Route, Stage, Target, Word
 from cancelq_worker.venues.reading import epoch_ms, word
-from cancelq_worker.venues.sweeping import (
-    ORDER,
-    Manner,
-    OpenOrder,
-    OpenPage,
-    bulk_symbol,
-    kinds,
-    list_of_each_kind,
-    narrowed,
-    progress,
-)
+from cancelq_worker.venues.sweeping import ORDER, Manner, OpenOrder, OpenPage, bulk_symbol, kinds, narrowed, progress
 
 BATCH: Final = 50
 
@@ -38,7 +28,7 @@ def _bulk(target: Target) -> str:
     return "symbol" if target.scope == "symbol" and ORDER in kinds(target) else ""
 
 
-MANNER: Final = Manner(lists=list_of_each_kind, sizes={"sweep-cancel": BATCH}, at_once=_bulk)
+MANNER: Final = Manner(sizes={"sweep-cancel": BATCH}, at_once=_bulk)
 
 
 def bulk_body(target: Target) -> dict[str, str]:

@@ -15,17 +15,7 @@ from urllib.parse import quote
 from cancelq_worker.venues.bybit.looks import KINDS, PLAIN_TYPES, STATES, WAITING, rows_of_list
 from cancelq_worker.venues.port import Reply, Route, Stage, Target, Word
 from cancelq_worker.venues.reading import epoch_ms, row_id, word
-from cancelq_worker.venues.sweeping import (
-    ORDER,
-    Manner,
-    OpenOrder,
-    OpenPage,
-    bulk_symbol,
-    kinds,
-    list_of_each_kind,
-    narrowed,
-    progress,
-)
+from cancelq_worker.venues.sweeping import ORDER, Manner, OpenOrder, OpenPage, bulk_symbol, kinds, narrowed, progress
 
 PAGE: Final = 50
 PAGES_MOST: Final = 200  # a list that goes on for longer goes in circles: an account has 500 open spot orders
@@ -46,8 +36,8 @@ FILTERS: Final = {"order": "Order", "tpsl": "tpslOrder", "stop": "StopOrder"}
 def manner(batch: int) -> Manner:
     """How an account sweeps whose batches name `batch` orders; 1: it has none, orders are cancelled singly."""
     if batch < 2:
-        return Manner(lists=list_of_each_kind, sizes={}, at_once=_bulk)
-    return Manner(lists=list_of_each_kind, sizes={BATCH: batch}, at_once=_bulk, counted=BATCH)
+        return Manner(sizes={}, at_once=_bulk)
+    return Manner(sizes={BATCH: batch}, at_once=_bulk, counted=BATCH)
 
 
 def bulk_body(target: Target) -> dict[str, str]:
