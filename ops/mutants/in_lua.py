@@ -227,6 +227,14 @@ MUTANTS = (
         (f"{_SCRIPTS}test_another_server_closes_every_bucket_until_its_permits_are_surely_free",),
     ),
     Mutant(
+        "restart-noticed-late",
+        f"{_LUA}/take.lua",
+        "if (stage or (short_until and short_until > steady + SHORT_US)) and server_changed() then",
+        "if stage and server_changed() then",
+        "what waits for a permit when the server changes waits for it first, and for the hold after that",
+        (f"{_SCRIPTS}test_another_server_is_noticed_while_what_is_there_waits_for_a_permit",),
+    ),
+    Mutant(
         "clock-jump-frees-permits",
         f"{_LUA}/prelude.lua",
         "if jumped and out_until > last_steady then",

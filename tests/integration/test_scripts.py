@@ -376,6 +376,15 @@ async def test_another_server_closes_every_bucket_until_its_permits_are_surely_f
     assert works_of(await bench.take())
 
 
+async def test_another_server_is_noticed_while_what_is_there_waits_for_a_permit(bench: Bench) -> None:
+    await bench.orders(*(str(10_000 + n) for n in range(700)))
+    while (await bench.take()).batch:
+        pass
+    await bench.other_server()
+    await bench.take()
+    assert (await bench.holds())["restart"] == LEASE_US + BATCH.window_us
+
+
 @pytest.mark.parametrize("jump_us", [-3_600_000_000, 3_600_000_000])
 async def test_a_jump_of_the_clock_while_a_permit_is_out_closes_every_bucket(bench: Bench, jump_us: int) -> None:
     await bench.orders("11", "12")

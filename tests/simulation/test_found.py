@@ -28,6 +28,7 @@ FOUND = {
     "a page that was read before the server lost its tail passed by what stood before it": Plan.of(
         511110595338, 3.0, 10.0
     ),
+    "the hold after a restart began only when a permit had become free": Plan.of(511110595293, 3.0, 10.0),
     "scripts were flushed twice within one round": Plan.of(988830221505, 3.0, 10.0),
     "of the simulation: a way to the venue that grows shorter at once": Plan.of(381108769440, 3.0, 10.0),
     "of the simulation: a way that the fleet had known slow only": Plan.of(80000072, 3.0, 10.0),

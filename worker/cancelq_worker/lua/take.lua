@@ -42,7 +42,9 @@
 local OVERDUE_US = 1000000
 local ORDER = {{'c', 'u'}, {'l', 'u'}, {'c', 'n'}, {'l', 'n'}}
 local HEADS = {c = 128, l = 1024}
+local short_until -- when the first permit comes that something waits for
 local function choose()
+  short_until = nil
   for _, o in ipairs(ORDER) do
     local stage, priority = o[1], o[2]
     local where = lane_of(stage, priority)
@@ -68,7 +70,12 @@ local function choose()
         else
           local route, carry, fits, later = route_for(stage, class, visible, priority == 'u', at)
           if route and (fits or at <= steady - OVERDUE_US) then return stage, priority, class, route, carry end
-          if route then spare = spare or {class, route, carry} else no_later(later) end
+          if route then
+            spare = spare or {class, route, carry}
+          else
+            short_until = math.min(short_until or later, later)
+            no_later(later)
+          end
           if kind and not route then shut[kind] = true end
         end
       end
@@ -289,14 +296,16 @@ local function server_changed()
 end
 
 redis.call('ZREMRANGEBYSCORE', ROOT .. 'sent', '-inf', text(steady))
+local SHORT_US = 250000 -- asking which server this is costs as much as an idle take: not for each wait of a busy lane
 local reply, out = {}, nil
 for round = 1, 4 do
   local stage, priority, class, route, carry = choose()
-  if not stage then break end
-  if server_changed() then
+  -- Noticed as soon as something waits for a permit: the hold begins with this, and permits on record may be as old.
+  if (stage or (short_until and short_until > steady + SHORT_US)) and server_changed() then
     no_later(steady + 50000)
     break
   end
+  if not stage then break end
   local batch, items, in_batch = fill(stage, priority, class, route, carry)
   if #batch > 0 then
     reply, out = grant(stage, priority, class, route, batch, items, in_batch)
