@@ -64,7 +64,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--parts", type=_words(KNOWN), default=PARTS, help=f"comma list of {', '.join(KNOWN)}")
     parser.add_argument("--servers", type=_words(("valkey", "redis")), help="comma list of valkey, redis; default all")
     parser.add_argument(
-        "--repeat", type=int, default=3, help="runs of enqueue and throughput, of which the notes tell what counts"
+        "--repeat", type=int, default=3, help="runs of what is repeated; the notes tell what counts of them"
     )
     parser.add_argument("--lanes", type=int, default=20, help="accounts of the throughput part")
     parser.add_argument("--intents", type=int, default=20_000, help="intents of each throughput run")
@@ -119,7 +119,7 @@ def _rows(asked: argparse.Namespace) -> list[Row]:
                     case "throughput":
                         rows += throughput.measure(server, asked.repeat, asked.lanes, asked.intents)
                     case "growth":
-                        wanted = growth.sizes(asked.axes, asked.most, asked.intents, asked.seconds)
+                        wanted = growth.sizes(asked.axes, asked.most, asked.intents, asked.seconds, asked.repeat)
                         rows += growth.measure(server, wanted)
                     case "rate":
                         rows += rate.measure(server)

@@ -9,10 +9,10 @@ from __future__ import annotations
 import random
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from statistics import quantiles
+from statistics import median, quantiles
 from typing import Any, cast
 
 import rig
@@ -29,13 +29,15 @@ WAITING_BYTES, REMEMBERED_BYTES = 700, 60
 EACH = 100  # intents of a lane at least: two full calls, and one page of looks
 REAL = 20_000  # the first intents of a backlog are of orders that exist, the others never have their turn
 PROBES = 10_000
+FULL = 100_000  # of all lanes together: so many that beginning and end are a small part
 LONE_A_SECOND = 50
 SETTLE_DOWN_S = 5.0  # from the last worker's first sign until nothing of its start is left
 WITHIN_S = 900.0
 
 NOTES = (
     "**lanes**, **workers**: as part `throughput`: inboxes filled before the workers start, everything carried to its "
-    "final event, limits lifted. Each lane has at least 100 intents: two full calls, one page of looks.",
+    "final event, limits lifted. Each lane has at least 100 intents: two full calls, one page of looks. The points are "
+    "played in turns; rates are the median of the repeats, costs the least of them.",
     "**backlog**: one lane, paused, is filled and admitted; then resumed, and the cost of each of some thousand "
     "events is taken while the rest waits: two of them are an intent. "
     "Memory by MEMORY USAGE of every key, for each waiting intent; the inbox by itself, as it is the audit's ledger "
@@ -46,8 +48,8 @@ NOTES = (
     "milliseconds a second.",
     f"**lone**: {LONE_A_SECOND} lone cancels a second, each in a lane drawn at random; from just before the XADD to "
     "the simulator's door; costs less what the same workers cost when idle.",
-    "**hundred**: 100 lanes with a full backlog and one worker, with the venue's own limits; then the same with the "
-    "limit per address lifted.",
+    f"**hundred**: 100 lanes with a full backlog ({FULL:,} intents) and one worker, with the venue's own limits; then "
+    "the same with the limit per address lifted. Taken from the first quarter on until three quarters are done.",
     "**Redis time** is `usec` of INFO commandstats, wall time; **Redis CPU** the server's whole processor time. What "
     "is judged is processor time: a machine that does other work too adds little to it.",
 )
@@ -65,9 +67,10 @@ class Sizes:
     pairs: tuple[tuple[int, int], ...]
     intents: int
     seconds: float
+    repeat: int
 
 
-def sizes(axes: Sequence[str], most: int, intents: int, seconds: float) -> Sizes:
+def sizes(axes: Sequence[str], most: int, intents: int, seconds: float, repeat: int) -> Sizes:
     """Every axis up to `most` times a thousandth of its full length: 1000 is all of it, 10 a quick look."""
     part = most / 1000
 
@@ -84,6 +87,7 @@ def sizes(axes: Sequence[str], most: int, intents: int, seconds: float) -> Sizes
         pairs=pairs,
         intents=intents,
         seconds=seconds,
+        repeat=repeat,
     )
 
 
@@ -136,15 +140,29 @@ class _Meter:
 
 
 def _lanes(server: Server, wanted: Sizes) -> list[Row]:
-    costs = {}
-    for count in wanted.lanes:
-        costs[f"{count:,} lanes"] = _drained(server, count, 1, max(wanted.intents, EACH * count))
-    return _axis("lanes", server, costs)
+    points = {f"{count:,} lanes": (count, 1, max(wanted.intents, EACH * count)) for count in wanted.lanes}
+    return _axis("lanes", server, _in_turns(server, points, wanted.repeat))
 
 
 def _workers(server: Server, wanted: Sizes) -> list[Row]:
-    costs = {f"{count} workers": _drained(server, 20, count, wanted.intents) for count in wanted.workers}
-    return _axis("workers", server, costs)
+    points = {f"{count} workers": (20, count, wanted.intents) for count in wanted.workers}
+    return _axis("workers", server, _in_turns(server, points, wanted.repeat))
+
+
+def _in_turns(server: Server, points: Mapping[str, tuple[int, int, int]], repeat: int) -> dict[str, _Cost]:
+    """What each point (lanes, workers, intents) costs: of the repeats the least, as other programs only add to it."""
+    runs: dict[str, list[_Cost]] = {at: [] for at in points}
+    for _ in range(repeat):
+        for at, point in points.items():
+            runs[at].append(_drained(server, *point))
+    return {
+        at: _Cost(
+            median(cost.rate for cost in costs),
+            *(min(getattr(cost, name) for cost in costs) for name in ("redis_us", "redis_cpu_us", "worker_us")),
+            bytes_kept=min(cost.bytes_kept for cost in costs),
+        )
+        for at, costs in runs.items()
+    }
 
 
 def _drained(server: Server, count: int, workers: int, intents: int) -> _Cost:
@@ -426,7 +444,7 @@ def _hundred(server: Server, wanted: Sizes) -> list[Row]:
     rows = []
     for what, address in (("the venue's limits", None), ("no limit per address", 1_000_000)):
         limits = {} if address is None else {"bitget-ip": address}
-        taken = _at_limits(server, 100, wanted.intents * 3, limits)
+        taken = _at_limits(server, 100, FULL, limits)
         rows += [
             Row("hundred", server.name, f"{what}: inbox to final event", taken.rate, "intents/s"),
             Row("hundred", server.name, f"{what}: worker CPU", taken.busy * 100, "% of a core"),
