@@ -61,18 +61,23 @@ def chaos(found: dict[str, Any]) -> str:
         f"{found['kills']} kills -9, {found['unclear_answers']:,} unclear answers",
         verdict(found["broken"]),
     ]
-    parts += [
-        f"{what}: p50 {times[key]['p50'] / 1000:.1f} s, most {times[key]['most'] / 1000:.1f} s of {times[key]['times']}"
-        for key, what in _TIMES.items()
-        if key in times
-    ]
+    parts += [f"{what}: {_spread(times[key])}" for key, what in _TIMES.items() if key in times]
     return "; ".join(parts)
+
+
+def _spread(times: dict[str, Any]) -> str:
+    most = f"{times['most'] / 1000:.1f} s"
+    if times["times"] == 1:
+        return most
+    return f"p50 {times['p50'] / 1000:.1f} s, most {most} of {times['times']}"
 
 
 _TIMES = {
     "a killed worker's intents are served again": "a killed worker's intents served again",
     "those that had lost a worker before, one by one": "those that had lost a worker before, one by one",
-    "everything is settled after healing": "settled after healing",
+    "settled after healing, bitget": "settled after healing: Bitget",
+    "settled after healing, bybit": "Bybit",
+    "settled after healing, bingx": "BingX",
     "TERM to exit": "TERM to exit",
     "kill of 60 orders behind a backlog, bitget": "kill of 60 orders behind a backlog, Bitget",
     "kill of 60 orders behind a backlog, bybit": "Bybit",

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -95,7 +95,8 @@ async def _play(world: World, seconds: float, per_s: float | None, kills: int) -
         await until(lambda: all_serving(world), 30)  # healed are also the workers that were killed last
         healed_us = time.time_ns() // 1000
         world.closed_s = await _settled(redis, world)
-        world.measured("everything is settled after healing", _last_us(await _read(redis, world), healed_us) / 1000)
+        for desk, told in zip(world.desks, await _read(redis, world), strict=True):
+            world.measured(f"settled after healing, {desk.lane.venue}", _last_us(told, healed_us) / 1000)
         if kills:
             await kill_behind_a_backlog(world)
         await measure_recovery(world, kills)
@@ -152,9 +153,9 @@ def _case(world: World, desk: Desk, told: Told, healed_us: int) -> Case:
     return Case(desk.lane, told, desk.asks, desk.acknowledged, said, bounds, healed_us)
 
 
-def _last_us(tolds: Iterable[Told], since_us: int) -> int:
-    """How long after that moment the last outcome was told."""
-    return max(0, *((e.settled_us or 0) - since_us for told in tolds for e in told.events if e.final))
+def _last_us(told: Told, since_us: int) -> int:
+    """How long after that moment the lane's last outcome was told."""
+    return max([0, *((e.settled_us or 0) - since_us for e in told.events if e.final)])
 
 
 async def _read(redis: aioredis.Redis, world: World) -> list[Told]:
