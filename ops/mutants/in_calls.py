@@ -195,7 +195,7 @@ MUTANTS = (
     Mutant(
         "kill-forgets-what-fired",
         "worker/cancelq_worker/flatten.py",
-        "if not self._may_have_fired():",
+        "if not may_have_fired(self._asked, self._ended):",
         "if True:",
         "the kill switch ends well while an order is open that a trigger placed after the normal ones were read",
         ("tests/integration/test_kill.py::test_an_order_that_fires_after_the_normal_ones_were_read_is_not_left",),

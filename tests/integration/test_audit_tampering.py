@@ -183,7 +183,13 @@ WRONG = [
     ({"settled_us": "9999999999999999"}, "settled_us lies after"),
     ({"account": "other"}, "not of this lane"),
     ({"symbol": "ETHUSDT"}, "its symbol is 'ETHUSDT', asked was 'BTCUSDT'"),
+    ({"order_id": "77"}, "its order_id is '77', asked was '1000000000000000003'"),
     ({"status": "expired", "evidence": "local"}, "expired after 1 attempts"),
+    ({"status": "revoked", "evidence": "local"}, "revoked after 1 attempts"),
+    ({"status": "duplicate", "evidence": "local"}, "duplicate after 1 attempts"),
+    ({"status": "not_found", "evidence": "reply"}, "not_found rests on reply"),
+    ({"status": "not_found", "evidence": "stream"}, "not_found rests on stream"),
+    ({"status": "rejected", "evidence": "stream"}, "rejected rests on stream"),
     ({"scope": "symbol"}, "cancelled, but open_orders is missing"),
     ({"scope": "account", "open_orders": "1"}, "cancelled, but open_orders is 1"),
 ]

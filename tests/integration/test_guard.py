@@ -294,6 +294,17 @@ async def test_the_venue_s_own_timer_is_set_while_the_guard_is_kept_and_closed_a
         assert {call["code"] for call in await rig.calls("cancelAllAfter", least=4)} == {"0"}
 
 
+async def test_a_timer_that_the_venue_would_not_close_is_closed_again(redis_url: str) -> None:
+    """It would cancel everything after a strategy has said goodbye."""
+    env = {"CANCELQ_ACCOUNTS__BINGX__MAIN__VENUE_TIMER": "true"}
+    async with desk(redis_url, venue="bingx", env=env) as rig:
+        await rig.ready()
+        rig.fault("code:100500", endpoint="cancelAllAfter", count=1)
+        await rig.client.set(rig.lane.key("timer"), "65")
+        first, second, *_ = await rig.calls("cancelAllAfter", least=2)
+        assert (first["code"], second["code"]) == ("100500", "0")
+
+
 async def test_a_guard_of_minutes_sets_the_venue_s_own_timer_to_the_longest_it_takes(redis_url: str) -> None:
     env = {"CANCELQ_ACCOUNTS__BINGX__MAIN__VENUE_TIMER": "true"}
     async with desk(redis_url, venue="bingx", env=env) as rig:
@@ -378,6 +389,8 @@ async def test_a_round_that_ended_unresolved_is_asked_again(redis_url: str) -> N
         await told(rig, closed)
         assert rig.truth(order)["state"] == "cancelled"
         assert (await rig.final(f"guard-{deadline}.2-order")).status is Status.cancelled
+        kept = (await rig.client.get(rig.lane.key("fired")) or b"").decode().split()
+        assert kept[:4] == [deadline, "2", deadline, "done"], "a third round would ask for what was open at the firing"
 
 
 async def test_the_venue_s_own_timer_runs_until_the_lane_is_empty(redis_url: str) -> None:

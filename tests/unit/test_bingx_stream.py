@@ -31,6 +31,15 @@ def test_what_was_filled_is_what_was_filled_in_all() -> None:
     assert push.reply.filled == "1.50"
 
 
+@pytest.mark.parametrize("kind", ["TRIGGER_LIMIT", "TRIGGER_MARKET", "TAKE_STOP_LIMIT", "TAKE_STOP_MARKET"])
+def test_a_push_that_a_trigger_was_filled_is_looked_into(kind: str) -> None:
+    """It may be the trigger's own end, or what became of the order it placed: a look tells."""
+    (push,) = BingxStream().read(frame(X="FILLED", o=kind, z="0.1")).pushes
+    assert push.reply.word is Word.UNCLEAR
+    (push,) = BingxStream().read(frame(X="FILLED", z="0.1")).pushes
+    assert push.reply.word is Word.FILLED
+
+
 @pytest.mark.parametrize("order_id", [float(ORDER_ID), None, "", "1e18", True, -1, []])
 def test_a_push_without_an_exact_id_says_nothing(order_id: object) -> None:
     assert BingxStream().read(frame(i=order_id)).pushes == []

@@ -338,6 +338,9 @@ def test_a_trigger_that_fired_left_another_order() -> None:
     assert (reply.word, reply.child_order_id) == (Word.TRIGGERED, "777")
     (reply,) = decode("tpsl-history", answer([row(status="filled")]), target(ORDER_ID, scope="tpsl"))
     assert reply.word is Word.TRIGGERED
+    said = answer([row(status="filled", baseVolume="0.5")])
+    (reply,) = decode("tpsl-history", said, target(ORDER_ID, scope="tpsl"))
+    assert (reply.word, reply.filled) == (Word.FILLED, "0.5"), "it was filled itself: that is a position"
 
 
 def test_an_unknown_order_is_an_empty_list_and_absent() -> None:

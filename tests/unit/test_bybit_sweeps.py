@@ -286,6 +286,17 @@ def test_a_list_that_goes_in_circles_comes_to_an_end() -> None:
     assert "does not come to an end" in end.detail
 
 
+def test_an_order_whose_client_id_cannot_be_read_is_nobody_s() -> None:
+    """It may be another strategy's: named by its prefix, a sweep neither cancels it nor ends well."""
+    said = listed(
+        row("1", createdTime=str(OLD), orderLinkId=1.5e17), row("2", createdTime=str(OLD), orderLinkId="mm-1")
+    )
+    for fields, meant in (({"client_prefix": "mm"}, ["2"]), ({}, ["1", "2"])):
+        progress = page(said, **fields).notes["sweep"]
+        assert [one["id"] for one in progress["todo"]] == meant
+        assert (progress["open"], progress.get("unsure", 0)) == (2, 2 - len(meant))
+
+
 def test_a_cursor_is_sent_as_it_came() -> None:
     at = "page_args%3Dfd4300ae-7847%26symbol%3D6%26"
     sent = encode("sweep-list-order", target(scope="symbol", notes={"sweep": {"at": at}})).query

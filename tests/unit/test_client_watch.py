@@ -128,6 +128,19 @@ def test_a_ticket_older_than_what_was_read_has_the_gap_closed(watch: Watch, resu
     assert results.reads == ["XREAD", "XRANGE", "XRANGE"]
 
 
+def test_a_younger_ticket_leaves_the_gap_of_an_older_one_open(watch: Watch, results: Results) -> None:
+    results.add(150, "older")
+    results.add(250, "younger")
+    older, younger = watch.slot("older"), watch.slot("younger")
+    watch.aim(300)
+    watch.waiting = 1
+    results.carry_out(watch.read_on(0))
+    assert watch.aim(100)
+    assert watch.aim(200)
+    results.carry_out(watch.catch_up())
+    assert (outcome_of(older).id, outcome_of(younger).id) == ("older", "younger")
+
+
 def test_a_gap_left_open_by_a_failure_is_closed_with_the_next_read(watch: Watch, results: Results) -> None:
     results.add(1500, "old")
     watch.aim(9000)

@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -11,7 +12,9 @@ import httpx
 import pytest
 
 from cancelq_worker.clocks import in_s
-from cancelq_worker.http import BODY_MOST, BORDER, POOL, Door, Exchange, NoAnswer, NotSent, crossed
+from cancelq_worker.http import (
+    BODY_MOST, BORDER, POOL, Door, Exchange, MakeTransport, NoAnswer, NotSent, connections, crossed,
+)  # fmt: skip
 from cancelq_worker.venues.port import Request, Signed
 
 # -- the border ----------------------------------------------------------------------------------------------
@@ -254,11 +257,11 @@ BEHAVIOURS: dict[str, Behaviour] = {
 
 
 @asynccontextmanager
-async def at_the_door() -> AsyncIterator[tuple[Venue, Door]]:
+async def at_the_door(transport: MakeTransport = connections) -> AsyncIterator[tuple[Venue, Door]]:
     venue = Venue()
     server = await asyncio.get_running_loop().create_server(venue.connect, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    door = Door(f"http://127.0.0.1:{port}", verify=False)
+    door = Door(f"http://127.0.0.1:{port}", verify=False, transport=transport)
     try:
         yield venue, door
     finally:
@@ -471,6 +474,26 @@ async def test_a_call_under_way_outlives_the_pool_that_was_retired_behind_anothe
         venue.go_on.set()
         ended, _ = await slow
         assert ended is None
+
+
+async def test_after_a_call_past_its_deadline_the_next_leaves_by_another_pool() -> None:
+    """Connections that hang stay open while others call: eight of them would be the whole pool."""
+    made = []
+
+    def transport(verify: ssl.SSLContext | bool) -> httpx.AsyncBaseTransport:
+        made.append(connections(verify))
+        return made[-1]
+
+    async with at_the_door(transport) as (venue, door):
+        slow = asyncio.ensure_future(timed(call(door, "silent")))
+        await venue.arrived.wait()
+        for pools in range(2, 5):
+            assert isinstance((await in_short(door, "drips_headers"))[0], NoAnswer)
+            assert len(made) == pools
+        assert (await call(door)).answer.status == 200
+        assert len(made) == 4
+        venue.go_on.set()
+        assert (await slow)[0] is None
 
 
 @pytest.mark.parametrize("kind", ["drips_headers", "drips_body", "silent"])

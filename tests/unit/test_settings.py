@@ -374,6 +374,10 @@ class TestAccounts:
 
 
 class TestSecrecy:
+    def test_everything_that_nobody_may_see_is_known(self) -> None:
+        settings = load({**KEYS, "CANCELQ_REDIS_URL": "redis://user:canary-word@host/1"})
+        assert set(settings.secrets()) == {"canary-key", "canary-secret", "canary-pass", "canary-word"}
+
     def test_no_repr_and_no_error_shows_a_secret(self, toml: Path) -> None:
         env = {**KEYS, "CANCELQ_REDIS_URL": "redis://user:canary@host/1?password=canary"}
         settings = load(env)

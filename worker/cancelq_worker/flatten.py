@@ -237,7 +237,7 @@ class Flattening:
         known = [event.open_orders for event in failed if event.open_orders is not None]
         self.report.still_open = newer + sum(known) if len(known) == len(failed) else None
         if not failed and not newer:
-            if not self._may_have_fired():
+            if not may_have_fired(self._asked, self._ended):
                 self.report.empty = True
                 return ()
             self.report.problems.append("an order with a trigger may have fired meanwhile: normal orders once more")
@@ -248,18 +248,20 @@ class Flattening:
             self.report.problems.append(f"{newer} orders were placed meanwhile: once more")
         return self._wish.kinds if all(event.status is Status.unresolved for event in failed) else ()
 
-    def _may_have_fired(self) -> bool:
-        """Whether a normal order may stand where one with a trigger was: fired after the normal orders were read last,
-        and before the others were. It cannot if there was none with a trigger at the first look for them, and if that
-        was before the normal orders were read last: each kind's last look is a second after its first."""
-        normal: list[Event] = []
-        triggers: list[Event] = []
-        for id_, kinds in self._asked.items():
-            (normal if ORDER in kinds.split(",") else triggers).append(self._ended[id_])
-        if any(event.attempt or event.extras.get("pairs") for event in triggers):
-            return True
-        read_us = min(event.settled_us or 0 for event in normal)
-        return any((event.settled_us or 0) > read_us + LATER_US for event in triggers)
+
+def may_have_fired(asked: Mapping[str, str], ended: Mapping[str, Event]) -> bool:
+    """Whether after a round (the kinds that each intent asked for, and how it ended) a normal order may stand where one
+    with a trigger was: fired after the normal orders were read last, and before the others were. It cannot if there was
+    none with a trigger at the first look for them, and if that was before the normal orders were read last: each kind's
+    last look is a second after its first."""
+    normal: list[Event] = []
+    triggers: list[Event] = []
+    for id_, kinds in asked.items():
+        (normal if ORDER in kinds.split(",") else triggers).append(ended[id_])
+    if any(event.attempt or event.extras.get("pairs") for event in triggers):
+        return True
+    read_us = min(event.settled_us or 0 for event in normal)
+    return any((event.settled_us or 0) > read_us + LATER_US for event in triggers)
 
 
 def read_pairs(text: str) -> tuple[dict[str, int], dict[str, int]]:
