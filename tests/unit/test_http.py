@@ -13,7 +13,16 @@ import pytest
 
 from cancelq_worker.clocks import in_s
 from cancelq_worker.http import (
-    BODY_MOST, BORDER, POOL, Door, Exchange, MakeTransport, NoAnswer, NotSent, connections, crossed,
+    BODY_MOST,
+    BORDER,
+    POOL,
+    Door,
+    Exchange,
+    MakeTransport,
+    NoAnswer,
+    NotSent,
+    connections,
+    crossed,
 )  # fmt: skip
 from cancelq_worker.venues.port import Request, Signed
 
