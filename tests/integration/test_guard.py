@@ -389,7 +389,7 @@ async def test_a_round_that_ended_unresolved_is_asked_again(redis_url: str) -> N
         await told(rig, closed)
         assert rig.truth(order)["state"] == "cancelled"
         assert (await rig.final(f"guard-{deadline}.2-order")).status is Status.cancelled
-        kept = (await rig.client.get(rig.lane.key("fired")) or b"").decode().split()
+        kept = (await command(rig.client, "GET", rig.lane.key("fired"))).decode().split()
         assert kept[:4] == [deadline, "2", deadline, "done"], "a third round would ask for what was open at the firing"
 
 

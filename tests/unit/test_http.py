@@ -23,7 +23,7 @@ from cancelq_worker.http import (
     NotSent,
     connections,
     crossed,
-)  # fmt: skip
+)
 from cancelq_worker.venues.port import Request, Signed
 
 # -- the border ----------------------------------------------------------------------------------------------
