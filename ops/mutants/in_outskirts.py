@@ -516,4 +516,20 @@ MUTANTS = (
         "the kill switch ends well although a trigger may have fired between its looks",
         ("tests/unit/test_flatten.py::test_what_was_read_after_the_normal_orders_may_have_fired_in_between",),
     ),
+    Mutant(
+        "kill-asks-where-nobody-serves",
+        "worker/cancelq_worker/flatten.py",
+        "seen.untouched_ms <= SERVED_MS and seen.workers:",
+        "seen.untouched_ms <= SERVED_MS:",
+        "the kill switch queues for workers that have just left, and its operator waits",
+        ("tests/integration/test_kill.py::test_a_moment_after_the_last_worker_left_it_queues_nothing_either",),
+    ),
+    Mutant(
+        "unconfirmed-subscription-is-kept",
+        "worker/cancelq_worker/streaming.py",
+        "(not live and now_s >= duties.live_by_s)",
+        "False",
+        "an order stream that was never subscribed is kept open for ever, and tells of nothing",
+        ("tests/unit/test_streaming.py::test_a_stream_on_which_the_venue_speaks_of_no_order_s_subscription_is_opened_again",),
+    ),
 )  # fmt: skip

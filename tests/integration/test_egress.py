@@ -272,3 +272,30 @@ async def test_units_are_free_later_by_as_much_as_the_clock_went_ahead(redis_url
         assert not await client.hexists(f"{key}:note", "ahead")
     finally:
         await client.aclose()
+
+
+async def test_units_that_were_asked_for_before_the_clock_went_ahead_are_not_used(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their answer was on its way when that was found: they may stand for units that are not free."""
+    client, run = connect(redis_url, max_connections=16), SCRIPTS.run_durably
+    answered, go_on = asyncio.Event(), asyncio.Event()
+
+    async def late(*args: Any) -> Any:
+        reply = await run(*args)
+        if not answered.is_set():
+            answered.set()
+            await go_on.wait()
+        return reply
+
+    one = Egress(client, "here", (Bucket("ip", 6_000, 60_000_000),))
+    try:
+        monkeypatch.setattr(SCRIPTS, "run_durably", late)
+        filling = asyncio.ensure_future(one.fill())
+        await answered.wait()
+        await one.ahead(300_000)
+        go_on.set()
+        await filling
+        assert not one.reserve().covers(("ip",))
+    finally:
+        await client.aclose()

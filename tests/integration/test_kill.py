@@ -171,6 +171,16 @@ async def test_without_a_worker_it_says_so_and_queues_nothing(redis_url: str) ->
         assert await rig.client.xlen(LANE.inbox) == before
 
 
+async def test_a_moment_after_the_last_worker_left_it_queues_nothing_either(redis_url: str) -> None:
+    async with desk(redis_url) as rig:
+        await served(rig)
+        await rig.stop()
+        before = await rig.client.xlen(LANE.inbox)
+        with pytest.raises(NotServed):
+            await flatten(rig)
+        assert await rig.client.xlen(LANE.inbox) == before
+
+
 async def test_a_venue_that_is_down_leaves_it_unfinished_and_says_what_is_open(redis_url: str) -> None:
     async with desk(redis_url) as rig:
         await served(rig)

@@ -111,6 +111,19 @@ async def test_a_paused_lane_sends_only_what_is_urgent(redis_url: str) -> None:
         assert acts == ["pause", "resume"]
 
 
+async def test_rq_suspend_holds_normal_cancels_and_not_urgent_ones(redis_url: str) -> None:
+    async with desk(redis_url, workers=2) as rig:
+        await rig.ready()
+        rig.suspended = True
+        calm, urgent = rig.order(), rig.order()
+        waiting = await rig.send(symbol="BTCUSDT", order_id=calm)
+        event = await rig.final(await rig.send(symbol="BTCUSDT", order_id=urgent, priority="urgent"))
+        assert event.status == Status.cancelled
+        assert rig.truth(calm)["state"] == "live"
+        rig.suspended = False
+        assert (await rig.final(waiting)).status == Status.cancelled
+
+
 async def test_a_refused_key_holds_the_lane_and_loses_nothing(redis_url: str) -> None:
     async with desk(redis_url) as rig:
         order_id = rig.order()

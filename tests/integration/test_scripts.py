@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -39,6 +40,7 @@ from tests.integration.script_bench import (
     BATCH,
     GUARD_US,
     LEASE_US,
+    SINGLE,
     Bench,
     ended,
     looked_for,
@@ -198,6 +200,7 @@ async def test_the_fifth_end_of_a_lease_is_told_by_the_script(bench: Bench) -> N
     assert (event["id"], event["status"], event["final"], event["attempt"]) == ("i-11", "unresolved", "1", "1")
     assert (event["order_id"], event["x_desk"]) == ("11", "7")
     assert await bench.state("i-11") is None
+    assert (await bench.orders("11", x_desk="7")).duplicates == 1, "its id is remembered"
 
 
 async def test_an_order_is_left_alone_for_as_long_as_the_venue_wants_after_a_call(bench: Bench) -> None:
@@ -218,6 +221,27 @@ async def test_an_order_in_flight_is_known_by_both_of_its_names(bench: Bench) ->
     works_of(await bench.take())
     await bench.admit({"id": "again", **names})
     assert (await bench.take()).batch is None
+
+
+async def test_two_intents_of_one_order_with_two_names_take_one_place_of_a_call(bench: Bench) -> None:
+    names = {"symbol": "BTCUSDT", "order_id": "11", "client_order_id": "mine-11"}
+    await bench.admit({"id": "one", **names}, {"id": "two", **names})
+    assert [work.id for work in works_of(await bench.take())] == ["one", "two"]
+    for id_ in ("one", "two"):
+        state = await bench.state(id_)
+        assert state
+        assert state.size == 1
+
+
+async def test_other_intents_of_an_order_whose_end_is_known_are_told_of(bench: Bench) -> None:
+    """Timed ones, too: none of them may name an order that has ended."""
+    await bench.orders("11", "12")
+    works = works_of(await bench.take())
+    late = str(time.time_ns() // 1_000_000 + 3_600_000)
+    await bench.admit({"id": "timed", "symbol": "BTCUSDT", "order_id": "11", "not_before_ms": late})
+    await bench.admit({"id": "held", "symbol": "BTCUSDT", "order_id": "11"})
+    assert (await bench.settle(Settlement(None, [ended(works[1])]))).others == 0
+    assert (await bench.settle(Settlement(None, [ended(works[0])]))).others == 2
 
 
 async def test_an_order_that_is_in_flight_is_not_sent_a_second_time(bench: Bench) -> None:
@@ -446,6 +470,20 @@ async def test_what_expired_is_told_while_its_bucket_is_closed(bench: Bench) -> 
     assert (step.why, step.work.id) == ("expired", "i-11")
 
 
+async def test_what_expires_in_the_hands_of_a_call_and_is_given_back_unsent_is_told(bench: Bench) -> None:
+    expires_ms = time.time_ns() // 1_000_000 + 150
+    await bench.orders("11", expires_at_ms=str(expires_ms))
+    (work,) = works_of(await bench.take())
+    await bench.hold(60_000_000)
+    while (taken := await bench.take("")).wall_us <= expires_ms * 1000 + 1_000:
+        assert taken.steps == []
+    await bench.settle(Settlement(None, [Move(work, work.before.at_rest(work.fence), None)]))
+    async with asyncio.timeout(5):
+        while not (taken := await bench.take("")).steps:
+            pass
+    assert [(step.why, step.work.id) for step in taken.steps] == [("expired", "i-11")]
+
+
 async def test_what_was_sent_cannot_be_withdrawn(bench: Bench) -> None:
     await bench.orders("11")
     (work,) = works_of(await bench.take())
@@ -460,6 +498,30 @@ async def test_what_waits_and_is_withdrawn_is_not_sent_by_the_same_take(bench: B
     taken = await bench.take()
     assert sorted((step.why, step.work.id) for step in taken.steps) == [("revoke-claimed", "stop")]
     assert [work.id for work in works_of(taken)] == ["i-12"]
+
+
+async def test_a_revocation_is_not_withdrawn_by_another(bench: Bench) -> None:
+    await bench.orders("11")
+    revokes = [("second", "first"), ("first", "i-11")]
+    await bench.admit(*({"id": id_, "scope": "revoke", "target": target} for id_, target in sorted(revokes)))
+    taken = await bench.take()
+    assert sorted((step.why, step.work.id) for step in taken.steps) == [
+        ("revoke-claimed", "first"),
+        ("revoke-ended", "second"),
+    ]
+
+
+async def test_what_is_urgent_is_not_left_to_a_sweep_that_is_not(bench: Bench) -> None:
+    await bench.orders("11", priority="urgent")
+    await bench.orders("12")
+    for name in (BATCH.name, SINGLE.name):
+        await bench.settle(Settlement(None, [], holds=[Hold(name, "rate", 1_000_000, "test")]))
+    await bench.forward(1_000)
+    await bench.admit({"id": "sweep", "scope": "symbol", "symbol": "BTCUSDT"})
+    assert [work.id for work in works_of(await bench.take())] == ["sweep"]
+    await bench.forward(1_000_000)
+    assert [work.id for work in works_of(await bench.take())] == ["i-11"]
+    assert (await bench.take()).batch is None, "what is as urgent as the sweep at most is looked at after it"
 
 
 @pytest.mark.parametrize("hours", [-2, 2])
@@ -516,6 +578,20 @@ async def test_a_guard_that_was_renewed_meanwhile_does_not_fire(bench: Bench) ->
     fired = [await guard_ledger.fire(redis, LANE, seen.armed, 1, seen.wall_ms, [], told) for _ in range(2)]
     assert fired == [True, False]
     assert [event["status"] for event in await bench.told()] == ["operator"]
+
+
+async def test_a_worker_that_stalled_does_not_fire_for_a_deadline_of_before(bench: Bench) -> None:
+    """It would admit nothing, as its intents are known; but the guard of now would be gone."""
+    redis, told = bench.desk.client, head(LANE, "op-test", Status.operator, "local", "fired")
+    deadlines = []
+    for ttl_ms in (60_000, 120_000):
+        await command(redis, "SET", LANE.guard, "1", "PX", ttl_ms)
+        (seen,) = await guard_ledger.see(redis, [LANE])
+        assert isinstance(seen, guard_ledger.Seen)
+        deadlines.append(seen.armed)
+        await command(redis, "DEL", LANE.guard)
+    fired = [await guard_ledger.fire(redis, LANE, deadline, 1, seen.wall_ms, [], told) for deadline in deadlines]
+    assert fired == [False, True]
 
 
 async def test_a_worker_that_was_silent_for_two_seconds_is_not_counted_on(bench: Bench) -> None:

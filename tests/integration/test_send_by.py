@@ -13,10 +13,12 @@ import httpx
 import orjson
 import pytest
 import trustme
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from cancelq.contract import Status
 from cancelq_worker.carrier import OWN_SAMPLES, Carrier
-from cancelq_worker.clocks import in_s, monotonic_ns
+from cancelq_worker.clocks import RemoteClock, in_s, monotonic_ns
+from cancelq_worker.egress import Ticket
 from cancelq_worker.gate import Gate
 from cancelq_worker.http import Door, NotSent
 from cancelq_worker.lane import LaneServer
@@ -392,6 +394,49 @@ async def test_until_the_venue_told_its_time_no_order_is_old_enough_to_be_swept(
         assert [row["id"] for row in move.state.notes["sweep"].get("todo", [])] == [older] * known
 
 
+async def test_an_order_placed_within_the_clocks_doubt_of_a_sweep_is_left_alone(redis_url: str) -> None:
+    """On either side: an order that is newer than the sweep is the strategy's next one."""
+    async with hand(redis_url) as one:
+        await one.know_clocks()
+        venue_clock, now_ns = RemoteClock(1_000), monotonic_ns()
+        venue_clock.learn(now_ns - 400_000_000, now_ns, time.time_ns() // 1000 - 200_000)
+        assert 190_000 < venue_clock.uncertainty_us < 220_000
+        call = await one.call(scope="symbol", client_prefix="mm")
+        asked_ms = int(call.batch.works[0].record["queued_us"]) // 1000
+        placed = {
+            away_ms: one.rig.order(created_ms=asked_ms + away_ms, client_id=f"mm{away_ms}")
+            for away_ms in (-60_000, -120, -5, 5, 120)
+        }
+        carrier = Carrier(replace(one.parts, venue_clock=venue_clock), one.gate)
+        (move,) = (await carrier.carry(call)).settlement.works
+        assert isinstance(move, Move)
+        assert [row["id"] for row in move.state.notes["sweep"]["todo"]] == [placed[-60_000]]
+
+
+@pytest.mark.parametrize("silent", [True, False])
+async def test_a_call_without_an_answer_keeps_its_address_unit_as_such(
+    redis_url: str, silent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The venue may count it later than an answer would have told."""
+
+    class Silent(httpx.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            raise httpx.ReadTimeout("no answer")
+
+    heard: list[bool] = []
+    async with hand(redis_url) as one:
+        ended = one.parts.egress.ended
+
+        def hear(ticket: Ticket, at_ns: int, *, answered: bool) -> None:
+            heard.append(answered)
+            ended(ticket, at_ns, answered=answered)
+
+        monkeypatch.setattr(one.parts.egress, "ended", hear)
+        door = Door(one.rig.base_url, verify=False, transport=lambda _: Silent()) if silent else one.parts.cancel_door
+        await Carrier(replace(one.parts, cancel_door=door), one.gate).carry(await one.call())
+        assert heard == [not silent]
+
+
 async def test_a_connection_is_waited_for_no_longer_than_the_call_may_wait(redis_url: str) -> None:
     waited_s: list[float] = []
 
@@ -428,6 +473,8 @@ async def test_a_batch_that_is_refused_in_part_counts_as_refused(redis_url: str)
         settlement = (await one.carrier.carry(call)).settlement
         assert settlement.permit
         assert settlement.permit.how == "r"
+        assert settlement.sent, "one of them was: until the venue's second is over neither is named again"
+        assert set(settlement.order_keys) == {f"order:i:{order}" for order in orders}
         done, refused = settlement.works
         assert isinstance(done, Move)
         assert isinstance(refused, Move)
@@ -462,6 +509,37 @@ async def test_entries_before_a_page_are_not_passed_by_where_the_server_lost_wha
         lane.cursor, lane.hesitate_us = page[3][0], 1_000
         lane.deliver(lane.cursor, page[4:])
         await lane._let_first_go()
+        async with served(lane):
+            finals = await one.rig.finals(ids, within_s=15)
+        assert {event.status for event in finals.values()} == {Status.cancelled}
+
+
+async def test_a_page_that_was_read_while_redis_was_away_is_dropped(redis_url: str) -> None:
+    """The server that is back may have lost what lay before it."""
+
+    class Away(RedisLedger):
+        """Cut off once; while it is asked anew where the lane stands, the watcher delivers a page of before."""
+
+        cut = True
+
+        async def round(self, wanted: RoundRequest) -> Round:
+            if self.cut:
+                raise RedisConnectionError("away")
+            return await super().round(wanted)
+
+        async def open(self) -> str:
+            if lanes:
+                lanes[0].deliver(lanes[0].cursor, page[4:])
+                self.cut = False
+            return await super().open()
+
+    async with hand(redis_url) as one:
+        ids, page, _ = await six_entries(one)
+        lanes: list[LaneServer] = []
+        lane = LaneServer(replace(one.parts, ledger=Away(one.inbox.client, one.parts.plan)), suspended=lambda: False)
+        await lane.open()
+        lane.cursor = page[3][0]
+        lanes.append(lane)
         async with served(lane):
             finals = await one.rig.finals(ids, within_s=15)
         assert {event.status for event in finals.values()} == {Status.cancelled}

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cancelq.contract import Status
-from cancelq_worker.venues.port import Answer, Reply, Route, Stage, Target
+from cancelq_worker.venues.port import Answer, Reply, Route, Stage, Target, Word
 from cancelq_worker.verdict import Silence
 from tests.unit.bingx_account import BINGX, ORDER_ID, OTHER_ID, PAIR, answer, listed, raw, row, target
 from tests.unit.bingx_book import OLD, TYPES, Book
@@ -147,3 +147,17 @@ def test_one_odd_answer_to_a_cancel_costs_no_truth(fault: str) -> None:
     book.add(int(ORDER_ID))
     end = Journey(target(ORDER_ID), venue=BINGX).run(say_with(book, [fault]), most=60)
     assert (end.status, book.left) == (Status.cancelled, set())
+
+
+@pytest.mark.parametrize("cancel", [Word.ACKNOWLEDGED, Word.UNCLEAR])
+def test_a_condition_is_told_as_unmet_only_where_the_venue_did_not_take_the_cancel(cancel: Word) -> None:
+    """Acknowledged, it was met: what the list still shows is on its way out."""
+    looks = iter([Reply(Word.OPEN, venue_state="PARTIALLY_FILLED", place="query")] * 2)
+
+    def say(route: Route, one: Target) -> Reply:
+        if route.stage is Stage.CANCEL:
+            return Reply(cancel, "1", "said so", 200)
+        return next(looks, Reply(Word.CANCELLED, place="query"))
+
+    end = Journey(target(ORDER_ID, only_if="NEW"), venue=BINGX).run(say, most=100)
+    assert end.status is (Status.cancelled if cancel is Word.ACKNOWLEDGED else Status.rejected)

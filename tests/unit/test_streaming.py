@@ -22,7 +22,7 @@ from websockets.exceptions import ConnectionClosed, ConnectionClosedError
 from cancelq_worker.clocks import RemoteClock, monotonic_s
 from cancelq_worker.ledger import Ledger
 from cancelq_worker.repeating import LEFT_OUT
-from cancelq_worker.streaming import BACKOFF_S, FRAME_MOST, LaneStream, StreamParts
+from cancelq_worker.streaming import BACKOFF_S, FRAME_MOST, LIVE_S, LaneStream, StreamParts
 from cancelq_worker.venues.bingx.stream import BingxStream
 from cancelq_worker.venues.bitget.signing import Credentials
 from cancelq_worker.venues.bitget.stream import BitgetStream
@@ -139,6 +139,12 @@ def test_a_stream_that_fell_silent_is_opened_again(hours: Hours) -> None:
 def test_a_stream_on_which_the_venue_speaks_is_kept(hours: Hours) -> None:
     hours.pass_by(PARTS, 10 * BITGET.silent_most_s, lambda: Line(BITGET_LIVE, "pong"))
     assert len(hours.opened_s) == 1
+
+
+def test_a_stream_on_which_the_venue_speaks_of_no_order_s_subscription_is_opened_again(hours: Hours) -> None:
+    hours.pass_by(PARTS, 10 * BITGET.silent_most_s, lambda: Line(b"", "pong"))
+    first_s, second_s, *_ = hours.opened_s
+    assert LIVE_S <= second_s - first_s <= LIVE_S + 2 * Line.EACH_S
 
 
 def test_a_stream_that_breaks_every_hour_is_opened_again_at_once_each_time(hours: Hours) -> None:

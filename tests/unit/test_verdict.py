@@ -497,6 +497,28 @@ def test_a_bulk_call_refused_for_good_is_rejected() -> None:
     assert (end.status, end.evidence) == (Status.rejected, "reply")
 
 
+@pytest.mark.parametrize("began", ["bulk", "list"])
+def test_a_sweep_that_has_begun_is_not_rejected_for_a_list_that_fails(began: str) -> None:
+    """It may have cancelled some: rejected would say that nothing was done."""
+    journey = Journey(BULK["symbol"])
+    journey.step(by_words(Word.ACKNOWLEDGED if began == "bulk" else Word.REFUSED, Word.UNCLEAR))
+    if began == "list":
+        first = {"todo": [], "open": 1, "end": False, "k": 0, "of": 0}
+        journey.step(lambda r, t: Reply(Word.LISTED, notes={"sweep": first}))
+    end = journey.run(by_words(Word.ACKNOWLEDGED, Word.FAILED), most=FOR_EVER)
+    assert end.status is Status.unresolved
+
+
+def test_a_place_that_cannot_be_read_sends_only_what_was_not_sent_before() -> None:
+    for attempts, then in ((0, Stage.CANCEL), (1, Stage.LOOK)):
+        journey = Journey(INTENTS["by order id"])
+        if attempts:
+            journey.step(by_words(Word.UNCLEAR, Word.UNCLEAR))
+        journey.state.stage = Stage.LOOK
+        verdict = journey.step(by_words(Word.UNCLEAR, Word.UNSEEABLE))
+        assert (verdict.state.attempts, verdict.state.stage) == (attempts, then)
+
+
 def test_what_a_bulk_call_left_open_is_told_with_its_number() -> None:
     listed = {"todo": [], "open": 3, "end": True, "k": 1, "of": 0}
 

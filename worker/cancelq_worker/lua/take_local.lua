@@ -106,8 +106,8 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', ROOT .. 'expiry', '-inf', '(' ..
   if s and s.taken == '0' and s.attempts == 0 and (s.stage == 'c' or s.lookups == '0') then
     unqueue(id, s)
     lease_step('expired', id, s, line)
-  elseif s and s.attempts == 0 then
-    -- In a call's hands, perhaps to be given back unsent: asked again later.
+  elseif s and (s.taken ~= '0' or s.attempts == 0) then
+    -- In a call's hands, perhaps to be given back unsent (its attempt is counted until then): asked again later.
     redis.call('ZADD', ROOT .. 'expiry', text(math.max(tonumber(s.expires_ms), wall / 1000 + 500)), id)
   end
 end
