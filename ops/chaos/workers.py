@@ -122,6 +122,8 @@ def _judge_drain(slot: Slot, tell: Tell) -> None:
 def _judge_end(slot: Slot, code: int, tell: Tell) -> None:
     if slot.draining_since:
         if not slot.disturbed:
+            if code == 69 and "draining" not in slot.log.read_text(errors="replace"):
+                return  # it was ending by itself by then: Redis was away as it began
             slot.drained_ms.append((time.monotonic() - slot.draining_since) * 1000)
             if code != 0:
                 tell("17", f"{slot.log.name} was told to drain and ended with {code}")

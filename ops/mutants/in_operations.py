@@ -112,4 +112,12 @@ MUTANTS = (
         "a right to withdraw that is added to a key later is not noticed until the worker starts again",
         ("tests/integration/test_key_watch.py::test_a_right_to_withdraw_that_is_added_later_is_noticed",),
     ),
+    Mutant(
+        "term-kills-what-is-ending",
+        "worker/cancelq_worker/rq_worker.py",
+        "signal.signal(number, handler if number is signal.SIGHUP else signal.SIG_IGN)",
+        "signal.signal(number, handler)",
+        "TERM while a worker ends by itself hides why, and leaves its registration behind",
+        ("tests/integration/test_rq_worker.py::test_a_wish_to_end_leaves_a_worker_that_ends_by_itself_its_exit_code",),
+    ),
 )

@@ -33,8 +33,14 @@ async def serve(
     fresh: asyncio.Queue[Settings] | None = None,
 ) -> None:
     """Repeats each line of stdin; says when it is suspended and resumed; drains on `stop`."""
+    heard = [""]
+
+    def hear() -> None:
+        heard.append(sys.stdin.readline().strip())
+        say(f"heard {heard[-1]}")
+
     if stat.S_ISFIFO(os.fstat(sys.stdin.fileno()).st_mode):  # not under `rq worker-pool`
-        asyncio.get_running_loop().add_reader(sys.stdin, lambda: say(f"heard {sys.stdin.readline().strip()}"))
+        asyncio.get_running_loop().add_reader(sys.stdin, hear)
     was_suspended = suspended()
     say(f"serving {' '.join(map(str, settings.lanes))} as {worker_name}{' suspended' * was_suspended}")
     while not stop.is_set():
@@ -45,6 +51,8 @@ async def serve(
             say("suspended" if was_suspended else "resumed")
         with suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), LOOK_S)
+        if heard[-1] == "break":
+            raise RuntimeError("the engine broke")
     say("asked to stop")
     if os.environ.get("STUCK"):
         threading.Event().wait()  # blocks the loop for good, which is its purpose

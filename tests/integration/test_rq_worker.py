@@ -179,6 +179,24 @@ def test_an_engine_that_breaks_is_not_hidden_and_leaves_no_registration(children
         assert client.smembers("rq:workers") == set()
 
 
+def test_a_wish_to_end_leaves_a_worker_that_ends_by_itself_its_exit_code(
+    children: list[Child], redis_server: RedisServer
+) -> None:
+    """RQ's server swallows what it is told, so that the end takes its time."""
+    child = _start(children, redis_server.url)
+    os.kill(redis_server.pid, signal.SIGSTOP)
+    child.say("break")
+    child.expect("heard break")
+    while child.process.poll() is None:
+        child.send(signal.SIGTERM)
+        try:
+            child.process.wait(timeout=0.2)
+        except subprocess.TimeoutExpired:
+            continue
+    child.expect("RuntimeError: the engine broke")
+    assert child.code() == 1
+
+
 def test_rq_s_shutdown_command_drains(small: Child, redis_url: str) -> None:
     name = small.seen[-1].split(" as ")[1].strip()
     with Redis.from_url(redis_url) as client:

@@ -412,9 +412,9 @@ class _Session:
                 runner.run(self._served())
             finally:
                 for number, handler in before.items():
-                    # The same wish may arrive twice, the second time just after the drain: it is obeyed already.
-                    repeated = number != signal.SIGHUP and self._stop.is_set()
-                    signal.signal(number, signal.SIG_IGN if repeated else handler)
+                    # This process ends by now, or begins anew: who wishes it to end has his wish, and the exit code
+                    # still tells why it did.
+                    signal.signal(number, handler if number is signal.SIGHUP else signal.SIG_IGN)
         return self._restart
 
     async def _served(self) -> None:
