@@ -430,3 +430,11 @@ def test_a_probe_reads_and_changes_nothing() -> None:
     assert BINGX.read_probe(answer({"orders": []})).word is Word.OPEN
     assert BINGX.read_probe(answer(code=100413, msg="Incorrect apiKey")).word is Word.ACCOUNT
     assert BINGX.read_probe(raw(b"", 502)).word is Word.UNCLEAR
+
+
+def test_what_no_list_tells_by_client_id_goes_into_a_batch_until_more_is_known_of_it() -> None:
+    unseeable = {"blind": 1}
+    assert BINGX.cancel_class(target(client_order_id="c1", notes=unseeable)) == f"blind:{PAIR}"
+    assert BINGX.cancel_class(target(ORDER_ID, "c1", notes=unseeable)) == f"id:{PAIR}"
+    assert BINGX.cancel_class(target(client_order_id="c1", notes={**unseeable, "oid": ORDER_ID})) == f"id:{PAIR}"
+    assert BINGX.cancel_class(target(client_order_id="c1", notes={**unseeable, "seen": 1})) == f"seen-cid:{PAIR}"

@@ -80,6 +80,26 @@ def test_no_such_order_for_many_orders_is_unclear_for_each(code: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "notes"),
+    [
+        ("the order is FILLED or CANCELLED already before the cancel", {"known": 1}),
+        ("the order you want to cancel is FILLED or CANCELLED already, or is not a valid order id", {}),
+        ("order not exist", {}),
+    ],
+)
+def test_that_there_was_such_an_order_is_noted_where_the_text_leaves_no_doubt(text: str, notes: dict[str, int]) -> None:
+    (reply,) = decode("cancel", answer(code=100404, msg=text), target(ORDER_ID))
+    assert (reply.word, reply.notes) == (Word.GONE, notes)
+
+
+@pytest.mark.parametrize("code", [80018, 109422])
+def test_a_fill_told_of_a_whole_batch_is_noted_of_none_of_its_orders(code: int) -> None:
+    said = answer(code=code, msg="order is already filled")
+    assert [(r.word, r.notes) for r in decode("cancel-orders", said, *TWO)] == [(Word.UNCLEAR, {})] * 2
+    assert [(r.word, r.notes) for r in decode("cancel-orders", said, TWO[0])] == [(Word.GONE, {"known": 1})]
+
+
+@pytest.mark.parametrize(
     "text", ["Invalid parameters", "Error:Field validation for 'OrderIDs' failed on the 'max' tag"]
 )
 def test_a_batch_refused_as_a_whole_is_sent_in_halves(text: str) -> None:

@@ -126,6 +126,9 @@ def test_statuses_of_a_limit_are_about_the_whole_address(route: str, body: bytes
 def test_a_limit_of_the_address_that_tells_its_end_is_believed() -> None:
     (reply,) = decode("cancel", answer(code=100410, msg=BLOCKED, status=429), target(ORDER_ID))
     assert (reply.retry_at_ms, reply.retry_us, reply.whole_address) == (1735964079647, 0, True)
+    for status in (403, 418):
+        (reply,) = decode("cancel", answer(code=199987, msg=BLOCKED, status=status), target(ORDER_ID))
+        assert (reply.retry_at_ms, reply.retry_us, reply.whole_address) == (1735964079647, 0, True)
 
 
 def test_a_firewall_holds_the_address_unless_the_venue_itself_speaks() -> None:
@@ -157,6 +160,14 @@ def test_equal_errors_are_told_but_for_limits_keys_and_clocks(route: str) -> Non
         assert reply.error == code
     (reply,) = decode(route, answer(code=199987, msg=""), one)
     assert reply.error == "199987"
+
+
+@pytest.mark.parametrize("route", ["cancel", "query"])
+def test_an_error_under_a_server_s_status_is_told_too(route: str) -> None:
+    (reply,) = decode(route, answer(code=100500, msg="internal error", status=500), target(ORDER_ID))
+    assert (reply.word, reply.error) == (Word.UNCLEAR, "100500")
+    (reply,) = decode(route, answer(code=0, msg="", status=504), target(ORDER_ID))
+    assert (reply.word, reply.error) == (Word.UNCLEAR, "")
 
 
 def test_an_error_is_one_word() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cancelq_worker.venues.bingx.stream import BingxStream
-from cancelq_worker.venues.port import Word
+from cancelq_worker.venues.port import Answer, Word
 from tests.unit.bingx_account import BINGX, ORDER_ID, PAIR, target
 
 REPORT = {"e": "executionReport", "s": PAIR, "o": "LIMIT", "X": "CANCELED", "i": int(ORDER_ID), "z": "0"}
@@ -58,3 +58,63 @@ def test_any_frame_is_read(anything: str | bytes) -> None:
     BingxStream().read(anything)
     if isinstance(anything, bytes):
         BingxStream().read(b"\x1f\x8b" + anything)
+
+
+def test_the_state_counts_and_not_the_event() -> None:
+    (push,) = BingxStream().read(frame(x="TRADE", X="FILLED", z="1", O=1)).pushes
+    assert push.reply.word is Word.FILLED
+    (push,) = BingxStream().read(frame(x="CANCELED", X="PARTIALLY_FILLED", z="1")).pushes
+    assert push.reply.word is Word.OPEN
+
+
+# -- how it is opened and kept -------------------------------------------------------------------------------
+
+LISTEN_KEY = "a8ea75681542e66f1a50a1616dd06ed77dab61baa0c296bca03a9b13ee5f2dd7"
+
+
+@pytest.mark.parametrize("said", [{"listenKey": LISTEN_KEY}, {"code": 0, "msg": "", "data": {"listenKey": LISTEN_KEY}}])
+def test_a_listen_key_is_asked_for_and_read(said: object) -> None:
+    request = BingxStream().key_request()
+    assert request
+    assert (request.method, request.path) == ("POST", "/openApi/user/auth/userDataStream")
+    assert BingxStream().read_key(Answer(200, {}, orjson.dumps(said))) == LISTEN_KEY
+
+
+def test_the_listen_key_is_renewed_well_before_its_hour_is_over() -> None:
+    request = BingxStream().renew_request(LISTEN_KEY)
+    assert request
+    assert (request.method, request.path) == ("PUT", "/openApi/user/auth/userDataStream")
+    assert request.query == f"listenKey={LISTEN_KEY}"
+    assert 0 < BingxStream().renew_every_s <= 1800
+
+
+def test_the_listen_key_stands_in_the_address() -> None:
+    where = BingxStream().address("wss://open-api-ws.bingx.com/market", LISTEN_KEY)
+    assert where == f"wss://open-api-ws.bingx.com/market?listenKey={LISTEN_KEY}"
+
+
+def test_the_account_s_spot_orders_are_asked_for_at_once() -> None:
+    (text,) = BingxStream().hello(0)
+    said = orjson.loads(text)
+    assert (said["reqType"], said["dataType"]) == ("sub", "spot.executionReport")
+    assert said["id"]
+
+
+def test_both_kinds_of_ping_are_answered() -> None:
+    """The spot server sends an object, the swap server a text."""
+    ping = {"ping": "2177c68e4d0e45679965f482929b59c2", "time": "2026-11-28T10:00:00.000+0800"}
+    for spot in (gzip.compress(orjson.dumps(ping)), orjson.dumps(ping).decode()):
+        (text,) = BingxStream().read(spot).send
+        assert orjson.loads(text) == {"pong": ping["ping"], "time": ping["time"]}
+    assert BingxStream().read(gzip.compress(b"Ping")).send == ["Pong"]
+
+
+def test_it_is_alive_when_its_subscription_was_taken() -> None:
+    taken = {"id": "1", "code": 0, "msg": "", "dataType": "spot.executionReport", "data": None}
+    assert BingxStream().read(gzip.compress(orjson.dumps(taken))).live
+    said = BingxStream().read(gzip.compress(orjson.dumps({**taken, "code": 80403, "msg": "too many topics"})))
+    assert (said.live, said.refused) == (False, "80403 too many topics")
+
+
+def test_a_listen_key_that_expired_ends_the_connection() -> None:
+    assert BingxStream().read(gzip.compress(orjson.dumps({"e": "listenKeyExpired", "E": 1}))).refused

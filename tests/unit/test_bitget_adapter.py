@@ -361,6 +361,10 @@ def test_a_refused_parameter_names_the_field_of_the_intent() -> None:
     (reply,) = decode("cancel-order", answer(code="40034", status=400, msg="Parameter symbol does not exist"), TWO[0])
     assert reply.word is Word.FAILED
     assert reply.text.startswith("symbol: ")
+    (reply,) = decode(
+        "cancel-order", answer(code="40019", status=400, msg="Parameter clientOid cannot be empty"), TWO[0]
+    )
+    assert reply.text.startswith("client_order_id: ")
 
 
 @pytest.mark.parametrize("said", [answer(code="43001", status=400), answer(code="40109", status=400)])
@@ -369,7 +373,7 @@ def test_no_such_order_for_many_orders_is_unclear_for_each(said: Answer) -> None
     assert [r.word for r in decode("batch-cancel-order", said, TWO[0])] == [Word.GONE]
 
 
-@pytest.mark.parametrize("code", ["40912", "40306", "40034", "43011", "45056"])
+@pytest.mark.parametrize("code", ["40912", "40306", "40034", "43011", "45056", "40808"])
 def test_a_batch_refused_as_a_whole_is_sent_in_halves(code: str) -> None:
     """One entry may have spoilt it: the others must not be rejected with it."""
     said = answer(code=code, status=400)
@@ -464,6 +468,12 @@ BATCHES = {
 @pytest.mark.parametrize(("said", "words"), BATCHES.values(), ids=BATCHES)
 def test_a_batch_answer_speaks_for_each_order(said: Answer, words: tuple[Word, ...]) -> None:
     assert tuple(r.word for r in decode("batch-cancel-order", said, *TWO)) == words
+
+
+def test_a_failed_item_is_told_in_the_venues_words() -> None:
+    said = batch([ok(ORDER_ID)], [bad(OTHER_ID)])
+    _, failed = decode("batch-cancel-order", said, *TWO)
+    assert (failed.code, failed.text) == ("43001", "The order does not exist")
 
 
 # What makes the worker look before it does anything else.
@@ -680,6 +690,7 @@ def test_a_time_that_is_none_is_not_believed(data: Any) -> None:
 def test_a_probe_reads_and_changes_nothing() -> None:
     request = BITGET.probe_request()
     assert (request.method, request.body) == ("GET", b"")
+    assert request.query == "limit=1", "the list takes 1 to 100"
     assert BITGET.read_probe(answer([])).word is Word.OPEN
     assert BITGET.read_probe(answer(code="40009", status=400)).word is Word.ACCOUNT
     assert BITGET.read_probe(raw(b"", 502)).word is Word.UNCLEAR
@@ -690,3 +701,13 @@ def test_limits_can_be_set_for_an_account_that_has_others() -> None:
     limits = {b.name: b.units for b in bitget.buckets}
     assert (limits["cancel-order"], limits["batch-cancel-order"]) == (5, 10)
     assert bitget.address_buckets[0].units == 100
+
+
+@pytest.mark.parametrize(("size", "most"), [(None, 50), (5, 5), (50, 50), (80, 50)])
+def test_a_batch_names_no_more_orders_than_the_account_sets_and_the_venue_takes(size: int | None, most: int) -> None:
+    bitget = type(account())(account()._credentials, batch_size=size)
+    route = next(r for r in bitget.routes if r.name == "batch-cancel-order")
+    targets = [target(str(1000 + n)) for n in range(most + 1)]
+    assert len(orjson.loads(bitget.encode(route, targets[:most]).body)["orderList"]) == most
+    with pytest.raises(ValueError, match="may name"):
+        bitget.encode(route, targets)

@@ -4,7 +4,7 @@ import pytest
 
 from cancelq_worker.venues.bitget.codes import CODES, SOURCES, word_of
 from cancelq_worker.venues.port import Word
-from tests.unit.bitget_account import ORDER_ID, answer, decode, raw, target
+from tests.unit.bitget_account import ORDER_ID, OTHER_ID, answer, decode, raw, target
 
 # The venue's error table for cancels, in its own order. The class says what a code means for a cancel:
 #   GONE  not working any more, or not known        FAIL  can never work as written
@@ -82,6 +82,23 @@ def test_a_single_cancel_is_told_by_its_code_whatever_the_status(status: int) ->
     for code, word in ROWS:
         (reply,) = decode("cancel-order", answer(code=code, status=status, msg="x"), target(ORDER_ID))
         assert (reply.word, reply.code) == (word, code)
+
+
+# "Closed", "finalised", "no longer cancellable": there was such an order. The others of GONE leave that open.
+ENDED_ONES = {"43026", "43021", "45031", "45055", "50062", "45134", "40769"}
+
+
+@pytest.mark.parametrize("code", [code for code, word in ROWS if word is Word.GONE])
+def test_that_there_was_such_an_order_is_noted_where_the_code_says_so(code: str) -> None:
+    known = {"known": 1} if code in ENDED_ONES else {}
+    (alone,) = decode("cancel-order", answer(code=code, status=400), target(ORDER_ID))
+    assert alone.notes == known
+    item = {"orderId": ORDER_ID, "clientOid": "", "errorMsg": "x", "errorCode": code}
+    said = answer({"successList": [], "failureList": [item]})
+    (one, other) = decode("batch-cancel-order", said, target(ORDER_ID), target(OTHER_ID))
+    assert (one.notes, other.notes) == (known, {})
+    for reply in decode("batch-cancel-order", answer(code=code, status=400), target(ORDER_ID), target(OTHER_ID)):
+        assert reply.notes == {}, "it does not say of which of them"
 
 
 @pytest.mark.parametrize("status", [200, 400])

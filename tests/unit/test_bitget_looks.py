@@ -315,6 +315,12 @@ def test_the_states_of_plan_orders_are_read(state: str, word: Word) -> None:
     assert reply.word is word
 
 
+@pytest.mark.parametrize("state", ["Cancelled", "CANCELLED"])
+def test_a_state_is_read_in_whatever_case_it_is_told(state: str) -> None:
+    (reply,) = decode("order-info", answer([row(status=state)]), ONE)
+    assert (reply.word, reply.venue_state) == (Word.CANCELLED, state)
+
+
 @pytest.mark.parametrize("state", ["", "canceling", "unknown", "cancelled ", "部分成交", "closed", "done"])
 def test_an_unknown_state_is_unclear(state: str) -> None:
     (reply,) = decode("order-info", answer([row(status=state)]), ONE)
@@ -353,6 +359,34 @@ def test_an_unknown_order_is_an_empty_list_and_absent() -> None:
 def test_no_such_order_is_absent_where_one_was_asked_for() -> None:
     assert decode("order-info", answer(code="43001", status=400), ONE)[0].word is Word.ABSENT
     assert decode("history", answer(code="43001", status=400), ONE)[0].word is Word.UNCLEAR
+
+
+@pytest.mark.parametrize("code", ["43026", "43021", "45031", "45055"])
+def test_a_look_that_is_answered_with_an_end_shows_that_there_was_such_an_order(code: str) -> None:
+    """Finalised, closed: the order that was asked for has been there, so it is not absent. A list's code is about no
+    order."""
+    said = answer(code=code, status=400)
+    (reply,) = decode("order-info", said, ONE)
+    assert (reply.word, reply.notes) == (Word.UNCLEAR, {"known": 1})
+    for route in ("history", "open", "history-page"):
+        (reply,) = decode(route, said, ONE)
+        assert (reply.word, reply.notes) == (Word.UNCLEAR, {})
+
+
+def test_a_full_page_that_ends_just_above_an_order_does_not_show_that_it_is_absent() -> None:
+    page = [row(str(int(ORDER_ID) + n), "filled") for n in range(PAGE, 0, -1)]
+    newer, older = target(str(int(ORDER_ID) + PAGE + 1)), ONE
+    replies = decode("history-page", answer([row(newer.order_id or "", "cancelled"), *page[1:]]), newer, older)
+    assert [reply.word for reply in replies] == [Word.CANCELLED, Word.UNREAD]
+
+
+def test_a_page_that_begins_at_its_cursor_ignores_it() -> None:
+    """`idLessThan` leaves out the order it names."""
+    at = target(client_order_id="mine-1", notes={"walk": {"walk-history": {"at": ORDER_ID, "pages": 1, "end": False}}})
+    page = [row(str(int(ORDER_ID) - n), "filled") for n in range(PAGE)]
+    assert decode("walk-history", answer(page), at)[0].word is Word.UNCLEAR
+    below = [row(str(int(ORDER_ID) - n), "filled") for n in range(1, PAGE + 1)]
+    assert decode("walk-history", answer(below), at)[0].word is Word.UNREAD
 
 
 def test_rows_about_others_prove_nothing() -> None:

@@ -351,7 +351,8 @@ def test_a_row_without_a_symbol_is_neither_skipped_nor_cancelled_without_one(int
 def test_a_page_that_ignores_its_cursor_is_no_page() -> None:
     """It would be listed for ever, or taken for the rest of the list."""
     below = target(scope="account", symbol=None, age_band_ms=BAND, notes={"sweep": {"at": "500", "open": 3}})
-    assert page([row(n) for n in range(499, 399, -1)], below).word is Word.LISTED
+    listed = page([row(n) for n in range(499, 399, -1)], below)
+    assert (listed.word, listed.notes["sweep"]["at"]) == (Word.LISTED, "400")
     for rows in ([row(500)], [row(700), row(450)], [row(n) for n in range(700, 600, -1)]):
         assert page(rows, below).word is Word.UNCLEAR
 

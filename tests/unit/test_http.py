@@ -320,6 +320,7 @@ async def test_exactly_the_bytes_that_were_signed_are_sent() -> None:
         assert sent_body == body
         assert (sent["access-sign"], sent["content-type"], sent["content-length"]) == ("a+/=", "application/json", "34")
         assert "cookie" not in sent
+        assert sent["accept-encoding"] == "identity"
 
 
 async def test_a_look_has_no_body() -> None:
@@ -503,6 +504,20 @@ async def test_after_a_call_past_its_deadline_the_next_leaves_by_another_pool() 
         assert len(made) == 4
         venue.go_on.set()
         assert (await slow)[0] is None
+
+
+async def test_a_pool_is_given_up_once_however_many_of_its_calls_are_past_their_deadline() -> None:
+    """A pool that took its place would be given up with it, its connections open for ever."""
+    made = []
+
+    def transport(verify: ssl.SSLContext | bool) -> httpx.AsyncBaseTransport:
+        made.append(connections(verify))
+        return made[-1]
+
+    async with at_the_door(transport) as (_, door):
+        ends = await asyncio.gather(*(in_short(door, "drips_headers") for _ in range(3)))
+        assert all(isinstance(error, NoAnswer) for error, _ in ends)
+        assert len(made) == 2
 
 
 @pytest.mark.parametrize("kind", ["drips_headers", "drips_body", "silent"])

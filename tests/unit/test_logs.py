@@ -99,6 +99,18 @@ def test_a_thread_that_breaks_is_told_like_everything_else() -> None:
         {"error": ValueError("sign=canary")},
         {"text": "{'ACCESS-SIGN': 'canary', 'a': 1}"},
         {"a": {"b": {"c": {"d": {"e": {"f": {"g": {"too deep": "canary"}}}}}}}},
+        {"authorization": "Basic canary"},
+        {"access_token": "canary"},
+        {"api key": "canary"},
+        {"sign": "canary"},
+        {"params": {"x-sign": "canary"}},
+        {"texts": ("listenKey=canary", "wss://host/market?listenKey=canary")},
+        {"texts": {"listen_key: canary"}},
+        {"head": "X-BAPI-SIGN: canary\r\nX-BAPI-TIMESTAMP: 1"},
+        {"head": "X-BAPI-API-KEY: canary"},
+        {"head": "X-BX-APIKEY : canary"},
+        {"head": "ACCESS-PASSPHRASE: canary"},
+        {"head": bytearray(b"ACCESS-KEY: canary")},
     ],
 )
 @pytest.mark.parametrize("pretty", [True, False])

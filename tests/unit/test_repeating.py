@@ -58,6 +58,7 @@ def test_any_secret_is_found_in_a_message_and_on_a_page(secret: str) -> None:
         ),
         ({"X-BX-APIKEY": "canary-key"}, "listenKey=canary-listen", {"canary-key", "canary-listen"}),
         ({"X-BX-APIKEY": "short"}, "", set()),
+        ({"ACCESS-PASSPHRASE": "sixsix"}, "", {"sixsix"}),
     ],
 )  # fmt: skip
 def test_what_of_a_call_is_secret(headers: Mapping[str, str], query: str, secrets: set[str]) -> None:

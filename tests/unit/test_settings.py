@@ -8,7 +8,7 @@ from pydantic import SecretStr, ValidationError
 
 from cancelq.contract import Lane
 from cancelq_worker.settings import Account, Settings, SettingsError, listen_place, without_credentials
-from cancelq_worker.venues.port import Request
+from cancelq_worker.venues.port import Request, Stage
 from cancelq_worker.venues.registry import KINDS, open_venue
 
 MAIN = "CANCELQ_ACCOUNTS__BITGET__MAIN__"
@@ -428,6 +428,12 @@ def test_every_limit_of_an_account_is_what_its_venue_keeps(venue: str) -> None:
     limits = {name: 100 + n for n, name in enumerate(names)}
     opened = open_venue(venue, Account(limits=limits))
     assert {bucket.name: bucket.units for bucket in (*opened.buckets, *opened.address_buckets)} == limits
+
+
+@pytest.mark.parametrize("venue", KINDS)
+def test_every_batch_of_an_account_names_as_many_orders_as_it_sets(venue: str) -> None:
+    opened = open_venue(venue, Account(batch_size=3))
+    assert {route.most for route in opened.routes if route.stage is Stage.CANCEL} == {1, 3}
 
 
 @pytest.mark.parametrize("demo", [False, True])

@@ -15,6 +15,7 @@ from typing import Any, Self, cast
 import orjson
 import pytest
 from pydantic import SecretStr
+from redis.exceptions import ConnectionError as RedisConnectionError
 from structlog.testing import capture_logs
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError
@@ -22,7 +23,7 @@ from websockets.exceptions import ConnectionClosed, ConnectionClosedError
 from cancelq_worker.clocks import RemoteClock, monotonic_s
 from cancelq_worker.ledger import Ledger
 from cancelq_worker.repeating import LEFT_OUT
-from cancelq_worker.streaming import BACKOFF_S, FRAME_MOST, LIVE_S, LaneStream, StreamParts
+from cancelq_worker.streaming import BACKOFF_S, FRAME_MOST, KEEP_S, LIVE_S, REFUSED_S, LaneStream, StreamParts
 from cancelq_worker.venues.bingx.stream import BingxStream
 from cancelq_worker.venues.bitget.signing import Credentials
 from cancelq_worker.venues.bitget.stream import BitgetStream
@@ -33,6 +34,7 @@ from tests.unit.bitget_account import KEY, PASSPHRASE, SECRET
 LISTEN_KEY = "listen-key-0123456789"
 BITGET = BitgetStream(Credentials(SecretStr(KEY), SecretStr(SECRET), SecretStr(PASSPHRASE)))
 BITGET_LIVE = orjson.dumps({"event": "subscribe", "arg": {"channel": "orders"}})
+BITGET_PUSH = orjson.dumps({"arg": {"channel": "orders"}, "data": [{"orderId": "1", "status": "live"}]})
 BINGX_LIVE = orjson.dumps({"id": "1", "code": 0})
 
 
@@ -168,6 +170,63 @@ def test_a_listen_key_is_renewed_once_in_each_of_its_times(hours: Hours) -> None
     assert len(hours.opened_s) == 1
 
 
+def test_a_push_shows_that_the_subscription_stands(hours: Hours) -> None:
+    """Its answer may have been lost."""
+    hours.pass_by(PARTS, 600, lambda: Line(BITGET_PUSH, "pong"))
+    assert len(hours.opened_s) == 1
+
+
+def test_a_login_that_was_refused_is_not_tried_again_at_once(hours: Hours) -> None:
+    refusal = b'{"event":"error","code":"30011","msg":"Invalid ACCESS_KEY"}'
+    hours.pass_by(PARTS, 600, lambda: Line(refusal, ""))
+    assert len(hours.opened_s) > 10
+    waits = [later - earlier for earlier, later in pairwise(hours.opened_s)]
+    assert min(waits) >= 0.8 * REFUSED_S
+
+
+# -- the lease ---------------------------------------------------------------------------------------------------------
+
+
+class Leased:
+    """A ledger that gives the stream until a time, and then to another worker. Keeps what it was asked."""
+
+    def __init__(self, hours: Hours, until_s: float = math.inf, error: Exception | None = None) -> None:
+        self._hours, self._until_s, self._error = hours, until_s, error
+        self.asked: list[str] = []
+
+    async def stream(self, worker: str, what: str) -> bool:
+        self.asked.append(what)
+        if self._error:
+            raise self._error
+        return self._hours.now_s() < self._until_s
+
+
+def test_a_stream_that_stands_is_kept_as_alive(hours: Hours) -> None:
+    leased = Leased(hours)
+    hours.pass_by(replace(PARTS, ledger=cast("Ledger", leased)), 600, lambda: Line(BITGET_LIVE, "pong"))
+    first = leased.asked.index("live")
+    assert set(leased.asked[:first]) == {"hold"}
+    assert set(leased.asked[first:-1]) == {"live"}
+    assert leased.asked[-1] == "leave"
+    assert len(leased.asked) > 600 / KEEP_S - 5
+
+
+def test_a_stream_that_another_worker_has_is_left_to_it(hours: Hours) -> None:
+    leased = Leased(hours, until_s=300)
+    hours.pass_by(replace(PARTS, ledger=cast("Ledger", leased)), 600, lambda: Line(BITGET_LIVE, "pong"))
+    left = leased.asked.index("leave")
+    assert leased.asked[left - 1] == "live"
+    assert set(leased.asked[left + 1 :]) == {"hold"}
+    assert len(hours.opened_s) == 1
+
+
+def test_without_redis_no_stream_is_opened(hours: Hours) -> None:
+    leased = Leased(hours, error=RedisConnectionError("away"))
+    hours.pass_by(replace(PARTS, ledger=cast("Ledger", leased)), 60, lambda: Line(BITGET_LIVE, "pong"))
+    assert leased.asked
+    assert hours.opened_s == []
+
+
 # -- frames ------------------------------------------------------------------------------------------------------------
 
 
@@ -224,3 +283,22 @@ async def test_any_other_refusal_is_logged_in_the_venues_words() -> None:
     with capture_logs() as said:
         await until_refused(venue)
     assert [line["said"] for line in said if "said" in line] == ["30011 Invalid ACCESS_KEY"]
+
+
+def test_a_refusal_of_a_listen_key_that_quotes_the_call_is_logged_without_it(hours: Hours) -> None:
+    async def call(request: Request) -> Answer:
+        return Answer(200, {}, b'{"code":100413,"msg":"Incorrect apiKey canary"}', quotes=True)
+
+    with capture_logs() as said:
+        hours.pass_by(replace(PARTS, stream=BingxStream(), call=call), 10, lambda: Line(BINGX_LIVE, "Ping"))
+    assert [line["said"] for line in said if "said" in line] == [LEFT_OUT]
+
+
+def test_a_refusal_that_quotes_the_listen_key_is_logged_without_it(hours: Hours) -> None:
+    async def call(request: Request) -> Answer:
+        return Answer(200, {}, orjson.dumps({"listenKey": LISTEN_KEY}))
+
+    refusal = orjson.dumps({"id": "1", "code": 80403, "msg": f"too many topics for {LISTEN_KEY}"})
+    with capture_logs() as said:
+        hours.pass_by(replace(PARTS, stream=BingxStream(), call=call), 10, lambda: Line(refusal, ""))
+    assert [line["said"] for line in said if "said" in line] == [LEFT_OUT]
