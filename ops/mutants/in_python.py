@@ -395,4 +395,20 @@ MUTANTS = (
         "lane is held for its key until a person comes",
         ("tests/integration/test_clock_faults.py::test_a_jump_of_the_venues_clock_costs_no_attempt",),
     ),
+    Mutant(
+        "failed-lists-add-up",
+        f"{_WORKER}/verdict.py",
+        '        state.notes.pop("f", None)\n        sweep',
+        "        sweep",
+        "a long sweep is given up for lists that failed now and then",
+        (f"{_VERDICT}test_a_sweep_goes_on_as_long_as_its_lists_can_be_read_in_between",),
+    ),
+    Mutant(
+        "what-was-counted-is-not-told",
+        f"{_WORKER}/verdict.py",
+        'known = state.notes.get("best")',
+        "known = None",
+        "how many orders a sweep left open is not told",
+        (f"{_VERDICT}test_what_a_sweep_counted_last_is_told_where_its_lists_cannot_be_read_any_more",),
+    ),
 )

@@ -299,3 +299,46 @@ async def test_units_that_were_asked_for_before_the_clock_went_ahead_are_not_use
         assert not one.reserve().covers(("ip",))
     finally:
         await client.aclose()
+
+
+async def test_however_far_the_clock_went_ahead_the_address_is_closed_for_a_window(redis_url: str) -> None:
+    client, window_us = connect(redis_url, max_connections=16), 60_000_000
+    one, other = (Egress(client, "here", (Bucket("ip", 6_000, window_us),)) for _ in range(2))
+    try:
+        await one.ahead(10 * window_us)
+        await other.fill()
+        assert not other.reserve().covers(("ip",))
+    finally:
+        await client.aclose()
+
+
+async def test_that_the_clock_went_ahead_is_told_of_every_bucket_and_again_where_redis_did_not_hear_it(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*args: Any) -> Any:
+        raise RedisConnectionError("the connection broke")
+
+    client, window_us = connect(redis_url, max_connections=16), 60_000_000
+    one = Egress(client, "here", (Bucket("ip", 6_000, window_us), Bucket("time", 5, window_us, rare=True)))
+    try:
+        with monkeypatch.context() as away:
+            away.setattr(SCRIPTS, "run_durably", broken)
+            await one.ahead(300_000)
+        await one.ahead(300_000)
+        for bucket in ("ip", "time"):
+            assert await client.hexists(f"cancelq:{{egress:here}}:{bucket}:note", "ahead")
+    finally:
+        await client.aclose()
+
+
+async def test_a_call_that_goes_alone_is_not_waited_for_where_its_process_is_gone(redis_url: str) -> None:
+    client, key = connect(redis_url, max_connections=16), "cancelq:{egress:here}:ip"
+    one = Egress(client, "here", (Bucket("ip", 6_000, 60_000_000),))
+    try:
+        now_us = int(time.time()) * 1_000_000
+        await client.zadd(key, {"7": now_us + 60_000_000})
+        await client.hset(f"{key}:note", mapping={"last": "7", "probe": f"7 {now_us - 1}"})
+        await one.fill()
+        assert one.reserve().covers(("ip",))
+    finally:
+        await client.aclose()

@@ -10,8 +10,8 @@ import pytest
 
 from cancelq.contract import Status
 from cancelq_worker import operate
-from cancelq_worker.ledger import RedisLedger, RoundRequest, command
-from cancelq_worker.overtaking import Overtaker
+from cancelq_worker.ledger import RedisLedger, RoundRequest, Scanned, command
+from cancelq_worker.overtaking import AHEAD_MOST, Overtaker
 from cancelq_worker.state import State
 from tests.integration.lone_ledger import Desk, lone_desk
 from tests.integration.rig import LANE, desk
@@ -94,6 +94,25 @@ async def test_all_that_is_urgent_in_a_long_inbox_is_found_in_slices(desk_alone:
             found += overtaking.entries
     assert found == wanted
     assert ahead.overtaken == set(wanted)
+
+
+async def test_a_slice_of_which_nothing_may_overtake_does_not_end_the_search(desk_alone: Desk) -> None:
+    await desk_alone.add(scope="revoke", target="some", priority="urgent")
+    page = (await desk_alone.read()) * RedisLedger.READ_MOST
+    ahead = Overtaker(desk_alone.intake)
+    ahead.scanned(Scanned(page[-1][0], page[:1]))
+    assert ahead.wanted() is None
+    assert ahead.scan_after(page) == page[-1][0]
+
+
+async def test_only_so_many_overtake_until_the_cursor_has_passed_some_of_them(desk_alone: Desk) -> None:
+    await desk_alone.add(symbol="BTCUSDT", order_id="1")
+    page = (await desk_alone.read()) * RedisLedger.READ_MOST
+    ahead = Overtaker(desk_alone.intake)
+    ahead.overtaken = {f"9999999999999-{n}" for n in range(AHEAD_MOST)}
+    assert ahead.scan_after(page) is None
+    ahead.passed("9999999999999-0")
+    assert ahead.scan_after(page) == page[-1][0]
 
 
 @pytest.mark.parametrize("workers", [1, 3])

@@ -34,7 +34,7 @@ from cancelq_worker.venues.bingx.adapter import Bingx
 from cancelq_worker.venues.bingx.signing import Credentials as BingxCredentials
 from cancelq_worker.venues.bitget.adapter import BUCKETS, ROUTES
 from cancelq_worker.venues.port import Stage
-from tests.integration.lone_ledger import SECRET, lone_desk
+from tests.integration.lone_ledger import SECRET, lone_desk, make_suspect
 from tests.integration.rig import LANE
 from tests.integration.script_bench import (
     BATCH,
@@ -107,6 +107,16 @@ async def test_a_look_whose_lease_ended_is_made_again(bench: Bench) -> None:
     assert (again.before.attempts, again.before.lookups) == (1, 1)
 
 
+@pytest.mark.parametrize("together", [True, False])
+async def test_what_is_due_is_not_hidden_by_a_later_one_of_its_class(bench: Bench, together: bool) -> None:
+    await bench.orders("11", "12")
+    due, later = (looked_for(work) for work in works_of(await bench.take()))
+    later.delay_us = 1_000_000
+    for works in [[later, due]] if together else [[due], [later]]:
+        await bench.settle(Settlement(None, list(works)))
+    assert [work.id for work in works_of(await bench.take("l"))] == ["i-11"]
+
+
 async def test_what_a_worker_ended_with_keeps_its_place(bench: Bench) -> None:
     """Behind all that waits meanwhile it would not be served within a second."""
     await bench.orders("11")
@@ -123,6 +133,16 @@ async def test_what_a_worker_ended_with_keeps_its_place(bench: Bench) -> None:
     assert first == b"i-11"
 
 
+async def test_what_is_given_back_unsent_keeps_its_place(bench: Bench) -> None:
+    await bench.orders("11")
+    (work,) = works_of(await bench.take())
+    await bench.orders("12")
+    await bench.forward(1_000_000)
+    back = Move(work, work.before.at_rest(work.fence), None)
+    await bench.settle(Settlement(None, [back], order_keys=work.before.orders, sent=False))
+    assert [work.id for work in works_of(await bench.take())] == ["i-11", "i-12"]
+
+
 async def test_three_ends_of_a_lease_park_an_intent_and_two_make_it_travel_alone(bench: Bench) -> None:
     await bench.orders("11", "12")
     sizes = [len(works_of(await bench.take("c")))]
@@ -133,6 +153,13 @@ async def test_three_ends_of_a_lease_park_an_intent_and_two_make_it_travel_alone
     assert sizes == [2, 2, 1]
     await bench.forward(LEASE_US + 1)
     assert [(step.why, step.work.before.attempts) for step in (await bench.take("")).steps] == [("struck", 1)]
+
+
+async def test_what_travels_alone_joins_no_call_that_others_have_begun(bench: Bench) -> None:
+    await bench.orders("11", "12", "13")
+    await make_suspect(bench.desk.client, LANE, "i-12")
+    calls = [[work.id for work in works_of(await bench.take())] for _ in range(2)]
+    assert calls == [["i-11", "i-13"], ["i-12"]]
 
 
 async def trusted(bench: Bench, *ids: str) -> None:
@@ -263,6 +290,17 @@ async def test_a_push_leaves_what_is_in_a_call_to_its_call(bench: Bench) -> None
 # -- permits ----------------------------------------------------------------------------------------------------
 
 
+async def test_what_a_push_claimed_comes_back_where_its_worker_ended(bench: Bench) -> None:
+    await bench.orders("11")
+    state = await bench.state("i-11")
+    assert state
+    await bench.ledger.claim(state.orders)
+    assert (await bench.take()).batch is None
+    await bench.forward(LEASE_US + 1)
+    (work,) = works_of(await bench.take())
+    assert (work.before.attempts, work.before.strikes) == (0, 1)
+
+
 async def test_a_permit_is_in_use_for_as_long_as_its_call_could_live(bench: Bench) -> None:
     await bench.orders("11", "12")
     works_of(await bench.take())
@@ -333,6 +371,49 @@ async def test_a_refusal_doubles_what_is_kept_beyond_the_window(bench: Bench) ->
     assert max(await bench.permit_ends()) >= BATCH.window_us + 2 * GUARD_US
 
 
+async def test_what_is_kept_beyond_the_window_is_halved_after_ten_minutes_without_a_refusal(bench: Bench) -> None:
+    await bench.permit("m-1", "r")
+    stats = LANE.key(f"rtt:{BATCH.name}")
+    refused_ms = int(await command(bench.desk.client, "HGET", stats, "refused_ms"))
+    await command(bench.desk.client, "HSET", stats, "refused_ms", refused_ms - 600_000)
+    await command(bench.desk.client, "DEL", LANE.key(f"permits:{BATCH.name}"))
+    await bench.permit("m-2", "a")
+    assert await bench.permit_ends() == [BATCH.window_us + GUARD_US]
+
+
+async def refused(bench: Bench, member: str) -> int:
+    """For how long the batch bucket is closed after a call was refused by a venue that does not say for how long."""
+    hold = Hold(BATCH.name, "rate", 0, "test")
+    await bench.settle(Settlement(PermitUse(BATCH, 1, member, "r"), [], holds=[hold]))
+    return (await bench.holds())["rate"]
+
+
+async def test_a_refusal_of_before_lets_no_second_call_go_beside_the_one_that_goes_alone(bench: Bench) -> None:
+    await bench.orders(*(str(10_000 + n) for n in range(200)))
+    first, second = [(await bench.take(closed=("cancel-order",))).batch for _ in range(2)]
+    assert first
+    assert second
+    await bench.permit(first.id, "r")
+    assert (await bench.take(closed=("cancel-order",))).batch
+    await bench.permit(second.id, "r")
+    assert (await bench.take(closed=("cancel-order",))).batch is None
+
+
+async def test_a_bucket_is_closed_for_a_second_again_once_it_was_open(bench: Bench) -> None:
+    await bench.orders(*(str(10_000 + n) for n in range(200)))
+    closed_us = [await refused(bench, "before")]
+    for how in ("r", "a"):
+        await bench.forward(closed_us[-1])
+        alone = (await bench.take(closed=("cancel-order",))).batch
+        assert alone
+        if how == "r":
+            closed_us.append(await refused(bench, alone.id))
+        else:
+            await bench.permit(alone.id, "a")
+    closed_us.append(await refused(bench, "after"))
+    assert closed_us == [1_000_000, 2_000_000, 1_000_000]
+
+
 async def test_a_unit_of_each_bucket_is_left_for_what_is_urgent(bench: Bench) -> None:
     await bench.orders(*(str(10_000 + n) for n in range(700)))
     granted = 0
@@ -345,6 +426,43 @@ async def test_a_unit_of_each_bucket_is_left_for_what_is_urgent(bench: Bench) ->
     assert len(works_of(await bench.take(closed=("cancel-order",)))) == 2
     await bench.orders("3", "4", priority="urgent")
     assert (await bench.take(closed=("cancel-order",))).batch is None
+
+
+async def test_an_order_is_not_kept_back_longer_for_calls_that_went_meanwhile(bench: Bench) -> None:
+    """A single call keeps its distance from when it began to wait, as others may go all the time."""
+    buckets = tuple(replace(bucket, window_us=60_000_000) for bucket in BUCKETS)
+    plan = LanePlan(lane=LANE, routes=ROUTES, buckets=buckets, lease_us=LEASE_US, gap_us=0, urgent_reserve=0)
+    bench.ledger = RedisLedger(bench.desk.client, plan)
+    await bench.orders(*(str(10_000 + n) for n in range(200)))
+    for _ in range(4):
+        assert len(works_of(await bench.take(closed=("cancel-order",)))) == 50
+    await bench.admit({"id": "waits", "symbol": "BTCUSDT", "client_order_id": "mine"})
+    await bench.forward(4_000_000)
+    await bench.orders(*(str(20_000 + n) for n in range(50)))
+    assert len(works_of(await bench.take(closed=("cancel-order",)))) == 50
+    await bench.forward(3_000_000)
+    assert [work.id for work in works_of(await bench.take(closed=("cancel-order",)))] == ["waits"]
+
+
+async def test_a_call_that_costs_more_than_there_ever_is_goes_when_all_of_it_is_free(bench: Bench) -> None:
+    """A venue may have made the bucket smaller."""
+    routes = tuple(replace(route, per_call=5) for route in ROUTES if route.name == "cancel-order")
+    buckets = tuple(replace(bucket, units=2) for bucket in BUCKETS)
+    plan = LanePlan(lane=LANE, routes=routes, buckets=buckets, lease_us=LEASE_US, gap_us=0, urgent_reserve=0)
+    bench.ledger = RedisLedger(bench.desk.client, plan)
+    await bench.orders("11", "12")
+    assert len(works_of(await bench.take())) == 1
+    assert (await bench.take()).batch is None
+
+
+async def test_a_call_that_costs_by_the_order_carries_what_there_are_units_for(bench: Bench) -> None:
+    routes = tuple(replace(route, per_call=0, per_order=1) for route in ROUTES if route.name == BATCH.name)
+    buckets = tuple(replace(bucket, units=4) for bucket in BUCKETS)
+    plan = LanePlan(lane=LANE, routes=routes, buckets=buckets, lease_us=LEASE_US, gap_us=0, urgent_reserve=0)
+    bench.ledger = RedisLedger(bench.desk.client, plan)
+    await bench.orders(*(str(10_000 + n) for n in range(60)))
+    assert len(works_of(await bench.take())) == 4
+    assert (await bench.take()).batch is None
 
 
 async def test_urgent_goes_before_what_has_waited_longer(bench: Bench) -> None:
@@ -423,6 +541,15 @@ async def test_a_jump_of_the_clock_while_a_permit_is_out_closes_every_bucket(ben
     assert len(await bench.permit_ends()) == 1
 
 
+async def test_a_settlement_hides_no_permit_of_another_call_from_a_jump_of_the_clock(bench: Bench) -> None:
+    await bench.orders("11")
+    assert works_of(await bench.take())
+    await bench.settle(Settlement(None, []))
+    await bench.jump(3_600_000_000)
+    await bench.take("")
+    assert (await bench.holds())["clock"] > BATCH.window_us
+
+
 async def test_a_jump_while_nothing_is_out_costs_nothing(bench: Bench) -> None:
     await bench.orders("11")
     await bench.jump(3_600_000_000)
@@ -461,6 +588,40 @@ async def test_entries_that_lie_between_are_not_passed_by(bench: Bench) -> None:
     ahead = bench.desk.intake.prepare(first, await bench.desk.read(first))
     assert not (await bench.apply(ahead)).applied
     assert await bench.ledger.cursor() == "0-0"
+
+
+async def test_an_entry_that_follows_the_tenth_of_one_millisecond_is_admitted(bench: Bench) -> None:
+    for seq in (9, 10):
+        await command(
+            bench.desk.client, "XADD", LANE.inbox, f"1700000000000-{seq}", "symbol", "BTCUSDT", "order_id", seq
+        )
+        assert (await bench.apply(await bench.admission())).admitted == 1
+
+
+async def test_what_ended_leaves_nothing_behind(bench: Bench) -> None:
+    await bench.orders("11", "12", expires_at_ms=str(time.time_ns() // 1_000_000 + 3_600_000))
+    await bench.settle(Settlement(None, [ended(work) for work in works_of(await bench.take())]))
+    left = [
+        name
+        for name in ("state", "intents", "orders", "expiry", "leases")
+        if await bench.desk.client.exists(LANE.key(name))
+    ]
+    assert left == []
+
+
+@pytest.mark.parametrize("when", ["not_before_ms", "expires_at_ms"])
+async def test_a_lane_is_looked_at_again_when_the_time_of_an_intent_has_come(bench: Bench, when: str) -> None:
+    await bench.orders("11", **{when: str(time.time_ns() // 1_000_000 + 500)})
+    await bench.hold(60_000_000)
+    assert (await bench.take()).wait_us <= 502_000
+
+
+async def test_what_has_become_due_goes_behind_what_waits_already(bench: Bench) -> None:
+    await bench.orders("11", not_before_ms=str(time.time_ns() // 1_000_000 + 3_600_000))
+    await bench.orders("12")
+    await command(bench.desk.client, "ZADD", LANE.key("timed"), 1, "i-11")
+    await bench.take("")
+    assert [work.id for work in works_of(await bench.take())] == ["i-12", "i-11"]
 
 
 async def test_what_expired_is_told_while_its_bucket_is_closed(bench: Bench) -> None:
@@ -522,6 +683,61 @@ async def test_what_is_urgent_is_not_left_to_a_sweep_that_is_not(bench: Bench) -
     await bench.forward(1_000_000)
     assert [work.id for work in works_of(await bench.take())] == ["i-11"]
     assert (await bench.take()).batch is None, "what is as urgent as the sweep at most is looked at after it"
+
+
+@pytest.mark.parametrize("part", [{"older_than_ms": "1700000000000"}, {"client_prefix": "mine-"}])
+async def test_an_order_is_not_left_to_a_sweep_of_a_part(bench: Bench, part: dict[str, str]) -> None:
+    """It may be none of those that are meant."""
+    await bench.orders("11")
+    for name in (BATCH.name, SINGLE.name):
+        await bench.settle(Settlement(None, [], holds=[Hold(name, "rate", 1_000_000, "test")]))
+    await bench.forward(1_000)
+    await bench.admit({"id": "sweep", "scope": "symbol", "symbol": "BTCUSDT", **part})
+    assert [work.id for work in works_of(await bench.take("l"))] == ["sweep"]
+    await bench.forward(1_000_000)
+    assert [work.id for work in works_of(await bench.take())] == ["i-11"]
+
+
+async def test_normal_cancels_step_aside_for_an_urgent_sweep_however_long_after_another(bench: Bench) -> None:
+    for n in range(2):
+        await bench.admit({"id": f"sweep-{n}", "scope": "symbol", "symbol": "BTCUSDT", "priority": "urgent"})
+        (work,) = works_of(await bench.take())
+        assert work.id == f"sweep-{n}"
+        await bench.orders(str(11 + n), symbol="ETHUSDT")
+        assert (await bench.take()).batch is None
+        await bench.settle(Settlement(None, [ended(work)]))
+        await bench.forward(60_000_000)
+
+
+async def test_an_order_is_left_to_a_sweep_of_the_whole_account(bench: Bench) -> None:
+    await bench.orders("11")
+    for name in (BATCH.name, SINGLE.name):
+        await bench.settle(Settlement(None, [], holds=[Hold(name, "rate", 1_000_000, "test")]))
+    await bench.forward(1_000)
+    await bench.admit({"id": "sweep", "scope": "account"})
+    assert [work.id for work in works_of(await bench.take("cl"))] == ["sweep"]
+    await bench.forward(1_000_000)
+    assert (await bench.take()).batch is None
+    state = await bench.state("i-11")
+    assert state
+    assert (state.stage, state.attempts) == (Stage.LOOK, 0)
+
+
+async def test_what_stepped_aside_for_an_urgent_sweep_goes_on_as_soon_as_that_ended(bench: Bench) -> None:
+    await bench.admit({"id": "sweep", "scope": "symbol", "symbol": "BTCUSDT", "priority": "urgent"})
+    (work,) = works_of(await bench.take())
+    await bench.orders("11", symbol="ETHUSDT")
+    assert (await bench.take()).batch is None
+    await bench.settle(Settlement(None, [ended(work)]))
+    assert [work.id for work in works_of(await bench.take())] == ["i-11"]
+
+
+async def test_an_order_stream_is_relied_on_only_while_it_tells_of_every_order(bench: Bench) -> None:
+    assert await bench.ledger.stream("w1", "live")
+    assert not await bench.ledger.stream("w2", "leave"), "it is not this worker's to leave"
+    assert (await bench.take("")).streamed
+    assert await bench.ledger.stream("w1", "hold")
+    assert not (await bench.take("")).streamed
 
 
 @pytest.mark.parametrize("hours", [-2, 2])

@@ -21,13 +21,24 @@ from cancelq_worker.clocks import RemoteClock, in_s, monotonic_ns
 from cancelq_worker.egress import Ticket
 from cancelq_worker.gate import Gate
 from cancelq_worker.http import Door, NotSent
-from cancelq_worker.lane import LaneServer
+from cancelq_worker.lane import SLOTS, LaneServer
 from cancelq_worker.lane_parts import SEND_BY_MS, Call, LaneParts
-from cancelq_worker.ledger import Batch, Move, RawEntry, RedisLedger, Round, RoundRequest, Taken, TakeRequest, command
+from cancelq_worker.ledger import (
+    Batch,
+    End,
+    Move,
+    RawEntry,
+    RedisLedger,
+    Round,
+    RoundRequest,
+    Taken,
+    TakeRequest,
+    command,
+)
 from cancelq_worker.settings import Settings
 from cancelq_worker.simulator.simulator import DEMO_KEY, DEMO_PASSPHRASE
 from cancelq_worker.venues.bitget.adapter import BAN_US
-from cancelq_worker.venues.port import Reply, Signed, Word
+from cancelq_worker.venues.port import Reply, Signed, Stage, Word
 from cancelq_worker.venues.registry import open_venue
 from cancelq_worker.wiring import Wiring
 from ops.chaos.links import Link
@@ -195,6 +206,36 @@ async def test_the_words_of_a_venue_that_quotes_the_request_are_left_out(redis_u
         assert DEMO_KEY not in told
         assert DEMO_PASSPHRASE not in told
         assert "ACCESS-SIGN" not in told
+
+
+async def test_a_cancel_that_can_never_work_ends_no_other_intent_of_its_order(redis_url: str) -> None:
+    """What becomes of the order is not known."""
+    async with (
+        answering(400, lambda asked: b'{"code":"40034","msg":"Parameter does not exist"}') as base_url,
+        hand(redis_url, CANCELQ_ACCOUNTS__BITGET__MAIN__BASE_URL=base_url) as one,
+    ):
+        outcome = await one.carrier.carry(await one.call(asked_ms_ago=-30_000))
+        (end,) = outcome.settlement.works
+        assert isinstance(end, End)
+        assert end.event["status"] == "rejected"
+        assert outcome.ended == {}
+
+
+async def test_a_venue_out_of_reach_is_waited_for_longer_only_while_it_stays_so(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_ns = monotonic_ns()
+    async with hand(redis_url) as one:
+        monkeypatch.setattr("cancelq_worker.gate.monotonic_ns", lambda: now_ns)
+        waits_us = [hold.for_us for _ in range(2) for hold in one.gate.unreachable("refused")]
+        now_ns += 10_000_000_000
+        waits_us += [hold.for_us for hold in one.gate.unreachable("refused")]
+        assert waits_us == [250_000, 500_000, 250_000]
+
+
+async def test_a_process_that_is_short_of_connections_closes_no_lane(redis_url: str) -> None:
+    async with hand(redis_url) as one:
+        assert one.gate.unreachable("PoolTimeout") == []
 
 
 async def test_a_bucket_is_closed_until_the_time_the_venue_tells(redis_url: str) -> None:
@@ -501,6 +542,27 @@ async def test_entries_behind_the_page_that_another_worker_admitted_first_are_no
         assert {event.status for event in finals.values()} == {Status.cancelled}
 
 
+async def test_a_page_that_was_read_after_another_entry_is_not_taken(redis_url: str) -> None:
+    """The lane stands elsewhere by now: what lies between would be passed by."""
+    async with hand(redis_url) as one:
+        ids, page, lane = await six_entries(one)
+        lane.deliver(page[2][0], page[3:])
+        async with served(lane):
+            finals = await one.rig.finals(ids, within_s=15)
+        assert {event.status for event in finals.values()} == {Status.cancelled}
+
+
+async def test_what_was_admitted_ahead_is_forgotten_once_the_cursor_has_passed_it(redis_url: str) -> None:
+    """Only so many may be ahead at a time."""
+    async with hand(redis_url) as one:
+        ids, page, lane = await six_entries(one)
+        await one.inbox.overtake(page[2:4])
+        lane._ahead.overtaken = {entry_id for entry_id, _ in page[2:4]}
+        async with served(lane):
+            await one.rig.finals(ids, within_s=15)
+        assert lane._ahead.overtaken == set()
+
+
 async def test_entries_before_a_page_are_not_passed_by_where_the_server_lost_what_it_had_last(redis_url: str) -> None:
     """The second watcher asks for the cursor before it admits its page. It stands where it was before that loss."""
     async with hand(redis_url) as one:
@@ -569,3 +631,4 @@ async def test_what_is_granted_as_the_servers_clock_goes_ahead_is_given_back(red
         assert (event.status, event.attempt) == (Status.cancelled, 1)
         assert event.batch_id in granted[1:], "the first grant was sent"
         assert one.cancels == 1
+        assert lane._free == dict.fromkeys(Stage, SLOTS), "what was given back holds no connection"

@@ -509,6 +509,25 @@ def test_a_sweep_that_has_begun_is_not_rejected_for_a_list_that_fails(began: str
     assert end.status is Status.unresolved
 
 
+def test_a_sweep_goes_on_as_long_as_its_lists_can_be_read_in_between() -> None:
+    journey = Journey(BULK["symbol"])
+    journey.step(by_words(Word.ACKNOWLEDGED, Word.UNCLEAR))
+    for _ in range(POLICY.max_lookups):
+        journey.step(by_words(Word.ACKNOWLEDGED, Word.UNCLEAR))
+        page = {"todo": [], "open": 0, "end": False, "k": 0, "of": 0}
+        journey.step(lambda r, t: Reply(Word.LISTED, notes={"sweep": page}))  # noqa: B023
+    assert journey.end is None
+
+
+def test_what_a_sweep_counted_last_is_told_where_its_lists_cannot_be_read_any_more() -> None:
+    journey = Journey(BULK["symbol"])
+    journey.step(by_words(Word.ACKNOWLEDGED, Word.UNCLEAR))
+    listed = {"todo": [], "open": 3, "end": True, "k": 1, "of": 0}
+    journey.step(lambda r, t: Reply(Word.LISTED, notes={"sweep": listed}))
+    end = journey.run(by_words(Word.ACKNOWLEDGED, Word.UNCLEAR), most=FOR_EVER)
+    assert (end.status, end.open_orders) == (Status.unresolved, 3)
+
+
 def test_a_place_that_cannot_be_read_sends_only_what_was_not_sent_before() -> None:
     for attempts, then in ((0, Stage.CANCEL), (1, Stage.LOOK)):
         journey = Journey(INTENTS["by order id"])
