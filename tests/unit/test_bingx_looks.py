@@ -441,6 +441,49 @@ def test_the_venues_word_for_a_state_is_read(state: str, word: Word) -> None:
     assert (reply.word, reply.place) == (word, "query")
 
 
+def test_a_state_is_read_in_whatever_case_it_is_told() -> None:
+    assert decode("query", answer(row(status="Canceled")), ONE)[0].word is Word.CANCELLED
+    assert decode("open", listed(row(status="pending")), ONE)[0].word is Word.OPEN
+
+
+def test_an_order_that_is_told_without_its_pair_is_known_by_its_id() -> None:
+    assert decode("query", answer(row(symbol=None)), ONE)[0].word is Word.CANCELLED
+    assert decode("cancel", answer(row(symbol=None)), ONE)[0].word is Word.CANCELLED
+
+
+@pytest.mark.parametrize("name", ["clientOrderID", "clientOrderId", "origClientOrderId"])
+def test_a_list_tells_a_client_id_under_each_of_its_names(name: str) -> None:
+    """The documents spell it in several ways; one name may stand empty beside the other."""
+    for others in ({}, {"clientOrderID": ""}):
+        told = {**row(status="PENDING", clientOrderID=None), **others, name: "mine_1"}
+        (reply,) = decode("open", listed(told), MINE)
+        assert (reply.word, reply.client_order_id) == (Word.OPEN, "mine_1")
+
+
+def test_a_row_that_cannot_be_read_may_be_about_the_same_order() -> None:
+    seen = row(status="PENDING", clientOrderID="mine_1")
+    for odd in (row(symbol="ETH-USDT", clientOrderID="mine_1"), row(symbol=None, clientOrderID="mine_1")):
+        for intent in (ONE, MINE):
+            assert decode("open", listed(seen), intent)[0].word is Word.OPEN
+            assert decode("open", listed(seen, odd), intent)[0].word is Word.UNCLEAR
+
+
+def test_looks_by_list_in_the_place_of_a_query_are_counted() -> None:
+    again = target(client_order_id="mine_1", notes={"lent": 1})
+    first, second = decode("open-named", listed(), MINE, again)
+    assert (first.notes["lent"], second.notes["lent"]) == (1, 2)
+
+
+def test_a_list_that_is_refused_tells_nothing_of_its_orders() -> None:
+    (reply,) = decode("open", answer(code=80018, msg="order is already filled"), ONE)
+    assert (reply.word, reply.notes) == (Word.UNCLEAR, {"bad": {"open": 1}})
+
+
+def test_a_place_that_is_down_is_noted_so_that_another_is_asked_next() -> None:
+    (reply,) = decode("open", answer(code=100490, msg="spot symbol offline"), ONE)
+    assert (reply.word, reply.notes) == (Word.LATER, {"bad": {"open": 1}})
+
+
 @pytest.mark.parametrize("state", ["", "CANCELING", "TRIGGERED", "DONE", "CANCELED ", None, 4, True, ["FILLED"]])
 def test_an_unknown_state_is_unclear(state: Any) -> None:
     for route, said in (("query", answer(row(status="x") | {"status": state})), ("open", listed(row(status="x")))):

@@ -241,6 +241,14 @@ def page(*rows: Any, intent: Target = LISTING) -> Reply:
     return reply
 
 
+def test_orders_of_one_pair_are_cancelled_together_however_the_list_mixes_them() -> None:
+    """A call of BingX' is about one pair, and two a second are allowed."""
+    mixed = [shown(n, symbol=("BTC-USDT", "ETH-USDT")[n % 2]) for n in range(1, 9)]
+    newer = shown(9, time=NEW)
+    reply = page(*mixed, newer)
+    assert [row["symbol"] for row in reply.notes["sweep"]["todo"]] == ["BTC-USDT"] * 4 + ["ETH-USDT"] * 4
+
+
 def test_an_empty_list_is_read_to_its_end() -> None:
     reply = page()
     assert (reply.word, reply.notes["sweep"]["end"], reply.notes["sweep"].get("open", 0)) == (Word.LISTED, True, 0)

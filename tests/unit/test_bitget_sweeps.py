@@ -268,6 +268,14 @@ def test_only_orders_created_before_the_given_time() -> None:
     assert (end.status, book.open, book.bulk_calls) == (Status.cancelled, {2}, 0)
 
 
+def test_a_time_to_come_means_no_order_that_is_newer_than_the_intent() -> None:
+    book = Book()
+    book.add(1, at_ms=OLD)
+    book.add(2, at_ms=NEW)
+    end, _ = sweep(target(scope="symbol", older_than_ms=str(NEW + 60_000)), book)
+    assert (end.status, book.open, book.bulk_calls) == (Status.cancelled, {2}, 0)
+
+
 def test_only_orders_whose_client_id_begins_so() -> None:
     book = Book()
     book.add(1, client="mm-1")
@@ -287,6 +295,14 @@ def test_only_the_symbol_that_was_asked_for() -> None:
 def test_what_may_not_be_cancelled_now_is_counted() -> None:
     reply = page([row(1), row(2)], target(scope="account", symbol=None, age_band_ms=BAND, may_cancel=False))
     assert (reply.notes["sweep"]["todo"], reply.notes["sweep"]["open"]) == ([], 2)
+
+
+def test_after_a_pass_that_was_over_the_next_one_counts_anew() -> None:
+    """Its worker may have ended before it read the last page's answer."""
+    over = {"k": 1, "at": "", "end": True, "open": 3, "newer": 2, "unsure": 1, "pairs": {"BTCUSDT": 3}}
+    reply = page([row(1)], target(scope="account", symbol=None, age_band_ms=BAND, notes={"sweep": over}))
+    now = reply.notes["sweep"]
+    assert (now["open"], now.get("newer", 0), now.get("unsure", 0), now["pairs"]) == (1, 0, 0, {"BTCUSDT": 1})
 
 
 # -- what a page proves --------------------------------------------------------------------------------------

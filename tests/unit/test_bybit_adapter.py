@@ -172,6 +172,8 @@ def test_demo_accounts_are_opened_without_batches(more: dict[str, Any], batches:
 def test_limits_can_be_set_for_an_account_that_has_others() -> None:
     venue = account(limits={"cancel": 40, "bybit-ip": 100})
     assert {b.name: b.units for b in venue.buckets}["cancel"] == 40
+    # What the settings say counts more than a larger limit that the venue tells.
+    assert {b.name for b in (*venue.buckets, *venue.address_buckets) if b.fixed} == {"cancel", "bybit-ip"}
     assert venue.address_buckets[0].units == 100
 
 
@@ -192,6 +194,24 @@ def test_an_order_id_that_was_learnt_is_used() -> None:
 def test_an_id_with_odd_characters_stays_one_value_of_the_query() -> None:
     request = encode("realtime", target(client_order_id="a&b=c#d+e/f:g"))
     assert request.query == "category=spot&orderLinkId=a%26b%3Dc%23d%2Be%2Ff%3Ag"
+
+
+def test_a_client_id_that_was_learnt_is_one_of_the_orders_keys() -> None:
+    learnt = target(ORDER_ID, notes={"cid": "mine-1"})
+    assert set(BYBIT.order_keys(learnt)) == {f"order:i:{ORDER_ID}", "order:c:BTCUSDT:mine-1"}
+
+
+def test_a_sweep_s_batch_names_the_normal_orders_before_the_first_that_is_none() -> None:
+    """A batch has no filter: a trigger order in it would not be found."""
+    first, fired = {"id": "1", "symbol": "ETHUSDT"}, {"id": "2", "symbol": "BTCUSDT"}
+    trigger = {"id": "3", "symbol": "BTCUSDT", "kind": "stop"}
+    sweep = target(scope="account", symbol=None, kinds="order,stop", notes={"sweep": {"todo": [first, fired, trigger]}})
+    named = orjson.loads(encode("sweep-batch", sweep).body)["request"]
+    assert [ref["orderId"] for ref in named] == ["1", "2"]
+    assert BYBIT.sweep_named("sweep-batch", sweep) == 2
+    rest = target(scope="account", symbol=None, kinds="order,stop", notes={"sweep": {"todo": [trigger, first]}})
+    with pytest.raises(ValueError, match="normal orders only"):
+        encode("sweep-batch", rest)
 
 
 def test_tpsl_and_stop_orders_found_by_a_sweep_carry_their_filter() -> None:

@@ -307,6 +307,11 @@ def test_an_open_order_of_another_kind_is_told_with_its_scope(scope: str, seen: 
     assert names in reply.text
 
 
+@pytest.mark.parametrize("code", ["170213", "110001", "170143"])
+def test_it_is_told_by_whatever_code_the_venue_found_nothing_to_cancel(code: str) -> None:
+    assert look(listed(WAITS("tpslOrder")), refused(scope="order", code=code)).word is Word.FAILED
+
+
 @pytest.mark.parametrize("code", ["0", "170212", "170142", "", "10016", "170191"])
 def test_it_is_told_only_if_the_venue_found_nothing_to_cancel(code: str) -> None:
     """After an acknowledgement or a silence the order may just not be cancelled yet."""
