@@ -288,3 +288,34 @@ def test_a_segment_that_holds_old_and_young_is_trimmed_up_to_the_young(client: R
     done = archived(client, tmp_path, trim=True)
     assert (done.segments, done.events, done.trimmed) == (1, 7, 5)
     assert [id_ for id_, _ in stream.raw_entries(client, MAIN.results, "-", "+")] == young
+
+
+@pytest.mark.parametrize(
+    ("more", "says"), [(False, "is not what the stream holds"), (True, "lacks an event of the stream")]
+)
+def test_a_stream_that_is_not_as_it_was_archived_is_not_trimmed(
+    client: Redis, tmp_path: Path, more: bool, says: str
+) -> None:
+    fill(client, 20)
+    archived(client, tmp_path)
+    rows = list(stream.raw_entries(stream.raw_reader(client), MAIN.results, "-", "+"))
+    client.delete(MAIN.results)
+    for id_, flat in rows:
+        changed = [b"filled" if id_.decode() == entry_id(7) and word == b"cancelled" else word for word in flat]
+        client.execute_command("XADD", MAIN.results, id_, *(flat if more else changed))  # type: ignore[no-untyped-call]
+        if more and id_.decode() == entry_id(7):
+            client.xadd(MAIN.results, event(7), f"{entry_id(7)[:-2]}-1")
+    with pytest.raises(ArchiveFlawed, match=says):
+        archived(client, tmp_path, trim=True)
+    assert client.xlen(MAIN.results) == 20 + more
+
+
+def test_a_server_whose_clock_is_hours_off_is_not_trimmed(
+    client: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(client, 5)
+    truly = stream.now_ms
+    monkeypatch.setattr(stream, "now_ms", lambda server: truly(server) + 2 * 3_600_000)
+    done = archived(client, tmp_path, trim=True)
+    assert (done.events, done.trimmed, client.xlen(MAIN.results)) == (5, 0, 5)
+    assert any("nothing was trimmed" in note for note in done.notes)

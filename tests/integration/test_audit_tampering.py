@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from redis import Redis
 
 from cancelq_worker.archive import manifest, segments, stream
-from tests.integration.told import BEGUN_MS, MAIN, archived, audited, entry_id, event, fill, named
+from cancelq_worker.audit.auditor import Question, audit_lane
+from cancelq_worker.audit.sources import Reader
+from tests.integration.told import BEGUN_MS, MAIN, SegmentReader, archived, audited, entry_id, event, fill, named
 
 pytestmark = pytest.mark.one_server
 
@@ -192,6 +195,11 @@ WRONG = [
     ({"status": "rejected", "evidence": "stream"}, "rejected rests on stream"),
     ({"scope": "symbol"}, "cancelled, but open_orders is missing"),
     ({"scope": "account", "open_orders": "1"}, "cancelled, but open_orders is 1"),
+    ({"batch_size": "0"}, "batch_size is 0"),
+    ({"status": "expired", "attempt": "0"}, "expired rests on query"),
+    ({"status": "accepted", "final": "0", "evidence": "local"}, "accepted rests on local"),
+    ({"status": "resolved", "final": "0", "outcome": "unresolved"}, "resolved, but its outcome is 'unresolved'"),
+    ({"answered_us": str((BEGUN_MS + 30) * 1000 + 1999)}, "answered_us lies 1 µs before sent_us"),
 ]
 
 
@@ -204,6 +212,129 @@ def test_an_event_that_breaks_a_rule_is_named(client: Redis, other: dict[str, An
     client.xadd(MAIN.results, event(3, **other), entry_id(3))
     found = named(audited(client))
     assert any(entry_id(3) in line and says in line for line in found), found
+
+
+OPERATOR: dict[str, Any] = {"id": "op-1", "status": "operator", "final": "0", "evidence": "local", "actor": "ann"}
+LACKING: list[tuple[str, dict[str, Any], str]] = [
+    ("queued_us", {}, "queued_us is missing"),
+    ("attempt", {}, "attempt is missing"),
+    ("settled_us", {}, "settled_us is missing"),
+    ("sent_us", {}, "answered_us without sent_us"),
+    ("batch_id", {}, "it was sent, but batch_id is missing"),
+    ("batch_id", {"status": "unresolved"}, "it was sent, but batch_id is missing"),
+    ("answered_us", {"status": "accepted", "final": "0", "evidence": "reply"}, "accepted without an answer"),
+    ("act", {**OPERATOR, "act": "pause"}, "an operator's event needs an id op-…, act and actor"),
+]
+
+
+@pytest.mark.parametrize(("lacks", "other", "says"), LACKING)
+def test_an_event_that_lacks_what_belongs_to_it_is_named(
+    client: Redis, lacks: str, other: dict[str, Any], says: str
+) -> None:
+    fill(client, 1)
+    client.delete(MAIN.results)
+    told = event(0, **other)
+    del told[lacks]
+    client.xadd(MAIN.results, told, entry_id(0))
+    found = named(audited(client))
+    assert any(entry_id(0) in line and says in line for line in found), found
+
+
+def test_an_event_with_a_field_given_twice_is_named(client: Redis) -> None:
+    fill(client, 1)
+    client.delete(MAIN.results)
+    words = [word for pair in event(0).items() for word in pair]
+    client.execute_command("XADD", MAIN.results, entry_id(0), "status", "filled", *words)  # type: ignore[no-untyped-call]
+    assert any(entry_id(0) in line and "a field is given twice" in line for line in named(audited(client)))
+
+
+def test_an_event_of_before_the_first_entry_of_a_whole_inbox_is_named(client: Redis) -> None:
+    fill(client, 2)
+    client.xadd(MAIN.results, event(-1))
+    (line,) = named(audited(client))
+    assert "i--1: nobody asked for it" in line
+
+
+def test_an_event_on_the_way_that_nobody_asked_for_is_named(client: Redis) -> None:
+    fill(client, 1)
+    client.xadd(MAIN.results, event(5, status="accepted", final="0", evidence="reply"))
+    (line,) = named(audited(client))
+    assert "i-5: nobody asked for it" in line
+
+
+@pytest.mark.parametrize(("name", "asked"), [("priority", "urgent"), ("x_desk", "7")])
+def test_an_outcome_that_does_not_repeat_what_was_asked_is_named(client: Redis, name: str, asked: str) -> None:
+    told = event(0)
+    fields = {"id": "i-0", "symbol": "BTCUSDT", "order_id": told["order_id"], name: asked}
+    client.xadd(MAIN.inbox, fields, f"{BEGUN_MS}-0")
+    client.xadd(MAIN.results, told, entry_id(0))
+    (line,) = named(audited(client))
+    assert f"its {name} is {told.get(name, 'missing')!r}, asked was {asked!r}" in line
+
+
+def test_one_entry_with_an_outcome_and_a_duplicate_is_named(client: Redis) -> None:
+    fill(client, 1)
+    told = event(0, status="duplicate", final="0", evidence="local", attempt="0")
+    of_a_call = ("endpoint", "batch_id", "batch_size", "taken_us", "sent_us", "answered_us")
+    client.xadd(MAIN.results, {name: value for name, value in told.items() if name not in of_a_call})
+    (line,) = named(audited(client))
+    assert "i-0: 1 entries have 2 answers" in line
+
+
+def test_two_events_that_tell_otherwise_of_their_call_are_named(client: Redis) -> None:
+    fill(client, 2)
+    client.delete(MAIN.results)
+    call: dict[str, Any] = {"batch_id": "b-0", "batch_size": "2", "taken_us": event(1)["taken_us"]}
+    call["sent_us"] = event(1)["sent_us"]
+    client.xadd(MAIN.results, event(0, **call, answered_us=call["sent_us"], settled_us=call["sent_us"]), entry_id(1))
+    client.xadd(MAIN.results, event(1, **call, endpoint="POST /other"), f"{entry_id(1)[:-2]}-1")
+    (line,) = named(audited(client))
+    assert f"endpoint is POST /other, at {entry_id(1)} it is POST /cancel" in line
+
+
+def test_one_client_id_on_two_pairs_is_two_orders_of_a_call(client: Redis) -> None:
+    at_us = BEGUN_MS * 1000
+    times = {name: event(0)[name] for name in ("queued_us", "taken_us", "sent_us", "answered_us", "settled_us")}
+    for n, symbol in enumerate(("BTCUSDT", "ETHUSDT")):
+        asked = {"id": f"i-{n}", "symbol": symbol, "client_order_id": "mine"}
+        client.xadd(MAIN.inbox, asked, f"{BEGUN_MS}-{n}")
+        told = event(n, **{**times, **asked, "queued_us": str(at_us)}, batch_id="b-0")
+        del told["order_id"]
+        client.xadd(MAIN.results, told, f"{entry_id(0)[:-2]}-{n}")
+    (line,) = named(audited(client))
+    assert "batch b-0: 2 orders in a call of 1" in line
+
+
+def test_an_intent_that_is_not_due_yet_is_open_and_not_lost(client: Redis) -> None:
+    due_ms = BEGUN_MS + 8 * 86_400_000
+    asked: dict[Any, Any] = {"id": "i-0", "symbol": "BTCUSDT", "order_id": "1", "not_before_ms": str(due_ms)}
+    client.xadd(MAIN.inbox, asked, f"{BEGUN_MS}-0")
+    fill(client, 1, begin=1)
+    found = audited(client)
+    assert (named(found), found.numbers.open_count) == ([], 1)
+
+
+def test_an_entry_deleted_from_the_midst_of_the_inbox_is_named(client: Redis) -> None:
+    fill(client, 3)
+    client.xdel(MAIN.inbox, f"{BEGUN_MS + 10}-0")
+    found = named(audited(client))
+    assert any(line.startswith(f"stream inbox {BEGUN_MS + 10}-0") and "XDEL" in line for line in found)
+
+
+def test_what_only_an_unreadable_segment_holds_is_not_called_lost(client: Redis, lane: Path) -> None:
+    trim_archived(client, lane)
+    path = files(lane)[1]
+    path.write_bytes(b"nothing")
+    found = named(audited(client, lane))
+    assert any(path.name in line for line in found)
+    assert not any("it has no final event" in line for line in found)
+
+
+def test_an_audit_up_to_a_moment_leaves_that_moment_to_the_next(client: Redis) -> None:
+    fill(client, 3)
+    until = audit_lane(client, MAIN, Question(to_us=(BEGUN_MS + 20) * 1000))
+    since = audit_lane(client, MAIN, Question(from_us=(BEGUN_MS + 20) * 1000))
+    assert (until.numbers.intents, since.numbers.intents) == (2, 1)
 
 
 def test_an_event_after_the_end_is_named(client: Redis) -> None:
@@ -265,3 +396,68 @@ def test_an_id_that_is_carried_out_again_before_it_is_forgotten_is_named(client:
     (line,) = named(audited(client))
     assert f"{entry_id(hour)} i-0: a second final event of this id" in line
     assert f"the first is {entry_id(0)}" in line
+
+
+FORGED: list[tuple[dict[str, Any], str]] = [
+    ({"lane": "bitget:other"}, "segment 3 is of lane bitget:other"),
+    ({"first": "9999999999999-0"}, "segment 3 ends before it begins"),
+    ({"first": entry_id(0)}, f"segment 3 begins at {entry_id(0)}, not after {entry_id(19)}"),
+    ({"before": 21}, "segment 3 counts 21 entries before it, which does not follow"),
+    ({"file": "../elsewhere.parquet"}, "cannot be read as a segment's line"),
+]
+
+
+@pytest.mark.parametrize(("other", "says"), FORGED)
+def test_a_last_line_that_was_forged_is_named(client: Redis, lane: Path, other: dict[str, Any], says: str) -> None:
+    *kept, last = lines(lane)
+    forged = json.dumps({**json.loads(last), **other}, separators=(",", ":")).encode() + b"\n"
+    write_lines(lane, [*kept, forged])
+    found = named(audited(client, lane))
+    assert any(says in line for line in found), found
+
+
+def test_a_line_that_is_written_otherwise_is_none(client: Redis, lane: Path) -> None:
+    *kept, last = lines(lane)
+    write_lines(lane, [*kept, json.dumps(json.loads(last)).encode() + b"\n"])
+    assert any("cannot be read as a segment's line" in line for line in named(audited(client, lane)))
+
+
+def test_a_line_that_was_not_finished_is_told(client: Redis, lane: Path) -> None:
+    write_lines(lane, [*lines(lane), b'{"v":1'])
+    (line,) = named(audited(client, lane))
+    assert "its last line is unfinished" in line
+
+
+def test_a_file_that_is_gone_is_told_while_the_stream_still_holds_its_events(client: Redis, lane: Path) -> None:
+    gone = files(lane)[1]
+    gone.unlink()
+    assert any(gone.name in line and "the file is missing" in line for line in named(audited(client, lane)))
+
+
+def test_of_a_spoilt_file_the_stream_s_event_counts(client: Redis, lane: Path) -> None:
+    path = files(lane)[1]
+    rows = [
+        replace(entry, fields={**entry.fields, "status": "filled"}) if entry.entry_id == entry_id(14) else entry
+        for entry in segments.read(path)
+    ]
+    path.unlink()
+    segments.write(path, rows)
+    found = audited(client, lane)
+    assert found.numbers.statuses == {"cancelled": 40}
+    assert any(entry_id(14) in line and "not the same in the stream" in line for line in named(found))
+
+
+def test_an_event_that_was_put_into_a_segment_is_named(client: Redis, lane: Path) -> None:
+    path = files(lane)[1]
+    rows = [*segments.read(path), *(entry for entry in segments.read(files(lane)[2]) if entry.entry_id == entry_id(25))]
+    path.unlink()
+    segments.write(path, rows)
+    found = named(audited(client, lane))
+    assert any(path.name in line and entry_id(25) in line and "none of this segment's" in line for line in found)
+
+
+def test_an_audit_that_begins_within_a_segment_reads_its_rest(client: Redis, lane: Path) -> None:
+    trim_archived(client, lane)
+    reader = cast(Reader, SegmentReader())
+    found = audit_lane(client, MAIN, Question(from_us=(BEGUN_MS + 150) * 1000, archive=lane, reader=reader))
+    assert (named(found), found.numbers.proven) == ([], 25)

@@ -9,9 +9,12 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
+from redis import Redis
 
 from cancelq import AsyncGuard, Guard, Lane, NotAccepted
 from cancelq.contract import Event, Status
+from cancelq.guard import Words, _options
+from cancelq.link import options
 from cancelq_worker import cli, events, operate
 from cancelq_worker.guard_status import GuardStatus, guard_statuses
 from cancelq_worker.ledger import command
@@ -424,3 +427,32 @@ async def test_a_beat_that_failed_is_followed_by_another(redis_url: str) -> None
             await rig.client.delete(rig.lane.guard)
             await beaten(rig, guard, well=True)
             assert await rig.client.pttl(rig.lane.guard) > 0
+
+
+def test_a_beat_that_failed_is_tried_again_sooner() -> None:
+    words = Words("bitget:main", 10.0)
+    assert words.pause_s(None) == pytest.approx(10.0 / 3)
+    assert words.pause_s(NotAccepted("bitget:main")) == 1.0
+
+
+def test_a_beat_that_hangs_fails_early_enough_for_another() -> None:
+    assert _options(3.0) == options(1.0)
+    assert _options(600.0) == options(5.0)
+
+
+def test_disarming_ends_what_a_firing_left_to_be_followed() -> None:
+    lane = Lane("bitget", "main")
+    keys = (lane.guard, lane.key("armed"), lane.key("fired"))
+    assert Words(lane, 10.0).disarm(told=False) == [("MULTI",), ("DEL", *keys), ("EXEC",)]
+
+
+def test_a_beat_that_finds_the_guard_gone_is_counted_and_arms_it_again(redis_url: str) -> None:
+    lane = Lane("bitget", "main")
+    with Redis.from_url(redis_url) as client:
+        client.xadd(lane.inbox, {"symbol": "BTCUSDT"})  # as if the lane had been served
+        with Guard(client, lane, ttl_s=60.0, keep=False) as guard:
+            assert guard.beat()
+            client.delete(lane.guard)
+            assert not guard.beat()
+            assert guard.beat()
+            assert guard.lapses == 1

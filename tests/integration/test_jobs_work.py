@@ -13,8 +13,9 @@ from redis import Redis
 
 from cancelq.contract import Event, Lane, Status
 from cancelq_worker.jobs import redrive
-from cancelq_worker.jobs.reconcile import Reconciled, reconcile
+from cancelq_worker.jobs.reconcile import Reconciled, _whose_turn, reconcile
 from cancelq_worker.jobs.table import PREFIX, NotEmpty, table_of
+from cancelq_worker.jobs.unresolved import Unresolved
 from cancelq_worker.ledger import command
 from cancelq_worker.settings import Settings, SettingsError
 from cancelq_worker.settings_jobs import Jobs, Sweep
@@ -354,3 +355,33 @@ async def test_flatten_fails_as_a_job_where_an_order_stays_open(
         with pytest.raises(NotEmpty, match="1 still open"):
             await table[PREFIX + "flatten"].run("job-1", "bitget:main")  # type: ignore[misc]  # any duty may be a coroutine
         assert (rig.truth(stuck)["state"], rig.truth(other)["state"]) == ("live", "cancelled")
+
+
+def test_whose_turn_it_is_moves_on_until_all_had_theirs() -> None:
+    found = [Unresolved(f"i-{n}", {}) for n in range(25)]
+    turns = [[one.id for one in _whose_turn(found, turn, 10)] for turn in range(3)]
+    assert {id_ for ids in turns for id_ in ids} == {one.id for one in found}
+    assert [len(ids) for ids in turns] == [10, 10, 10]
+    assert _whose_turn(found[:5], 7, 10) == found[:5]
+
+
+def test_what_is_redriven_keeps_its_own_bound_and_what_was_learnt_and_loses_its_times(redis_url: str) -> None:
+    lane, at_ms = Lane("bitget", "main"), time.time_ns() // 1_000_000 - 5_000
+    asked: dict[str, dict[str, str]] = {
+        "sweep": {"scope": "symbol", "symbol": "BTCUSDT", "older_than_ms": str(at_ms - 60_000)},
+        "order": {"symbol": "BTCUSDT", "client_order_id": "mine", "expires_at_ms": str(at_ms + 1_000)},
+    }
+    with Redis.from_url(redis_url, protocol=2) as client:
+        for nth, (id_, fields) in enumerate(asked.items()):
+            client.execute_command(
+                "XADD", lane.inbox, f"{at_ms}-{nth}", "id", id_, *(w for p in fields.items() for w in p)
+            )  # type: ignore[no-untyped-call]
+            told = {"id": id_, "status": "unresolved", "final": "1", "queued_us": f"{at_ms}000"}
+            told |= {"scope": "symbol"} if id_ == "sweep" else {"scope": "order", "order_id": "77"}
+            client.xadd(lane.results, {**told})
+        again = redrive.plan(client, lane).again
+        alone = redrive.plan(client, lane, ids=["order"]).again
+    assert again["sweep"]["older_than_ms"] == str(at_ms - 60_000)
+    assert again["order"]["order_id"] == "77"
+    assert "expires_at_ms" not in again["order"]
+    assert set(alone) == {"order"}

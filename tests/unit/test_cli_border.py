@@ -112,3 +112,21 @@ def test_who_is_not_let_in_is_told_as_which_user_and_why(error: Exception, said:
     failure = failure_of(error, "auditor")
     assert said in failure.message
     assert remedy in failure.remedy
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        redis.exceptions.ConnectionError("no way to redis://user:canary@host"),
+        redis.exceptions.ResponseError("ERR redis://user:canary@host"),
+        errors.BrokerDown(redis.exceptions.ConnectionError("no way to redis://user:canary@host")),
+    ],
+)
+def test_what_a_server_quotes_leaks_no_password(error: Exception) -> None:
+    assert "canary" not in failure_of(error).message
+
+
+@pytest.mark.parametrize("code", ["OOM", "MISCONF"])
+def test_a_server_that_cannot_write_is_unhealthy_and_not_away(code: str) -> None:
+    refused = errors.BrokerRefused(redis.exceptions.ResponseError(f"{code} cannot write"))
+    assert failure_of(refused).code == Exit.UNHEALTHY

@@ -103,3 +103,10 @@ def test_json_holds_nothing_that_could_move_a_cursor_and_reads_back_as_it_was(in
     assert all(line.isprintable() for line in text.split("\n"))
     assert ("\n" in text) is indent
     assert "é" in text
+
+
+def test_a_line_tells_what_is_still_open_and_who_acted() -> None:
+    swept = EVENT.model_copy(update={"scope": "account", "open_orders": 3})
+    assert "3 still open" in showing.as_line(swept, colour=False)
+    acted = EVENT.model_copy(update={"status": Status.operator, "final": False, "act": "pause", "actor": "ann@desk"})
+    assert "pause by ann@desk" in showing.as_line(acted, colour=False)

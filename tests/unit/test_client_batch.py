@@ -133,3 +133,11 @@ def test_an_id_made_here_counts_towards_the_size() -> None:
     assert prepare_many([{"scope": "account", "x_note": note[:-40]}])
     with pytest.raises(IntentError, match="4096 are allowed"):
         prepare_many([Intent(scope="account", extras={"x_note": note})])
+
+
+def test_of_several_refusals_the_first_is_the_reason() -> None:
+    batch = batch_of(2)
+    next(batch.chunks())
+    batch.book(Answers([OutOfMemoryError("command not allowed", status_code="OOM"), ResponseError("ERR later")]))
+    with pytest.raises(BrokerRefused, match="OOM"):
+        batch.all(receipt)

@@ -256,3 +256,8 @@ def test_a_stuck_loop_is_told_and_not_hidden(clock: Clock) -> None:
     assert ask(place, "/livez")[:2] == (200, "live\n")
     end.set()
     running.join(PATIENCE_S)
+
+
+def test_as_many_lanes_as_are_named_leave_none_to_count(health: Health) -> None:
+    health.heartbeat(1, LANES_TOLD, [f"bitget:a{n}" for n in range(LANES_TOLD)])
+    assert health.not_ready() == [f"lane not open: bitget:a{n}" for n in range(LANES_TOLD)]

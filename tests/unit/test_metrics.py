@@ -182,3 +182,18 @@ def test_two_processes_worth_of_counters_live_side_by_side() -> None:
     first, second = Counted(), Counted()
     first.lane.round(1)
     assert second.of("cancelq_rounds_total", **AT) == 0
+
+
+def test_a_rejected_entry_that_repeats_an_id_is_no_second_outcome(counted: Counted) -> None:
+    rejected = NewOutcome("b", False, "d", {"status": "rejected"})
+    wanted = Admission("0-0", "1-0", "3-0", [rejected, rejected])
+    counted.lane.admission(wanted, Admitted(True, "3-0", admitted=0, duplicates=1))
+    assert counted.outcomes("rejected") == 1
+
+
+def test_a_call_without_an_answer_took_no_time(counted: Counted) -> None:
+    counted.lane.aside("/time", 0, 9_000_000_000)
+    counted.lane.aside("/time", 200, 5_000_000)
+    times = {"venue": "bitget", "endpoint": "/time"}
+    assert counted.of("cancelq_venue_call_seconds_count", **times) == 1
+    assert counted.of("cancelq_venue_call_seconds_sum", **times) == 0.005
