@@ -265,7 +265,7 @@ def test_an_event_on_the_way_that_nobody_asked_for_is_named(client: Redis) -> No
 @pytest.mark.parametrize(("name", "asked"), [("priority", "urgent"), ("x_desk", "7")])
 def test_an_outcome_that_does_not_repeat_what_was_asked_is_named(client: Redis, name: str, asked: str) -> None:
     told = event(0)
-    fields = {"id": "i-0", "symbol": "BTCUSDT", "order_id": told["order_id"], name: asked}
+    fields: dict[Any, Any] = {"id": "i-0", "symbol": "BTCUSDT", "order_id": told["order_id"], name: asked}
     client.xadd(MAIN.inbox, fields, f"{BEGUN_MS}-0")
     client.xadd(MAIN.results, told, entry_id(0))
     (line,) = named(audited(client))
@@ -296,7 +296,7 @@ def test_one_client_id_on_two_pairs_is_two_orders_of_a_call(client: Redis) -> No
     at_us = BEGUN_MS * 1000
     times = {name: event(0)[name] for name in ("queued_us", "taken_us", "sent_us", "answered_us", "settled_us")}
     for n, symbol in enumerate(("BTCUSDT", "ETHUSDT")):
-        asked = {"id": f"i-{n}", "symbol": symbol, "client_order_id": "mine"}
+        asked: dict[Any, Any] = {"id": f"i-{n}", "symbol": symbol, "client_order_id": "mine"}
         client.xadd(MAIN.inbox, asked, f"{BEGUN_MS}-{n}")
         told = event(n, **{**times, **asked, "queued_us": str(at_us)}, batch_id="b-0")
         del told["order_id"]

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -373,9 +374,8 @@ def test_what_is_redriven_keeps_its_own_bound_and_what_was_learnt_and_loses_its_
     }
     with Redis.from_url(redis_url, protocol=2) as client:
         for nth, (id_, fields) in enumerate(asked.items()):
-            client.execute_command(
-                "XADD", lane.inbox, f"{at_ms}-{nth}", "id", id_, *(w for p in fields.items() for w in p)
-            )  # type: ignore[no-untyped-call]
+            entry: dict[Any, Any] = {"id": id_, **fields}
+            client.xadd(lane.inbox, entry, f"{at_ms}-{nth}")
             told = {"id": id_, "status": "unresolved", "final": "1", "queued_us": f"{at_ms}000"}
             told |= {"scope": "symbol"} if id_ == "sweep" else {"scope": "order", "order_id": "77"}
             client.xadd(lane.results, {**told})
