@@ -407,7 +407,7 @@ FORGED: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("other", "says"), FORGED)
+@pytest.mark.parametrize(("other", "says"), FORGED, ids=["lane", "end", "begin", "count", "file"])
 def test_a_last_line_that_was_forged_is_named(client: Redis, lane: Path, other: dict[str, Any], says: str) -> None:
     *kept, last = lines(lane)
     forged = json.dumps({**json.loads(last), **other}, separators=(",", ":")).encode() + b"\n"
