@@ -1,5 +1,6 @@
 """The worker under RQ, for real: child processes, RQ's own command line, signals, a server that goes away."""
 
+import contextlib
 import os
 import queue
 import resource
@@ -78,6 +79,13 @@ class Child:
     def send(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
+    def send_until_it_ends(self, number: signal.Signals) -> None:
+        """Again and again, as somebody does who has lost his patience."""
+        while self.process.poll() is None:
+            self.send(number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(timeout=0.2)
+
     def code(self) -> int:
         """The exit code, once it ended by itself."""
         return self.process.wait(timeout=PATIENCE_S)
@@ -153,12 +161,7 @@ def test_a_second_interrupt_ends_even_a_stuck_engine(children: list[Child], redi
     child = _start(children, redis_url, STUCK="1")
     child.send(signal.SIGTERM)
     child.expect("asked to stop")
-    while child.process.poll() is None:
-        child.send(signal.SIGINT)
-        try:
-            child.process.wait(timeout=0.2)
-        except subprocess.TimeoutExpired:
-            continue
+    child.send_until_it_ends(signal.SIGINT)
     child.expect("ended at once")
     assert child.code() == 130
 
@@ -187,12 +190,7 @@ def test_a_wish_to_end_leaves_a_worker_that_ends_by_itself_its_exit_code(
     os.kill(redis_server.pid, signal.SIGSTOP)
     child.say("break")
     child.expect("heard break")
-    while child.process.poll() is None:
-        child.send(signal.SIGTERM)
-        try:
-            child.process.wait(timeout=0.2)
-        except subprocess.TimeoutExpired:
-            continue
+    child.send_until_it_ends(signal.SIGTERM)
     child.expect("RuntimeError: the engine broke")
     assert child.code() == 1
 

@@ -531,15 +531,20 @@ async def six_entries(one: Hand) -> tuple[list[str], list[RawEntry], LaneServer]
     return ids, page, lane
 
 
+async def none_is_lost(one: Hand, lane: LaneServer, ids: list[str]) -> None:
+    """Served from here on, every one of them is cancelled."""
+    async with served(lane):
+        finals = await one.rig.finals(ids, within_s=15)
+    assert {event.status for event in finals.values()} == {Status.cancelled}
+
+
 async def test_entries_behind_the_page_that_another_worker_admitted_first_are_not_passed_by(redis_url: str) -> None:
     """This one had read a longer page."""
     async with hand(redis_url) as one:
         ids, page, lane = await six_entries(one)
         lane.deliver("0-0", page[:5])
         await one.inbox.admit(page[:2])
-        async with served(lane):
-            finals = await one.rig.finals(ids, within_s=15)
-        assert {event.status for event in finals.values()} == {Status.cancelled}
+        await none_is_lost(one, lane, ids)
 
 
 async def test_a_page_that_was_read_after_another_entry_is_not_taken(redis_url: str) -> None:
@@ -547,9 +552,7 @@ async def test_a_page_that_was_read_after_another_entry_is_not_taken(redis_url: 
     async with hand(redis_url) as one:
         ids, page, lane = await six_entries(one)
         lane.deliver(page[2][0], page[3:])
-        async with served(lane):
-            finals = await one.rig.finals(ids, within_s=15)
-        assert {event.status for event in finals.values()} == {Status.cancelled}
+        await none_is_lost(one, lane, ids)
 
 
 async def test_what_was_admitted_ahead_is_forgotten_once_the_cursor_has_passed_it(redis_url: str) -> None:
@@ -571,9 +574,7 @@ async def test_entries_before_a_page_are_not_passed_by_where_the_server_lost_wha
         lane.cursor, lane.hesitate_us = page[3][0], 1_000
         lane.deliver(lane.cursor, page[4:])
         await lane._let_first_go()
-        async with served(lane):
-            finals = await one.rig.finals(ids, within_s=15)
-        assert {event.status for event in finals.values()} == {Status.cancelled}
+        await none_is_lost(one, lane, ids)
 
 
 async def test_a_page_that_was_read_while_redis_was_away_is_dropped(redis_url: str) -> None:
@@ -602,9 +603,7 @@ async def test_a_page_that_was_read_while_redis_was_away_is_dropped(redis_url: s
         await lane.open()
         lane.cursor = page[3][0]
         lanes.append(lane)
-        async with served(lane):
-            finals = await one.rig.finals(ids, within_s=15)
-        assert {event.status for event in finals.values()} == {Status.cancelled}
+        await none_is_lost(one, lane, ids)
 
 
 async def test_what_is_granted_as_the_servers_clock_goes_ahead_is_given_back(redis_url: str) -> None:

@@ -279,6 +279,17 @@ async def at_the_door(transport: MakeTransport = connections) -> AsyncIterator[t
         await door.close()
 
 
+def kept_transports() -> tuple[list[httpx.AsyncBaseTransport], MakeTransport]:
+    """What makes a pool's transport, and all that it has made."""
+    made: list[httpx.AsyncBaseTransport] = []
+
+    def transport(verify: ssl.SSLContext | bool) -> httpx.AsyncBaseTransport:
+        made.append(connections(verify))
+        return made[-1]
+
+    return made, transport
+
+
 async def call(door: Door, kind: str = "good", *, connect_s: float = AMPLE_S, total_s: float = AMPLE_S) -> Exchange:
     return await door.call(Signed(Request("GET", f"/{kind}"), {}), send_by_ns=in_s(connect_s), total_s=total_s)
 
@@ -488,12 +499,7 @@ async def test_a_call_under_way_outlives_the_pool_that_was_retired_behind_anothe
 
 async def test_after_a_call_past_its_deadline_the_next_leaves_by_another_pool() -> None:
     """Connections that hang stay open while others call: eight of them would be the whole pool."""
-    made = []
-
-    def transport(verify: ssl.SSLContext | bool) -> httpx.AsyncBaseTransport:
-        made.append(connections(verify))
-        return made[-1]
-
+    made, transport = kept_transports()
     async with at_the_door(transport) as (venue, door):
         slow = asyncio.ensure_future(timed(call(door, "silent")))
         await venue.arrived.wait()
@@ -508,12 +514,7 @@ async def test_after_a_call_past_its_deadline_the_next_leaves_by_another_pool() 
 
 async def test_a_pool_is_given_up_once_however_many_of_its_calls_are_past_their_deadline() -> None:
     """A pool that took its place would be given up with it, its connections open for ever."""
-    made = []
-
-    def transport(verify: ssl.SSLContext | bool) -> httpx.AsyncBaseTransport:
-        made.append(connections(verify))
-        return made[-1]
-
+    made, transport = kept_transports()
     async with at_the_door(transport) as (_, door):
         ends = await asyncio.gather(*(in_short(door, "drips_headers") for _ in range(3)))
         assert all(isinstance(error, NoAnswer) for error, _ in ends)
