@@ -74,6 +74,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--peers", type=_words(PEERS), default=PEERS, help=f"part peers: of {', '.join(PEERS)}")
     parser.add_argument("--loads", type=_words(LOADS), default=LOADS, help=f"part peers: of {', '.join(LOADS)}")
     parser.add_argument("--scale", type=float, default=1.0, help="part peers: shrinks every load, to try things out")
+    parser.add_argument("--missing", action="store_true", help="part peers: only what peers.json does not have yet")
     parser.add_argument("--render", action="store_true", help="part peers: only PEERS.md and plots, from peers.json")
     parser.add_argument("--axes", type=_words(growth.AXES), default=growth.AXES, help=f"of {', '.join(growth.AXES)}")
     parser.add_argument(
@@ -89,7 +90,7 @@ def _peers(asked: argparse.Namespace) -> int:
     try:
         if asked.render:
             return peers.render()
-        return peers.run(peers.Wanted(asked.peers, asked.loads, asked.repeat, asked.scale, asked.keep))
+        return peers.run(peers.Wanted(asked.peers, asked.loads, asked.repeat, asked.scale, asked.keep, asked.missing))
     except rig.BenchFailed as failure:
         print(f"bench: {failure}", file=sys.stderr)
         return 1

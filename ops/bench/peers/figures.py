@@ -59,7 +59,6 @@ def figures(taken: Taken, load: Load) -> dict[str, Any]:
         "asks": load.asks,
         "done": len(done),
         "ran_s": (taken.end_us - taken.start_us) / 1e6,
-        "cap_s": load.cap_s,
         "best_s": load.best_s,
         "drained_s": drained_s,
         "drain_over_best": drained_s / load.best_s if drained_s is not None and load.best_s else None,

@@ -19,8 +19,7 @@ REPEATED = 0.1  # of the mixed burst
 URGENT = 20
 STEADY_A_SECOND, STEADY_S = 200, 30
 TRICKLE_A_SECOND, TRICKLE_S = 5, 10
-# When a run is ended, done or not. Never more than a minute; less where a peer that is behind stays behind.
-CAP_S = {"burst": 30.0, "steady": 35.0, "trickle": 15.0, "mixed": 30.0, "recovery": 60.0}
+CAP_S = 60.0  # when a run is ended, done or not
 KILL_AT = 0.2  # of the orders done, when a worker is killed
 
 
@@ -32,7 +31,6 @@ class Load:
     steps: list[Step]
     orders: list[str]
     best_s: float
-    cap_s: float
 
     @property
     def asks(self) -> int:
@@ -67,7 +65,7 @@ def load(name: str, orders: list[str], rng: Random) -> Load:
             steps = _mixed(orders, rng)
         case _:
             steps = [Step(0, orders, False)]
-    return Load(name, steps, orders, best_s(steps), CAP_S[name])
+    return Load(name, steps, orders, best_s(steps))
 
 
 def best_s(steps: list[Step]) -> float:

@@ -26,8 +26,6 @@ from peers.roster import ROWS
 
 Cell = Callable[[Sequence[Run]], str]
 
-CAPS = ", ".join(f"{cap_s:.0f} s ({name})" for name, cap_s in CAP_S.items())
-
 TITLES = {
     "burst": f"Burst: {BURST:,} orders at once",
     "steady": f"Steady: {STEADY_A_SECOND} orders a second for {STEADY_S} s",
@@ -46,7 +44,7 @@ SETTING = (
     "moment on. A peer that uses one endpoint cannot reach it; which endpoint to use is part of the peer.",
     "**Same for all**: one Valkey in memory, cleared before each run; three worker processes; a producer in a process "
     "of its own (ccxt has none); the desk's call by httpx with a signature of its own making, but ccxt and cancelq "
-    f"bring theirs. A run ends when all is done and told, or after {CAPS}.",
+    f"bring theirs. A run ends when all is done and told, or after {CAP_S:.0f} s.",
     "**Helped** rows are what a desk would write in a day. The limiter they share is a sliding window in Redis of ten "
     "calls in 1.05 s, on the server's clock: 50 ms more than the venue's second, for the network's jitter.",
 )

@@ -27,18 +27,20 @@ QUICK_S = {"burst": 12.0, "steady": 32.0, "trickle": 11.0, "mixed": 7.0, "recove
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """`scale` shrinks every load; what is not 1 is for trying things out and cannot be kept."""
+    """`scale` shrinks every load; what is not 1 is for trying things out and cannot be kept. `missing`: only what the
+    record does not have yet, to go on with a long bench that was broken off."""
 
     peers: Sequence[str]
     loads: Sequence[str]
     repeat: int
     scale: float
     keep: bool
+    missing: bool = False
 
 
 def run(wanted: Wanted) -> int:
     """Plays the wanted runs, and tells each. A run that failed is told and left out; exit code 1 if there was one."""
-    todo = list(_todo(wanted))
+    todo = list(planned(wanted))
     left_s = sum(_takes_s(row, load) for row, load, _ in todo)
     print(f"{len(todo)} runs, about {left_s / 60:.0f} min", file=sys.stderr, flush=True)
     known = {peer: versions(peer) for peer in dict.fromkeys(row.peer for row, _, _ in todo)}
@@ -79,21 +81,20 @@ def render() -> int:
     return done.returncode
 
 
-def _todo(wanted: Wanted) -> Iterator[tuple[Row, str, int]]:
-    """Repeat by repeat, so that a slow change of the machine meets all rows alike. Where all loads are wanted, the
-    recovery is played once: half of its runs take their whole minute. Name it in `--loads` for all repeats."""
+def planned(wanted: Wanted) -> Iterator[tuple[Row, str, int]]:
+    """Repeat by repeat, so that a slow change of the machine meets all rows alike."""
+    kept = {record.key(run) for run in record.read(RECORD)["runs"]} if wanted.missing else set()
     for repeat in range(1, wanted.repeat + 1):
         for load in LOADS:
-            if load == "recovery" and repeat > 1 and set(wanted.loads) == set(LOADS):
-                continue
             for row in ROWS:
-                if load in wanted.loads and row.peer in wanted.peers and (row.mixed or load != "mixed"):
+                played = load in wanted.loads and row.peer in wanted.peers and (row.mixed or load != "mixed")
+                if played and (row.peer, row.row, load, repeat) not in kept:
                     yield row, load, repeat
 
 
 def _takes_s(row: Row, load: str) -> float:
     slow = row.single and load != "trickle"
-    return AROUND_S + (CAP_S[load] if slow else QUICK_S[load])
+    return AROUND_S + (CAP_S if slow else QUICK_S[load])
 
 
 def _seed(load: str, repeat: int) -> int:

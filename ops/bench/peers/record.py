@@ -29,8 +29,8 @@ def read(file: Path) -> Record:
 
 def merged(record: Record, runs: Iterable[Run], versions: Mapping[str, Any]) -> Record:
     """The record with these runs, each in the place of an older one of the same peer, row, load and repeat."""
-    by_key = {_key(run): run for run in record["runs"]}
-    by_key |= {_key(run): run for run in runs}
+    by_key = {key(run): run for run in record["runs"]}
+    by_key |= {key(run): run for run in runs}
     return {
         "versions": {**record["versions"], **versions},
         "runs": sorted(by_key.values(), key=_place),
@@ -39,6 +39,11 @@ def merged(record: Record, runs: Iterable[Run], versions: Mapping[str, Any]) -> 
 
 def write(file: Path, record: Record) -> None:
     file.write_bytes(orjson.dumps(record, option=orjson.OPT_INDENT_2) + b"\n")
+
+
+def key(run: Run) -> tuple[Any, ...]:
+    """What tells a run from all others: its peer, row, load and repeat."""
+    return tuple(run[name] for name in KEY)
 
 
 def runs_of(record: Record, peer: str, row: str, load: str) -> list[Run]:

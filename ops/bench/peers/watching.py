@@ -15,7 +15,7 @@ from rig import Server, Venue, cpu_s
 from peers import traces
 from peers.desk.plan import START
 from peers.figures import CANCELS, Counters, Taken
-from peers.loads import KILL_AT, Load
+from peers.loads import CAP_S, KILL_AT, Load
 from peers.processes import Program
 from peers.roster import Row
 from peers.traces import LANE
@@ -102,7 +102,7 @@ def watch(stage: Stage) -> Taken:
     recovery = stage.load.name == "recovery"
     all_done_us: int | None = None
     now_us = start_us
-    while now_us - start_us < stage.load.cap_s * 1e6:
+    while now_us - start_us < CAP_S * 1e6:
         time.sleep(POLL_RECOVERY_S if recovery else POLL_S)
         now_us = time.time_ns() // 1000
         seen.add(stage.venue.calls())
