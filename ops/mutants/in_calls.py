@@ -6,6 +6,7 @@ from ops.mutants.mutant import Mutant
 
 _WORKER = "worker/cancelq_worker"
 _TRUTH = "tests/integration/test_lane_truth.py::"
+_BUSY = "tests/integration/test_busy_process.py"
 
 MUTANTS = (
     Mutant(
@@ -98,6 +99,47 @@ MUTANTS = (
         "pass",
         "a step of the server's clock that is seen where nothing was granted frees permits too early",
         ("tests/simulation/test_found.py::test_it_is_mended",),
+    ),
+    Mutant(
+        "rounds-wait-with-what-they-ask",
+        f"{_WORKER}/lane.py",
+        "async with self._p.rounds:",
+        "async with contextlib.nullcontext():",
+        "where a thousand lanes of one process are busy, most of what is granted waits for a connection to Redis until "
+        "it is too late to be sent, and is granted again",
+        (f"{_BUSY}::test_a_lane_that_waits_for_its_round_has_asked_for_nothing_yet",),
+    ),
+    Mutant(
+        "each-lane-looks-for-a-unit-itself",
+        f"{_WORKER}/lane.py",
+        "self._p.egress.wait(self._lacking, self.look)",
+        "self._wait_us = min(self._wait_us, 5_000)",
+        "every lane of an address that has no unit left makes two hundred trips to Redis a second for nothing",
+        (f"{_BUSY}::test_a_lane_whose_address_has_no_unit_left_is_woken_once_there_is_one",),
+    ),
+    Mutant(
+        "a-unit-is-not-kept-for-whom-it-woke",
+        f"{_WORKER}/egress.py",
+        "elif len(self._fresh) <= len(self._woken):",
+        "elif not self._fresh:",
+        "who waits longest for a unit of the address finds that another has it, again and again",
+        (f"{_BUSY}::test_a_unit_wakes_one_lane_and_is_kept_for_it",),
+    ),
+    Mutant(
+        "who-is-gone-keeps-its-unit",
+        f"{_WORKER}/egress.py",
+        "        self._woken.discard(wake)\n        self._wake()",
+        "        self._wake()",
+        "the unit of a lane that ends as it is woken is never handed on",
+        (f"{_BUSY}::test_a_unit_wakes_one_lane_and_is_kept_for_it",),
+    ),
+    Mutant(
+        "nobody-asks-for-those-who-wait",
+        f"{_WORKER}/egress.py",
+        "        if self._waiting:\n            self._refill()",
+        "        pass",
+        "lanes that wait for a unit of the address sleep on while there are some",
+        (f"{_BUSY}::test_a_lane_whose_address_has_no_unit_left_is_woken_once_there_is_one",),
     ),
     Mutant(
         "units-of-a-dead-process-free-before-the-window",

@@ -31,9 +31,13 @@ URGENT_SHARE = 20  # a twentieth of a bucket is kept for each permit of `urgent_
 RARE_TRIES, RARE_PAUSE_S = 15, 0.1
 AGAIN_NS = 10_000_000  # between two questions of which the first brought nothing
 CLOSED_AGAIN_NS = 50_000_000  # the same, while the address is closed, or another's call goes alone
+CLOSED_AGAIN_MOST_NS = 500_000_000  # the same, where lanes wait for an address that is closed for long
 REPORT_NS = 250_000_000
 REPORT_MOST = 1_000
 TELL_S, TELL_PAUSE_S = 8.0, 0.2  # how long, and how often, Redis is told that the address is closed
+
+
+Wake = Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,17 +90,21 @@ class Egress:
         self._rare = {b.name: stock(b, 0) for b in buckets if b.rare}
         self._leapt_us = leapt_us
 
-    def reserve(self) -> Reservation:
+    def reserve(self, wake: Wake | None = None) -> Reservation:
         """Sets a unit of every bucket aside that has one, for a call of which it is not known yet what it will be.
-        Asks for more in the background where a stock runs low."""
+        Asks for more in the background where a stock runs low. `wake`: who reserves, as `wait` knows it."""
         reserved = Reservation({})
         for name, stock in self._stocks.items():
-            if (unit := stock.pop()) is not None:
+            if (unit := stock.pop(wake)) is not None:
                 reserved.units[name] = unit
             elif (unit := stock.pop_urgent()) is not None:
                 reserved.units[name] = unit
                 reserved.urgent.add(name)
         return reserved
+
+    def lacking(self, reserved: Reservation) -> set[str]:
+        """The buckets of which it holds no unit that any call may use."""
+        return {name for name in self._stocks if name not in reserved.units or name in reserved.urgent}
 
     def use(self, reserved: Reservation, buckets: Sequence[str]) -> Ticket:
         """The call is made and takes a unit of these; the others go back. They must be among what was reserved."""
@@ -105,6 +113,18 @@ class Egress:
             stock.use()
         self.release(reserved)
         return ticket
+
+    def wait(self, buckets: Iterable[str], wake: Wake) -> None:
+        """Has `wake` called once, as soon as a unit of one of these is there, which is then kept until it is reserved:
+        in turn, one lane for a unit. Looking for itself, each of a thousand lanes would make a trip to Redis every few
+        milliseconds."""
+        for name in buckets:
+            self._stocks[name].wait(wake)
+
+    def wait_no_more(self, wake: Wake) -> None:
+        """Whoever waited, or was woken, reserves nothing."""
+        for stock in self._stocks.values():
+            stock.wait_no_more(wake)
 
     def release(self, reserved: Reservation) -> None:
         """There is no call."""
@@ -229,13 +249,22 @@ class _Stock:
         self._asked_ns = 0
         self._filling: asyncio.Task[None] | None = None
         self._probing = False
+        self._waiting: dict[Wake, None] = {}  # whom a unit wakes, first come first
+        self._woken: set[Wake] = set()  # each of them has a unit here
+        self._asks_again: asyncio.TimerHandle | None = None
         self._leapt_ns = 0  # since when units may stand for others that are not free
         self._arrived = False
         self.held_ms = 0
 
-    def pop(self) -> tuple[int, int] | None:
-        """A unit and when it was asked for; None if there is none now."""
+    def pop(self, wake: Wake | None = None) -> tuple[int, int] | None:
+        """A unit and when it was asked for; None if there is none now, or if others were woken for it."""
         self.look_after()
+        if wake:
+            self._waiting.pop(wake, None)
+        if wake in self._woken:
+            self._woken.discard(wake)
+        elif len(self._fresh) <= len(self._woken):
+            return None
         return self._fresh.popleft() if self._fresh else None
 
     def pop_urgent(self) -> tuple[int, int] | None:
@@ -251,6 +280,38 @@ class _Stock:
             self._urgent.appendleft(unit)
         else:
             self._fresh.appendleft(unit)
+            self._wake()
+
+    def wait(self, wake: Wake) -> None:
+        self._waiting[wake] = None
+        self._wake()
+        self._ask_for_waiting()
+
+    def wait_no_more(self, wake: Wake) -> None:
+        self._waiting.pop(wake, None)
+        self._woken.discard(wake)
+        self._wake()
+
+    def _wake(self) -> None:
+        while self._waiting and len(self._woken) < len(self._fresh):
+            wake = next(iter(self._waiting))
+            del self._waiting[wake]
+            self._woken.add(wake)
+            wake()
+
+    def _ask_for_waiting(self) -> None:
+        """While anybody waits, one for all asks for units again and again."""
+        if not self._waiting or self._asks_again:
+            return
+        after_ns = AGAIN_NS
+        if self.held_ms > 0 or self._probing:
+            after_ns = max(CLOSED_AGAIN_NS, min(self.held_ms * 1_000_000, CLOSED_AGAIN_MOST_NS))
+        self._asks_again = asyncio.get_running_loop().call_later(after_ns / 1e9, self._ask_again)
+
+    def _ask_again(self) -> None:
+        self._asks_again = None
+        if self._waiting:
+            self._refill()
 
     def look_after(self) -> None:
         """Gives back what is old, and asks for more where little is left."""
@@ -289,6 +350,12 @@ class _Stock:
         await asyncio.shield(self._refill())
 
     async def _fill(self) -> None:
+        """A fresh stock, and those who waited for it told."""
+        await self._exchange()
+        self._wake()
+        self._ask_for_waiting()
+
+    async def _exchange(self) -> None:
         """Reports what became of units and asks for as many as are missing or old. The old ones are of use until the
         new ones are here."""
         unused, self._unused = self._unused[:REPORT_MOST], self._unused[REPORT_MOST:]
@@ -371,6 +438,7 @@ class _Stock:
         await self._ask(0, (), (), ahead_us=by_us)
 
     async def leave(self) -> None:
+        self._waiting.clear()
         if self._filling is not None:
             await asyncio.shield(self._filling)
         self._discard(monotonic_ns())

@@ -73,7 +73,8 @@ class LaneServer:
         self._intake = Intake(self.lane, parts.venue, parts.worker)
         self._ahead = Overtaker(self._intake)
         self._routes: dict[str, Route] = {r.name: r for r in parts.venue.routes}
-        self._short_of_address = False
+        self._addresses = {name for route in parts.venue.routes for name in route.address}
+        self._lacking: set[str] = set()  # of the address' buckets, those without a unit for any call
         self._hurried = False
         self._leapt_us = parts.redis_clock.leapt_us
         self._gate = Gate(parts, self._spawn)
@@ -154,7 +155,10 @@ class LaneServer:
     async def _rounds(self) -> None:
         while not (self._draining and not self._calls and not self._outcomes):
             try:
-                await self._round()
+                # Before anything is asked for: what is granted must leave half a second after its round did, and who
+                # waits for a connection in that time, as one of a thousand busy lanes, comes too late.
+                async with self._p.rounds:
+                    await self._round()
             except (RedisError, OSError) as error:
                 await self._redis_away(error)
                 continue
@@ -163,6 +167,7 @@ class LaneServer:
     def drain(self) -> None:
         """Takes nothing new; `serve` returns when what was sent is settled."""
         self._draining = self._carrier.draining = True
+        self._p.egress.wait_no_more(self.look)
         self._wake.set()
 
     def deliver(self, after: str, entries: list[RawEntry]) -> None:
@@ -327,18 +332,21 @@ class LaneServer:
     def _takes(self, most: int) -> list[tuple[TakeRequest, Reservation]]:
         """What is asked for in this round, each with its address' units set aside beforehand."""
         takes: list[tuple[TakeRequest, Reservation]] = []
-        self._short_of_address = False
+        self._lacking.clear()
         for n in range(most if self._wait_us == 0 else 1):
             stages = "" if self._breath.left_us else "".join(s.value for s in Stage if self._free[s] > n)
             if not stages and n:
                 break
-            reserved = self._p.egress.reserve()
+            reserved = self._p.egress.reserve(self.look)
             closed = tuple(r.name for r in self._routes.values() if not reserved.covers(r.address))
-            self._short_of_address = self._short_of_address or bool(closed)
+            kept = tuple(r.name for r in self._routes.values() if reserved.only_urgent(r.address))
+            if n and len(closed) + len(kept) >= len(self._routes):
+                self._p.egress.release(reserved)
+                break
+            if stages:
+                self._lacking |= self._p.egress.lacking(reserved) & self._addresses
             if len(closed) == len(self._routes):
                 stages = ""
-            kept = tuple(r.name for r in self._routes.values() if reserved.only_urgent(r.address))
-            self._short_of_address = self._short_of_address or bool(kept)
             self._batches += 1
             suspects, batch_id = n == 0 and self._turn.ask(), f"{self._p.tag}-{self._batches:x}"
             request = TakeRequest(stages, batch_id, self._suspended(), closed, kept, suspects)
@@ -351,9 +359,9 @@ class LaneServer:
         self._wait_us = taken.wait_us
         if left_us := self._breath.left_us:
             self._wait_us = min(self._wait_us, left_us)
-        if self._short_of_address:
+        if self._lacking:
             # The address' units ran out or grew old; more are on their way, if the venue's limit allows.
-            self._wait_us = min(self._wait_us, max(5_000, min(self._p.egress.held_ms, 500) * 1000))
+            self._p.egress.wait(self._lacking, self.look)
         if taken.steps:
             self._outcomes.append(Outcome(Settlement(None, self._local_ends(taken.steps)), back_ns))
         if taken.stopped:

@@ -42,6 +42,7 @@ class LaneParts:
     time_lock: asyncio.Lock
     metrics: LaneMetrics
     suspects: Suspects
+    rounds: asyncio.Semaphore  # those under way to one server at once
     new_key: bool = False  # another key than before: a lane that was held for that one is to be tried
     allow_withdraw_key: bool = False
     ws_url: str | None = None

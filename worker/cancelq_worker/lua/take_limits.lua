@@ -155,7 +155,7 @@ local function usable_routes(queue, class, urgent)
   for i, r in ipairs(routes) do
     local name = ' ' .. r[1] .. ' '
     if string.find(ARGV[5], name, 1, true) or (not urgent and string.find(ARGV[6], name, 1, true)) then
-      at = math.min(at, steady + 20000)
+      resting = false -- the caller knows when its address has a share
     elseif not closed[i] and string.find(ARGV[2], r[10], 1, true) and r[10] == stage then
       usable[#usable + 1] = r
     end

@@ -1,0 +1,141 @@
+"""Many lanes in one process: whoever cannot go on makes no trips to Redis meanwhile, and asks for nothing too early."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+
+import pytest
+
+from cancelq.contract import Status
+from cancelq_worker.egress import Egress, Ticket
+from cancelq_worker.lane import LaneServer
+from cancelq_worker.ledger import RedisLedger, Round, RoundRequest, connect
+from cancelq_worker.venues.port import Bucket
+from ops.chaos.world import until
+from tests.integration.test_send_by import Hand, hand, served
+
+pytestmark = pytest.mark.one_server
+
+EGRESS = "here"  # the address that lanes leave by
+TURNS = 50  # trips of others: time enough for a lane to make a round
+
+
+class Counted(RedisLedger):
+    """How many rounds were made."""
+
+    rounds = 0
+
+    async def round(self, wanted: RoundRequest) -> Round:
+        self.rounds += 1
+        return await super().round(wanted)
+
+
+def counted(one: Hand) -> tuple[Counted, LaneServer]:
+    """A lane whose rounds are counted."""
+    ledger = Counted(one.inbox.client, one.parts.plan)
+    return ledger, LaneServer(replace(one.parts, ledger=ledger), suspended=lambda: False)
+
+
+async def test_a_lane_that_waits_for_its_round_has_asked_for_nothing_yet(redis_url: str) -> None:
+    """What is granted must leave within half a second of that: the wait must not be part of it."""
+    async with hand(redis_url) as one:
+        one = replace(one, parts=replace(one.parts, rounds=asyncio.Semaphore(1)))
+        ledger, lane = counted(one)
+        await lane.open()
+        await one.parts.rounds.acquire()
+        async with served(lane):
+            id_ = await one.rig.send(symbol="BTCUSDT", order_id=one.rig.order())
+            await one.parts.egress.fill()
+            for _ in range(TURNS):
+                await one.inbox.client.ping()
+            assert ledger.rounds == 0
+            one.parts.rounds.release()
+            event = await one.rig.final(id_)
+        assert (event.status, event.attempt) == (Status.cancelled, 1)
+
+
+async def all_units(egress: Egress, bucket: str) -> list[Ticket]:
+    """Every unit that an address has left."""
+    tickets: list[Ticket] = []
+    while True:
+        await egress.fill()
+        reserved = egress.reserve()
+        if not reserved.covers((bucket,)):
+            return tickets
+        tickets.append(egress.use(reserved, (bucket,)))
+
+
+async def test_a_lane_whose_address_has_no_unit_left_is_woken_once_there_is_one(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One asks for all lanes that wait; a thousand that each looked for a unit themselves would do nothing else."""
+    few = '{"bitget-ip": 16}'
+    async with hand(
+        redis_url, CANCELQ_ACCOUNTS__BITGET__MAIN__LIMITS=few, CANCELQ_URGENT_RESERVE="0", CANCELQ_EGRESS=EGRESS
+    ) as one:
+        ledger, lane = counted(one)
+        await lane.open()
+        bucket = next(b for b in one.parts.venue.address_buckets if b.name == "bitget-ip")
+        assert bucket.units == 16
+        elsewhere = Egress(one.inbox.client, EGRESS, (bucket,))
+        taken, asked = await all_units(elsewhere, "bitget-ip"), list[int]()
+        assert len(taken) == 16
+        stock = one.parts.egress._stocks["bitget-ip"]
+        ask = stock._ask
+
+        async def heard(wanted: int, *rest: object, **named: object) -> tuple[int, int, int]:
+            asked.append(wanted)
+            return await ask(wanted, *rest, **named)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(stock, "_ask", heard)
+        async with served(lane):
+            id_ = await one.rig.send(symbol="BTCUSDT", order_id=one.rig.order())
+
+            async def asked_often() -> bool:
+                return len(asked) >= 20
+
+            assert await until(asked_often, 10)
+            assert ledger.rounds <= 5
+            assert one.cancels == 0
+            monkeypatch.undo()
+            for ticket in taken:
+                elsewhere.unuse(ticket)
+            await elsewhere.fill()
+            event = await one.rig.final(id_)
+        assert (event.status, event.attempt) == (Status.cancelled, 1)
+
+
+def waiting(woken: list[str], name: str) -> Callable[[], None]:
+    """A lane, as an address knows it."""
+    return lambda: woken.append(name)
+
+
+async def test_a_unit_wakes_one_lane_and_is_kept_for_it(redis_url: str) -> None:
+    client, woken = connect(redis_url, max_connections=4), list[str]()
+    egress = Egress(client, "here", (Bucket("ip", 16, 60_000_000),))
+    first, second, third = (waiting(woken, name) for name in ("first", "second", "third"))
+    try:
+        tickets = await all_units(egress, "ip")
+        for lane in (first, second, third):
+            assert egress.lacking(egress.reserve(lane)) == {"ip"}
+            egress.wait(("ip",), lane)
+        assert woken == []
+        egress.unuse(tickets.pop())
+        await egress.fill()
+        assert woken == ["first"]
+        assert not egress.reserve(third).covers(("ip",)), "it is another's"
+        reserved = egress.reserve(first)
+        assert reserved.covers(("ip",))
+        egress.release(reserved)
+        assert woken == ["first", "second"], "what the first has no use for is the next one's"
+        egress.wait(("ip",), third)
+        egress.wait_no_more(second)
+        assert woken == ["first", "second", "third"], "who has gone keeps nothing"
+        assert egress.reserve(third).covers(("ip",))
+    finally:
+        with suppress(Exception):
+            await egress.leave()
+        await client.aclose()
