@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
 import pytest
@@ -108,34 +107,76 @@ async def test_a_lane_whose_address_has_no_unit_left_is_woken_once_there_is_one(
         assert (event.status, event.attempt) == (Status.cancelled, 1)
 
 
+async def test_a_lane_that_ends_keeps_no_unit_from_the_others(redis_url: str) -> None:
+    async with hand(redis_url) as one:
+        one = replace(one, parts=replace(one.parts, rounds=asyncio.Semaphore(1)))
+        lane, stock = counted(one)[1], one.parts.egress._stocks["bitget-ip"]
+        await lane.open()
+        await one.parts.rounds.acquire()
+        task = asyncio.ensure_future(lane.serve())
+
+        async def waits_for_its_round() -> bool:
+            return bool(one.parts.rounds._waiters)
+
+        assert await until(waits_for_its_round, 10)
+        one.parts.egress.wait(("bitget-ip",), lane.look)
+        assert lane.look in stock._woken
+        task.cancel()
+        await asyncio.wait({task})
+        assert lane.look not in stock._woken
+
+
 def waiting(woken: list[str], name: str) -> Callable[[], None]:
     """A lane, as an address knows it."""
     return lambda: woken.append(name)
 
 
-async def test_a_unit_wakes_one_lane_and_is_kept_for_it(redis_url: str) -> None:
-    client, woken = connect(redis_url, max_connections=4), list[str]()
+@pytest.fixture
+async def spent(redis_url: str) -> AsyncIterator[tuple[Egress, list[Ticket]]]:
+    """An address that has no unit left, and its units."""
+    client = connect(redis_url, max_connections=4)
     egress = Egress(client, "here", (Bucket("ip", 16, 60_000_000),))
-    first, second, third = (waiting(woken, name) for name in ("first", "second", "third"))
     try:
-        tickets = await all_units(egress, "ip")
-        for lane in (first, second, third):
-            assert egress.lacking(egress.reserve(lane)) == {"ip"}
-            egress.wait(("ip",), lane)
-        assert woken == []
-        egress.unuse(tickets.pop())
-        await egress.fill()
-        assert woken == ["first"]
-        assert not egress.reserve(third).covers(("ip",)), "it is another's"
-        reserved = egress.reserve(first)
-        assert reserved.covers(("ip",))
-        egress.release(reserved)
-        assert woken == ["first", "second"], "what the first has no use for is the next one's"
-        egress.wait(("ip",), third)
-        egress.wait_no_more(second)
-        assert woken == ["first", "second", "third"], "who has gone keeps nothing"
-        assert egress.reserve(third).covers(("ip",))
+        yield egress, await all_units(egress, "ip")
+        await egress.leave()
     finally:
-        with suppress(Exception):
-            await egress.leave()
         await client.aclose()
+
+
+async def test_a_unit_wakes_one_lane_and_is_kept_for_it(spent: tuple[Egress, list[Ticket]]) -> None:
+    (egress, tickets), woken = spent, list[str]()
+    first, second, third = (waiting(woken, name) for name in ("first", "second", "third"))
+    for lane in (first, second, third):
+        assert egress.lacking(egress.reserve(lane)) == {"ip"}
+        egress.wait(("ip",), lane)
+    assert woken == []
+    egress.unuse(tickets.pop())
+    await egress.fill()
+    assert woken == ["first"]
+    assert not egress.reserve().covers(("ip",)), "it is another's"
+    assert not egress.reserve(second).covers(("ip",)), "it is another's"
+    egress.wait(("ip",), second)  # has looked once more in vain: it is still the next one
+    reserved = egress.reserve(first)
+    assert reserved.covers(("ip",))
+    egress.release(reserved)
+    assert woken == ["first", "second"], "what the first has no use for is the next one's"
+    egress.wait(("ip",), third)
+    egress.wait_no_more(second)
+    assert woken == ["first", "second", "third"], "who has gone keeps nothing"
+    assert egress.reserve(third).covers(("ip",))
+
+
+async def test_a_call_that_no_round_makes_has_the_next_unit_or_none_in_time(spent: tuple[Egress, list[Ticket]]) -> None:
+    """A guard's timer, a key of an order stream: hundreds of lanes that wait must not keep them from being made."""
+    (egress, tickets), woken = spent, list[str]()
+    assert not (await egress.reserve_soon(("ip",), 0.05)).covers(("ip",))
+    egress.wait(("ip",), waiting(woken, "lane"))
+    aside = asyncio.ensure_future(egress.reserve_soon(("ip",), 5.0))
+    await asyncio.sleep(0)
+    egress.unuse(tickets.pop())
+    await egress.fill()
+    reserved = await aside
+    assert reserved.covers(("ip",))
+    assert woken == []
+    egress.release(reserved)
+    assert woken == ["lane"]

@@ -102,6 +102,25 @@ class Egress:
                 reserved.urgent.add(name)
         return reserved
 
+    async def reserve_soon(self, buckets: Sequence[str], within_s: float) -> Reservation:
+        """Units of these for a call that no lane's round makes, as soon as there are any: such calls are few, and go
+        before all lanes that wait. It covers them unless there were none in that time."""
+        came, begun_s = asyncio.Event(), monotonic_s()
+        while True:
+            reserved = self.reserve(came.set)
+            left_s = within_s - (monotonic_s() - begun_s)
+            if reserved.covers(buckets) or left_s <= 0 or self.held_ms > left_s * 1000:
+                self.wait_no_more(came.set)
+                return reserved
+            came.clear()
+            for name in buckets:
+                if name not in reserved.units:
+                    self._stocks[name].wait(came.set, first=True)
+            self.release(reserved)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left_s):
+                    await came.wait()
+
     def lacking(self, reserved: Reservation) -> set[str]:
         """The buckets of which it holds no unit that any call may use."""
         return {name for name in self._stocks if name not in reserved.units or name in reserved.urgent}
@@ -259,13 +278,15 @@ class _Stock:
     def pop(self, wake: Wake | None = None) -> tuple[int, int] | None:
         """A unit and when it was asked for; None if there is none now, or if others were woken for it."""
         self.look_after()
-        if wake:
-            self._waiting.pop(wake, None)
         if wake in self._woken:
             self._woken.discard(wake)
         elif len(self._fresh) <= len(self._woken):
             return None
-        return self._fresh.popleft() if self._fresh else None
+        if not self._fresh:
+            return None
+        if wake:
+            self._waiting.pop(wake, None)
+        return self._fresh.popleft()
 
     def pop_urgent(self) -> tuple[int, int] | None:
         """The same for an urgent call."""
@@ -282,8 +303,12 @@ class _Stock:
             self._fresh.appendleft(unit)
             self._wake()
 
-    def wait(self, wake: Wake) -> None:
-        self._waiting[wake] = None
+    def wait(self, wake: Wake, *, first: bool = False) -> None:
+        if first:
+            self._waiting.pop(wake, None)
+            self._waiting = {wake: None, **self._waiting}
+        else:
+            self._waiting[wake] = None
         self._wake()
         self._ask_for_waiting()
 

@@ -18,6 +18,7 @@ log = structlog.get_logger("cancelq.lane")
 
 CLOCK_HOLD_US = 300_000  # while the clock is corrected
 BETTER_NS = 500_000_000
+ASIDE_WITHIN_S = 1.0  # how long a call that no route makes waits for a unit of the address
 REFUSALS_MANY = 3
 RIGHTS_TRIES, RIGHTS_PAUSE_S = 28, 0.25  # until it is our turn to ask what the key may do
 Spawn = Callable[[Coroutine[object, object, None]], None]
@@ -167,11 +168,7 @@ class Gate:
     async def _aside(self, door: Door, signed: Signed, *, total_s: float) -> Exchange:
         """A call that no route makes: it has no permit, but counts for our address. Raises NotSent, NoAnswer."""
         egress, address = self._p.egress, self._p.venue.other_address
-        reserved = egress.reserve()
-        if not reserved.covers(address):
-            egress.release(reserved)
-            await egress.fill()
-            reserved = egress.reserve()
+        reserved = await egress.reserve_soon(address, ASIDE_WITHIN_S)
         if not reserved.covers(address):
             egress.release(reserved)
             raise NotSent("the address has no calls left for now")

@@ -125,6 +125,7 @@ class LaneServer:
             await self._rounds()
         finally:
             self._turn.end()
+            self._p.egress.wait_no_more(self.look)
             watching.cancel()
             if stream and listening:
                 stream.stop()
