@@ -451,6 +451,7 @@ def _hundred(server: Server, wanted: Sizes) -> list[Row]:
             Row("hundred", server.name, f"{what}: simulator CPU", taken.venue_busy * 100, "% of a core"),
             Row("hundred", server.name, f"{what}: Redis CPU", taken.redis_busy * 100, "% of a core"),
             Row("hundred", server.name, f"{what}: batch calls of a lane, of its 10", taken.batches, "calls/s"),
+            Row("hundred", server.name, f"{what}: intents a call, looks counted", taken.carried, "intents"),
         ]
     return rows
 
@@ -462,6 +463,7 @@ class _AtLimits:
     venue_busy: float
     redis_busy: float
     batches: float
+    carried: float
 
 
 def _at_limits(server: Server, count: int, intents: int, limits: dict[str, int]) -> _AtLimits:
@@ -476,11 +478,11 @@ def _at_limits(server: Server, count: int, intents: int, limits: dict[str, int])
             marks = [(time.perf_counter(), _cpu_s(fleet), *_others_s(server, venue), _events(redis, lanes))]
             _until("most of them", lambda: _events(redis, lanes) >= intents * 3 // 2, fleet)
             marks.append((time.perf_counter(), _cpu_s(fleet), *_others_s(server, venue), _events(redis, lanes)))
-            batches = sum(call["endpoint"].endswith("batch-cancel-order") for call in venue.calls())
+            calls = [call["endpoint"] for call in venue.calls()]
     wall_s, worker_s, venue_s, redis_s, events = (b - a for a, b in zip(*marks, strict=True))
-    return _AtLimits(
-        events / 2 / wall_s, worker_s / wall_s, venue_s / wall_s, redis_s / wall_s, batches / wall_s / count
-    )
+    batches = sum(endpoint.endswith("batch-cancel-order") for endpoint in calls)
+    busy = (worker_s / wall_s, venue_s / wall_s, redis_s / wall_s)
+    return _AtLimits(events / 2 / wall_s, *busy, batches / wall_s / count, events / 2 / len(calls))
 
 
 def _others_s(server: Server, venue: Venue) -> tuple[float, float]:
