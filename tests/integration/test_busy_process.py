@@ -11,7 +11,8 @@ import pytest
 from cancelq.contract import Status
 from cancelq_worker.egress import Egress, Ticket
 from cancelq_worker.lane import LaneServer
-from cancelq_worker.ledger import RedisLedger, Round, RoundRequest, connect
+from cancelq_worker.ledger import RedisLedger, Round, RoundRequest, Scanned, connect
+from cancelq_worker.rounds import IN_A_ROW, Rounds
 from cancelq_worker.venues.port import Bucket
 from ops.chaos.world import until
 from tests.integration.test_send_by import Hand, hand, served
@@ -38,20 +39,29 @@ def counted(one: Hand) -> tuple[Counted, LaneServer]:
     return ledger, LaneServer(replace(one.parts, ledger=ledger), suspended=lambda: False)
 
 
+async def waits_for_its_round(one: Hand) -> None:
+    """Until the one lane there is does."""
+
+    async def waits() -> bool:
+        return one.parts.rounds.waiting == 1
+
+    assert await until(waits, 10)
+
+
 async def test_a_lane_that_waits_for_its_round_has_asked_for_nothing_yet(redis_url: str) -> None:
     """What is granted must leave within half a second of that: the wait must not be part of it."""
     async with hand(redis_url) as one:
-        one = replace(one, parts=replace(one.parts, rounds=asyncio.Semaphore(1)))
+        one = replace(one, parts=replace(one.parts, rounds=Rounds(1)))
         ledger, lane = counted(one)
         await lane.open()
-        await one.parts.rounds.acquire()
         async with served(lane):
-            id_ = await one.rig.send(symbol="BTCUSDT", order_id=one.rig.order())
-            await one.parts.egress.fill()
-            for _ in range(TURNS):
-                await one.inbox.client.ping()
-            assert ledger.rounds == 0
-            one.parts.rounds.release()
+            async with one.parts.rounds.turn(lambda: False):
+                id_ = await one.rig.send(symbol="BTCUSDT", order_id=one.rig.order())
+                await waits_for_its_round(one)
+                before = ledger.rounds
+                for _ in range(TURNS):
+                    await one.inbox.client.ping()
+                assert ledger.rounds == before
             event = await one.rig.final(id_)
         assert (event.status, event.attempt) == (Status.cancelled, 1)
 
@@ -109,21 +119,18 @@ async def test_a_lane_whose_address_has_no_unit_left_is_woken_once_there_is_one(
 
 async def test_a_lane_that_ends_keeps_no_unit_from_the_others(redis_url: str) -> None:
     async with hand(redis_url) as one:
-        one = replace(one, parts=replace(one.parts, rounds=asyncio.Semaphore(1)))
+        one = replace(one, parts=replace(one.parts, rounds=Rounds(1)))
         lane, stock = counted(one)[1], one.parts.egress._stocks["bitget-ip"]
         await lane.open()
-        await one.parts.rounds.acquire()
-        task = asyncio.ensure_future(lane.serve())
-
-        async def waits_for_its_round() -> bool:
-            return bool(one.parts.rounds._waiters)
-
-        assert await until(waits_for_its_round, 10)
-        one.parts.egress.wait(("bitget-ip",), lane.look)
-        assert lane.look in stock._woken
-        task.cancel()
-        await asyncio.wait({task})
+        async with one.parts.rounds.turn(lambda: False):
+            task = asyncio.ensure_future(lane.serve())
+            await waits_for_its_round(one)
+            one.parts.egress.wait(("bitget-ip",), lane.look)
+            assert lane.look in stock._woken
+            task.cancel()
+            await asyncio.wait({task})
         assert lane.look not in stock._woken
+        assert one.parts.rounds.waiting == 0
 
 
 def waiting(woken: list[str], name: str) -> Callable[[], None]:
@@ -180,3 +187,66 @@ async def test_a_call_that_no_round_makes_has_the_next_unit_or_none_in_time(spen
     assert woken == []
     egress.release(reserved)
     assert woken == ["lane"]
+
+
+async def test_the_round_with_something_urgent_is_next_but_others_come_too() -> None:
+    rounds, order = Rounds(1), list[str]()
+
+    async def take(name: str, *, urgent: bool) -> None:
+        async with rounds.turn(lambda: urgent):
+            order.append(name)
+
+    async with rounds.turn(lambda: False):
+        many = [f"urgent {n}" for n in range(2 * IN_A_ROW)]
+        tasks = [asyncio.ensure_future(take(name, urgent=False)) for name in ("one", "other", "last")]
+        tasks += [asyncio.ensure_future(take(name, urgent=True)) for name in many]
+        await asyncio.sleep(0)
+    await asyncio.gather(*tasks)
+    assert order == [*many[:IN_A_ROW], "one", *many[IN_A_ROW:], "other", "last"]
+    assert rounds.waiting == 0
+
+
+@pytest.mark.parametrize("given", [False, True], ids=["waiting", "given"])
+async def test_a_lane_that_ends_as_it_waits_for_its_round_keeps_none(given: bool) -> None:
+    """Also where the turn was its own already."""
+    rounds = Rounds(1)
+
+    async def take() -> None:
+        async with rounds.turn(lambda: False):
+            pass
+
+    async with rounds.turn(lambda: False):
+        gone, other = asyncio.ensure_future(take()), asyncio.ensure_future(take())
+        await asyncio.sleep(0)
+        if not given:
+            gone.cancel()
+    if given:
+        gone.cancel()
+    await asyncio.wait_for(other, 5)
+    await asyncio.wait({gone})
+    assert rounds.waiting == 0
+    async with asyncio.timeout(5), rounds.turn(lambda: False):
+        pass
+
+
+async def test_what_is_urgent_makes_a_round_urgent(redis_url: str) -> None:
+    """An entry that came in, one that was found ahead, and a call that came back."""
+    async with hand(redis_url) as one:
+        lane = counted(one)[1]
+        await lane.open()
+        assert not lane._hurries()
+        await one.inbox.add(symbol="BTCUSDT", order_id=one.rig.order())
+        page = await one.inbox.read()
+        lane.deliver("0-0", page)
+        assert not lane._hurries()
+        await one.inbox.add(symbol="BTCUSDT", order_id=one.rig.order(), priority="urgent")
+        urgent = (await one.inbox.read())[-1:]
+        lane._entries = urgent
+        assert lane._hurries()
+        lane._entries = []
+        lane._ahead.scanned(Scanned(urgent[0][0], urgent))
+        assert lane._hurries()
+        lane._ahead.forget()
+        call = await one.call(order_id=one.rig.order(), priority="urgent")
+        lane._outcomes.append(one.carrier.given_back(call))
+        assert lane._hurries()

@@ -156,14 +156,20 @@ class LaneServer:
     async def _rounds(self) -> None:
         while not (self._draining and not self._calls and not self._outcomes):
             try:
-                # Before anything is asked for: what is granted must leave half a second after its round did, and who
-                # waits for a connection in that time, as one of a thousand busy lanes, comes too late.
-                async with self._p.rounds:
+                async with self._p.rounds.turn(self._hurries):
                     await self._round()
             except (RedisError, OSError) as error:
                 await self._redis_away(error)
                 continue
             await self._rest()
+
+    def _hurries(self) -> bool:
+        """Whether something urgent waits for the next round."""
+        return (
+            self._ahead.found
+            or any(outcome.urgent for outcome in self._outcomes)
+            or any(b"urgent" in fields for _, fields in self._entries)
+        )
 
     def drain(self) -> None:
         """Takes nothing new; `serve` returns when what was sent is settled."""

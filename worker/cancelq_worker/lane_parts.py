@@ -13,6 +13,7 @@ from cancelq_worker.egress import Egress, Ticket
 from cancelq_worker.http import Door
 from cancelq_worker.ledger import Batch, LanePlan, Ledger, Settlement
 from cancelq_worker.metrics import LaneMetrics
+from cancelq_worker.rounds import Rounds
 from cancelq_worker.state import Work
 from cancelq_worker.streaming import OpenSocket
 from cancelq_worker.suspects import Suspects
@@ -42,7 +43,7 @@ class LaneParts:
     time_lock: asyncio.Lock
     metrics: LaneMetrics
     suspects: Suspects
-    rounds: asyncio.Semaphore  # those under way to one server at once
+    rounds: Rounds
     new_key: bool = False  # another key than before: a lane that was held for that one is to be tried
     allow_withdraw_key: bool = False
     ws_url: str | None = None

@@ -29,6 +29,11 @@ class Overtaker:
         #: Entries ahead of the cursor that were admitted, as far as this worker has heard.
         self.overtaken: set[str] = set()
 
+    @property
+    def found(self) -> bool:
+        """Whether there is something to be admitted ahead."""
+        return bool(self._found)
+
     def forget(self) -> None:
         """Nothing of what was found is certain any more."""
         self._found, self._scanned = [], "0-0"

@@ -36,6 +36,7 @@ from cancelq_worker.observing import observed
 from cancelq_worker.preflight import check_server
 from cancelq_worker.roster import ROSTER, ROSTERS
 from cancelq_worker.rotation import compared, same_for_lanes, same_key
+from cancelq_worker.rounds import Rounds
 from cancelq_worker.settings import Account, Settings
 from cancelq_worker.suspects import Suspects
 from cancelq_worker.venues.port import Bucket, Venue
@@ -44,7 +45,6 @@ from cancelq_worker.verdict import Judge, Policy
 
 log = structlog.get_logger("cancelq.wiring")
 
-ROUNDS_AT_ONCE = 16  # of all lanes, to one server: more keep neither it nor this process busier
 TRIM_EVERY_S = 60.0
 CLOCK_EVERY_S = 20.0
 LEAVE_S = 1.0  # to give back what others could use, as the process ends
@@ -72,7 +72,7 @@ class Wiring:
         self.metrics = Metrics()
         self._suspended = suspended
         self._suspects = Suspects()
-        self._rounds: dict[aioredis.Redis, asyncio.Semaphore] = {}
+        self._rounds: dict[aioredis.Redis, Rounds] = {}
         self._rehearsal = rehearsal
         self._guide = AsyncGuide(Broker.read(settings.redis_url))
         self.client: aioredis.Redis = connect(self._guide, max_connections=64)
@@ -183,7 +183,7 @@ class Wiring:
             time_pace=host.time_pace,
             time_lock=host.time_lock,
             suspects=self._suspects,
-            rounds=self._rounds.setdefault(home(self.client, lane.inbox), asyncio.Semaphore(ROUNDS_AT_ONCE)),
+            rounds=self._rounds.setdefault(home(self.client, lane.inbox), Rounds()),
             metrics=self.metrics.lane(lane, venue, KINDS[venue.name].codes),
             new_key=new_key,
             allow_withdraw_key=account.allow_withdraw_key,
