@@ -388,6 +388,19 @@ async def refused(bench: Bench, member: str) -> int:
     return (await bench.holds())["rate"]
 
 
+async def test_a_take_tells_whether_something_waits_for_the_address(bench: Bench) -> None:
+    """Only then is the lane to come when the address has a share again; and it need not look before that."""
+    closed = tuple(route.name for route in ROUTES)
+    empty = await bench.take("cl", closed)
+    assert (empty.starved, empty.wait_us) == (False, 10_000_000)
+    await bench.orders("1")
+    waits = await bench.take("cl", closed)
+    assert (waits.batch, waits.starved, waits.wait_us) == (None, True, 2_000_000)
+    assert not (await bench.take("", closed)).starved, "whoever has no connection for it has no use for a share"
+    assert (await bench.take("cl")).batch
+    assert not (await bench.take("cl", closed)).starved
+
+
 async def test_a_refusal_of_before_lets_no_second_call_go_beside_the_one_that_goes_alone(bench: Bench) -> None:
     await bench.orders(*(str(10_000 + n) for n in range(200)))
     first, second = [(await bench.take(closed=("cancel-order",))).batch for _ in range(2)]

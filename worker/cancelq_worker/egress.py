@@ -105,6 +105,11 @@ class Egress:
     async def reserve_soon(self, buckets: Sequence[str], within_s: float) -> Reservation:
         """Units of these for a call that no lane's round makes, as soon as there are any: such calls are few, and go
         before all lanes that wait. It covers them unless there were none in that time."""
+        reserved = self.reserve()
+        if reserved.covers(buckets):
+            return reserved
+        self.release(reserved)
+        await self.fill()
         came, begun_s = asyncio.Event(), monotonic_s()
         while True:
             reserved = self.reserve(came.set)

@@ -350,10 +350,7 @@ class LaneServer:
             if n and len(closed) + len(kept) >= len(self._routes):
                 self._p.egress.release(reserved)
                 break
-            if stages:
-                self._lacking |= self._p.egress.lacking(reserved) & self._addresses
-            if len(closed) == len(self._routes):
-                stages = ""
+            self._lacking |= self._p.egress.lacking(reserved) & self._addresses
             self._batches += 1
             suspects, batch_id = n == 0 and self._turn.ask(), f"{self._p.tag}-{self._batches:x}"
             request = TakeRequest(stages, batch_id, self._suspended(), closed, kept, suspects)
@@ -366,7 +363,7 @@ class LaneServer:
         self._wait_us = taken.wait_us
         if left_us := self._breath.left_us:
             self._wait_us = min(self._wait_us, left_us)
-        if self._lacking:
+        if taken.starved:
             # The address' units ran out or grew old; more are on their way, if the venue's limit allows.
             self._p.egress.wait(self._lacking, self.look)
         if taken.steps:

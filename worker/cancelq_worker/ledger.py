@@ -252,6 +252,7 @@ class Taken:
     stopped: bool = False  # held until an operator resumes the lane
     streamed: bool = False  # the lane's order stream is alive
     suspects: bool = False  # one that two workers ended with was left, as the request had it
+    starved: bool = False  # one was left for lack of the address' share, as the request had it
 
 
 @dataclass(frozen=True, slots=True)
@@ -644,7 +645,7 @@ def _granted(replies: Sequence[Any]) -> bool:
 
 def read_taken(reply: Any, batch_id: str, unconfirmed: str = "") -> Taken:
     """A take script's reply; `unconfirmed` as in its batch."""
-    steady, wall, wait, flat_steps, flat_batch, stopped, streamed, suspects = reply
+    steady, wall, wait, flat_steps, flat_batch, stopped, streamed, suspects, starved = reply
     steps: list[LocalStep] = []
     rows = [flat_steps[i : i + 4] for i in range(0, len(flat_steps), 4)]
     for why, id_, line, record in rows:
@@ -659,4 +660,5 @@ def read_taken(reply: Any, batch_id: str, unconfirmed: str = "") -> Taken:
         works = [Work.read(*flat_batch[i : i + 3]) for i in range(4, len(flat_batch), 3)]
         times = int(wall), int(steady), int(fastest)
         batch = Batch(batch_id, route, Stage(stage), works, *times, unconfirmed, int(opens))
-    return Taken(int(steady), int(wall), int(wait), steps, batch, bool(stopped), bool(streamed), bool(suspects))
+    told = (bool(flag) for flag in (stopped, streamed, suspects, starved))
+    return Taken(int(steady), int(wall), int(wait), steps, batch, *told)

@@ -17,9 +17,10 @@
 -- ARGV[5]  routes the caller's address has no share for now, with a blank around each
 -- ARGV[6]  routes for which it has a share that only urgent intents may take
 -- ARGV[7]  '1' if the caller's process may carry an intent that two workers ended with (suspects.py)
--- Replies  {steady, wall, wait_us, local steps, batch, stopped, streamed, suspects}
+-- Replies  {steady, wall, wait_us, local steps, batch, stopped, streamed, suspects, starved}
 --   streamed: 1 while the lane's private order stream is alive
 --   suspects: 1 if such an intent was left for lack of that right
+--   starved: 1 if one was left for lack of the address' share: the caller is to come again when it has some
 --   stopped: 1 if the lane is held until an operator resumes it (the key was refused)
 --   local steps: {why, id, state, record, …}: intents leased to the caller that end without a call
 --       why: expired | struck | revoke-claimed (followed by its target's entry, why 'target') | revoke-sent |
@@ -334,4 +335,4 @@ if resting and #reply == 0 and #steps == 0 and out_until <= steady
   next_at = steady + REST_US
 end
 return {text(steady), text(wall), text(math.max(0, next_at - steady)), steps, reply, stopped and 1 or 0,
-  redis.call('EXISTS', ROOT .. 'stream'), suspects and 1 or 0}
+  redis.call('EXISTS', ROOT .. 'stream'), suspects and 1 or 0, starved and 1 or 0}

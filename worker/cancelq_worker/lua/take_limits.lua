@@ -136,6 +136,7 @@ end
 -- `opens` keeps when the first of them opens again, by class.
 local LOOK_AGAIN_US = 5000000
 local opens = {}
+local starved = false -- whether something waits for the share of the caller's address
 local function usable_routes(queue, class, urgent)
   local routes, usable, at, closed = plan_routes(queue, class), {}, math.huge, {}
   local looks, unsafe, open_at = false, false, math.huge
@@ -155,7 +156,7 @@ local function usable_routes(queue, class, urgent)
   for i, r in ipairs(routes) do
     local name = ' ' .. r[1] .. ' '
     if string.find(ARGV[5], name, 1, true) or (not urgent and string.find(ARGV[6], name, 1, true)) then
-      resting = false -- the caller knows when its address has a share
+      starved = true
     elseif not closed[i] and string.find(ARGV[2], r[10], 1, true) and r[10] == stage then
       usable[#usable + 1] = r
     end
