@@ -206,6 +206,14 @@ MUTANTS = (
         (f"{_BUSY}::test_what_is_urgent_makes_a_round_urgent",),
     ),
     Mutant(
+        "one-unit-does-not-go-round",
+        f"{_WORKER}/egress.py",
+        "return ROUND_US if any(stock.probing for stock in self._stocks.values()) else 0",
+        "return 0",
+        "after an address was closed its processes each keep a unit that another one needs to go on: a minute's silence",
+        ("tests/simulation/test_seeds.py::test_no_promise_is_broken[26]",),
+    ),
+    Mutant(
         "units-of-a-dead-process-free-before-the-window",
         "worker/cancelq_worker/egress.py",
         "live_us = UNIT_LIVES_NS // 1000 + LONGEST_CALL_US + window_us",

@@ -31,6 +31,7 @@ URGENT_SHARE = 20  # a twentieth of a bucket is kept for each permit of `urgent_
 RARE_TRIES, RARE_PAUSE_S = 15, 0.1
 AGAIN_NS = 10_000_000  # between two questions of which the first brought nothing
 CLOSED_AGAIN_NS = 50_000_000  # the same, while the address is closed, or another's call goes alone
+ROUND_US = 5_000  # how fast a unit goes round for which several processes wait
 CLOSED_AGAIN_MOST_NS = 500_000_000  # the same, where lanes wait for an address that is closed for long
 REPORT_NS = 250_000_000
 REPORT_MOST = 1_000
@@ -176,6 +177,15 @@ class Egress:
         """For how long the address is closed."""
         return max(stock.held_ms for stock in self._stocks.values())
 
+    @property
+    def look_again_us(self) -> int:
+        """When a lane that found no unit is to look for itself, 0 if it will be told: while the address is closed, and
+        while one call of each bucket goes alone. A call takes a unit of several buckets, and of each there is but one:
+        it goes round among all processes until one has them all, also by those that have nothing to send."""
+        if self.held_ms > 0:
+            return max(ROUND_US, min(self.held_ms * 1000, CLOSED_AGAIN_MOST_NS // 1000))
+        return ROUND_US if any(stock.probing for stock in self._stocks.values()) else 0
+
     async def fill(self) -> None:
         """Fresh units in every bucket."""
         await asyncio.gather(*(stock.fill() for stock in self._stocks.values()))
@@ -272,7 +282,7 @@ class _Stock:
         self._ended: list[tuple[int, int, bool]] = []
         self._asked_ns = 0
         self._filling: asyncio.Task[None] | None = None
-        self._probing = False
+        self.probing = False
         self._waiting: dict[Wake, None] = {}  # whom a unit wakes, first come first
         self._woken: set[Wake] = set()  # each of them has a unit here
         self._asks_again: asyncio.TimerHandle | None = None
@@ -299,7 +309,7 @@ class _Stock:
 
     def put_back(self, unit: tuple[int, int], *, urgent: bool = False) -> None:
         """It was popped for nothing. Where one call is to go alone, others may have one to make: they wait for it."""
-        if self._probing:
+        if self.probing:
             self._unused.append(unit[0])
             self._refill()
         elif urgent:
@@ -334,7 +344,7 @@ class _Stock:
         if not self._waiting or self._asks_again:
             return
         after_ns = AGAIN_NS
-        if self.held_ms > 0 or self._probing:
+        if self.held_ms > 0 or self.probing:
             after_ns = max(CLOSED_AGAIN_NS, min(self.held_ms * 1_000_000, CLOSED_AGAIN_MOST_NS))
         self._asks_again = asyncio.get_running_loop().call_later(after_ns / 1e9, self._ask_again)
 
@@ -350,7 +360,7 @@ class _Stock:
         reports = (self._ended or self._unused) and now_ns - self._asked_ns > REPORT_NS
         aging = not self._fresh or now_ns - self._fresh[-1][1] > UNIT_LIVES_NS // 2
         wanting = reports or aging or len(self._fresh) <= self._size // 2 or (self._kept and not self._urgent)
-        closed = self.held_ms > 0 or self._probing
+        closed = self.held_ms > 0 or self.probing
         if wanting and (self._granted or now_ns - self._asked_ns > (CLOSED_AGAIN_NS if closed else AGAIN_NS)):
             self._refill()
 
@@ -440,7 +450,7 @@ class _Stock:
         reply, unconfirmed = await SCRIPTS.run_durably(self._client, "egress", self._keys, args, durability)
         first, granted, self.held_ms, probing, granted_urgent = reply
         self._arrived = True
-        self._probing = bool(probing)
+        self.probing = bool(probing)
         if unconfirmed:  # a server that takes over may not know of them
             self._unused += range(first, first + granted + granted_urgent)
             return first, 0, 0

@@ -363,7 +363,9 @@ class LaneServer:
         self._wait_us = taken.wait_us
         if left_us := self._breath.left_us:
             self._wait_us = min(self._wait_us, left_us)
-        if taken.starved:
+        if self._lacking and (again_us := self._p.egress.look_again_us):
+            self._wait_us = min(self._wait_us, again_us)
+        elif taken.starved:
             # The address' units ran out or grew old; more are on their way, if the venue's limit allows.
             self._p.egress.wait(self._lacking, self.look)
         if taken.steps:
