@@ -210,7 +210,7 @@ MUTANTS = (
         f"{_WORKER}/egress.py",
         "return ROUND_US if any(stock.probing for stock in self._stocks.values()) else 0",
         "return 0",
-        "after an address was closed its processes each keep a unit that another one needs to go on: a minute's silence",
+        "after an address was closed each process keeps a unit that another one needs to go on: a minute of silence",
         ("tests/simulation/test_seeds.py::test_no_promise_is_broken[26]",),
     ),
     Mutant(
