@@ -211,7 +211,7 @@ MUTANTS = (
         "return ROUND_US if any(stock.probing for stock in self._stocks.values()) else 0",
         "return 0",
         "after an address was closed each process keeps a unit that another one needs to go on: a minute of silence",
-        ("tests/simulation/test_seeds.py::test_no_promise_is_broken[26]",),
+        (f"{_BUSY}::test_after_the_address_was_closed_whoever_lacks_a_unit_looks_for_itself",),
     ),
     Mutant(
         "units-of-a-dead-process-free-before-the-window",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
 import pytest
 
 from cancelq.contract import Status
-from cancelq_worker.egress import Egress, Ticket
+from cancelq_worker.egress import ROUND_US, Egress, Ticket
 from cancelq_worker.lane import LaneServer
 from cancelq_worker.ledger import RedisLedger, Round, RoundRequest, Scanned, command, connect
 from cancelq_worker.rounds import IN_A_ROW, Rounds
@@ -137,6 +138,31 @@ async def test_a_lane_that_ends_keeps_no_unit_from_the_others(redis_url: str) ->
             await asyncio.wait({task})
         assert lane.look not in stock._woken
         assert one.parts.rounds.waiting == 0
+
+
+async def test_after_the_address_was_closed_whoever_lacks_a_unit_looks_for_itself(redis_url: str) -> None:
+    """One call of each bucket goes alone, and may need the units of two: they go round until somebody has both."""
+    client = connect(redis_url, max_connections=4)
+    fleet = [Egress(client, "here", (Bucket("ip", 16, 500_000),)) for _ in range(2)]
+
+    async def looks(*, again_us: int) -> bool:
+        await asyncio.gather(*(egress.fill() for egress in fleet))
+        return all(egress.look_again_us == again_us for egress in fleet)
+
+    try:
+        assert await looks(again_us=0)
+        while fleet[1].reserve().covers(("ip",)):
+            pass
+        await fleet[0].hold(200, "banned")
+        assert ROUND_US < fleet[0].look_again_us <= 200_000
+        assert await until(lambda: looks(again_us=ROUND_US), 5)
+        units = [egress.reserve() for egress in fleet]
+        for egress, reserved in zip(fleet, units, strict=True):
+            if reserved.covers(("ip",)):
+                egress.ended(egress.use(reserved, ("ip",)), time.monotonic_ns(), answered=True)
+        assert await until(lambda: looks(again_us=0), 5)
+    finally:
+        await client.aclose()
 
 
 def waiting(woken: list[str], name: str) -> Callable[[], None]:
