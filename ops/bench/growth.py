@@ -169,7 +169,7 @@ def _drained(server: Server, count: int, workers: int, intents: int) -> _Cost:
     """Inboxes filled, then drained. Counted from the first event on, so that no start is in it."""
     lanes = [Lane("bitget", f"t{number}") for number in range(count)]
     with server.client() as redis, rig.venue() as venue:
-        redis.flushall(asynchronous=False)
+        rig.clear(redis)
         orders = throughput.preload(redis, venue, lanes, intents // count)
         total = sum(len(ids) for ids in orders.values())
         bytes_before = _dataset(redis)
@@ -241,7 +241,7 @@ def _waited(server: Server, waiting: int, real: int) -> _Waited:
     """A paused lane with that many intents, the first `real` of orders that exist."""
     lane = Lane("bitget", "t0")
     with server.client() as redis, rig.venue() as venue:
-        redis.flushall(asynchronous=False)
+        rig.clear(redis)
         venue.open_account(lane.account)
         orders = venue.orders(lane.account, real)
         _queue(redis, lane, (*orders, *(str(7_000_000_000_000_000_000 + n) for n in range(waiting - real))))
@@ -310,7 +310,7 @@ def _remembered(server: Server, count: int) -> tuple[float, _Cost]:
     """Bytes of an id, and what an admission costs once that many are remembered."""
     lane = Lane("bitget", "t0")
     with server.client() as redis, rig.venue() as venue:
-        redis.flushall(asynchronous=False)
+        rig.clear(redis)
         with rig.fleet(server, venue, [lane.account], 1) as fleet:
             _until("the lane", lambda: bool(redis.exists(lane.results)), fleet)
             for first in range(0, count, 10_000):
@@ -349,7 +349,7 @@ class _Idle:
 def _resting(server: Server, workers: int, lanes: Sequence[Lane], each: int) -> Iterator[tuple[Any, ...]]:
     """Workers whose lanes are all watched and rest, and `each` orders in every account."""
     with server.client() as redis, rig.venue() as venue:
-        redis.flushall(asynchronous=False)
+        rig.clear(redis)
         orders = {}
         for lane in lanes:
             venue.open_account(lane.account)
@@ -470,7 +470,7 @@ def _at_limits(server: Server, count: int, intents: int, limits: dict[str, int])
     lanes = [Lane("bitget", f"t{number}") for number in range(count)]
     with server.client() as redis, rig.venue() as venue:
         venue.limit({"bitget/ip": None} if limits else {})
-        redis.flushall(asynchronous=False)
+        rig.clear(redis)
         throughput.preload(redis, venue, lanes, intents // count)
         with rig.fleet(server, venue, [lane.account for lane in lanes], 1, limits) as fleet:
             _until("the first event", lambda: _events(redis, lanes) > intents // 4, fleet)
