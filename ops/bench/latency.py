@@ -71,7 +71,7 @@ def _quantile(values: list[float], percent: int) -> float:
 
 def _run(server: Server) -> _Taken:
     with server.client() as redis, rig.venue() as venue:
-        redis.flushall()
+        rig.clear(redis)
         for account in (LANE.account, BARE):
             venue.open_account(account)
         orders = venue.orders(LANE.account, SAMPLES + WARM), venue.orders(BARE, SAMPLES + WARM)

@@ -104,7 +104,7 @@ def _lanes(count: int) -> list[Lane]:
 def _run(server: Server, count: int, intents: int, profile: Path | None = None) -> _Run:
     lanes = _lanes(count)
     with server.client() as redis, rig.venue() as venue:
-        redis.flushall()
+        rig.clear(redis)
         orders = preload(redis, venue, lanes, intents // count)
         total = sum(len(ids) for ids in orders.values())
         redis_time = RedisTime(redis)

@@ -88,7 +88,7 @@ def planned(wanted: Wanted) -> Iterator[tuple[Row, str, int]]:
         for load in LOADS:
             for row in ROWS:
                 played = load in wanted.loads and row.peer in wanted.peers and (row.mixed or load != "mixed")
-                if played and (row.peer, row.row, load, repeat) not in kept:
+                if played and record.key(_name(row, load, repeat)) not in kept:
                     yield row, load, repeat
 
 
@@ -97,16 +97,18 @@ def _takes_s(row: Row, load: str) -> float:
     return AROUND_S + (CAP_S if slow else QUICK_S[load])
 
 
+def _name(row: Row, load: str, repeat: int) -> record.Run:
+    """What the record knows a run by."""
+    return {"peer": row.peer, "row": row.row, "load": load, "repeat": repeat}
+
+
 def _seed(load: str, repeat: int) -> int:
     return 1_000 * repeat + LOADS.index(load)
 
 
 def _entry(row: Row, load: str, repeat: int, seed: int, scale: float, figures: dict[str, Any]) -> record.Run:
     return {
-        "peer": row.peer,
-        "row": row.row,
-        "load": load,
-        "repeat": repeat,
+        **_name(row, load, repeat),
         "seed": seed,
         "scale": scale,
         "at": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -38,7 +38,7 @@ def play(row: Row, name: str, server: Server, seed: int, scale: float) -> dict[s
     """The figures of one run. Raises `rig.BenchFailed` if its processes do not start."""
     with ExitStack() as stack:
         redis = stack.enter_context(server.client())
-        redis.flushall()
+        rig.clear(redis)
         venue = stack.enter_context(_venue())
         orders = venue.orders(ACCOUNT, orders_needed(name, row.single, scale))
         wanted = load(name, orders, Random(seed))

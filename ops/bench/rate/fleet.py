@@ -172,7 +172,7 @@ def fleet(
     with ExitStack() as undo:
         folder = Path(undo.enter_context(tempfile.TemporaryDirectory(prefix="cancelq-rate-")))
         with server.client() as redis:
-            redis.flushall()
+            rig.clear(redis)
         process = rig.start([sys.executable, "-m", "rate.venue", asked], {"PYTHONPATH": str(HERE.parent)}, None)
         undo.callback(rig.end, process)
         running = VenueProcess(process)
