@@ -200,8 +200,8 @@ MUTANTS = (
     Mutant(
         "nothing-is-urgent-to-a-round",
         f"{_WORKER}/lane.py",
-        "            or any(outcome.urgent for outcome in self._outcomes)\n",
-        "",
+        "return self._ahead.found or bool(urgent) or any(",
+        "return self._ahead.found or any(",
         "in a process with many busy lanes each step of a kill waits behind a round of each of them",
         (f"{_BUSY}::test_what_is_urgent_makes_a_round_urgent",),
     ),
@@ -212,6 +212,14 @@ MUTANTS = (
         "return 0",
         "after an address was closed each process keeps a unit that another one needs to go on: a minute of silence",
         (f"{_BUSY}::test_after_the_address_was_closed_whoever_lacks_a_unit_looks_for_itself",),
+    ),
+    Mutant(
+        "what-is-given-up-keeps-a-unit",
+        f"{_WORKER}/egress.py",
+        "        finally:  # also where its lane ends meanwhile\n            self.wait_no_more(came.set)",
+        "        finally:\n            pass",
+        "a lane that ends while it waits to set a guard's timer takes a unit of the address with it",
+        (f"{_BUSY}::test_a_call_that_is_given_up_as_it_waits_keeps_no_unit",),
     ),
     Mutant(
         "units-of-a-dead-process-free-before-the-window",

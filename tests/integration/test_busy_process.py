@@ -225,6 +225,23 @@ async def test_a_call_that_no_round_makes_has_the_next_unit_or_none_in_time(spen
     assert woken == ["lane"]
 
 
+async def test_a_call_that_is_given_up_as_it_waits_keeps_no_unit(spent: tuple[Egress, list[Ticket]]) -> None:
+    (egress, tickets), woken = spent, list[str]()
+    aside = asyncio.ensure_future(egress.reserve_soon(("ip",), 5.0))
+    stock = egress._stocks["ip"]
+
+    async def in_line() -> bool:
+        return len(stock._waiting) == 1
+
+    assert await until(in_line, 10)
+    aside.cancel()
+    await asyncio.wait({aside})
+    egress.wait(("ip",), waiting(woken, "lane"))
+    egress.unuse(tickets.pop())
+    await egress.fill()
+    assert woken == ["lane"]
+
+
 async def test_the_round_with_something_urgent_is_next_but_others_come_too() -> None:
     rounds, order = Rounds(1), list[str]()
 

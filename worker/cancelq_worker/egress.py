@@ -112,20 +112,22 @@ class Egress:
         self.release(reserved)
         await self.fill()
         came, begun_s = asyncio.Event(), monotonic_s()
-        while True:
-            reserved = self.reserve(came.set)
-            left_s = within_s - (monotonic_s() - begun_s)
-            if reserved.covers(buckets) or left_s <= 0 or self.held_ms > left_s * 1000:
-                self.wait_no_more(came.set)
-                return reserved
-            came.clear()
-            for name in buckets:
-                if name not in reserved.units:
-                    self._stocks[name].wait(came.set, first=True)
-            self.release(reserved)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(left_s):
-                    await came.wait()
+        try:
+            while True:
+                reserved = self.reserve(came.set)
+                left_s = within_s - (monotonic_s() - begun_s)
+                if reserved.covers(buckets) or left_s <= 0 or self.held_ms > left_s * 1000:
+                    return reserved
+                came.clear()
+                for name in buckets:
+                    if name not in reserved.units:
+                        self._stocks[name].wait(came.set, first=True)
+                self.release(reserved)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(left_s):
+                        await came.wait()
+        finally:  # also where its lane ends meanwhile
+            self.wait_no_more(came.set)
 
     def lacking(self, reserved: Reservation) -> set[str]:
         """The buckets of which it holds no unit that any call may use."""
@@ -344,7 +346,7 @@ class _Stock:
         if not self._waiting or self._asks_again:
             return
         after_ns = AGAIN_NS
-        if self.held_ms > 0 or self.probing:
+        if self._closed:
             after_ns = max(CLOSED_AGAIN_NS, min(self.held_ms * 1_000_000, CLOSED_AGAIN_MOST_NS))
         self._asks_again = asyncio.get_running_loop().call_later(after_ns / 1e9, self._ask_again)
 
@@ -353,6 +355,11 @@ class _Stock:
         if self._waiting:
             self._refill()
 
+    @property
+    def _closed(self) -> bool:
+        """Whether no unit can be had, or one that goes alone."""
+        return self.held_ms > 0 or self.probing
+
     def look_after(self) -> None:
         """Gives back what is old, and asks for more where little is left."""
         now_ns = monotonic_ns()
@@ -360,8 +367,7 @@ class _Stock:
         reports = (self._ended or self._unused) and now_ns - self._asked_ns > REPORT_NS
         aging = not self._fresh or now_ns - self._fresh[-1][1] > UNIT_LIVES_NS // 2
         wanting = reports or aging or len(self._fresh) <= self._size // 2 or (self._kept and not self._urgent)
-        closed = self.held_ms > 0 or self.probing
-        if wanting and (self._granted or now_ns - self._asked_ns > (CLOSED_AGAIN_NS if closed else AGAIN_NS)):
+        if wanting and (self._granted or now_ns - self._asked_ns > (CLOSED_AGAIN_NS if self._closed else AGAIN_NS)):
             self._refill()
 
     def _discard(self, asked_before_ns: int) -> None:

@@ -18,7 +18,7 @@ log = structlog.get_logger("cancelq.lane")
 
 CLOCK_HOLD_US = 300_000  # while the clock is corrected
 BETTER_NS = 500_000_000
-ASIDE_WITHIN_S = 1.0  # how long a call that no route makes waits for a unit of the address
+ASIDE_WITHIN_S = 0.2  # how long a call that no route makes waits for a unit of the address; some wait for each other
 REFUSALS_MANY = 3
 RIGHTS_TRIES, RIGHTS_PAUSE_S = 28, 0.25  # until it is our turn to ask what the key may do
 Spawn = Callable[[Coroutine[object, object, None]], None]
@@ -144,7 +144,7 @@ class Gate:
             return False
         ended_ns: int | None = None
         try:
-            exchange = await self._aside(door, Signed(request, {}), 1.5)
+            exchange = await self._aside(door, Signed(request, {}), total_s=1.5)
             ended_ns = exchange.answered_ns
         except NotSent as error:
             self._log.info("the venue's time could not be read", why=str(error))
@@ -163,13 +163,12 @@ class Gate:
     async def call_aside(self, request: Request) -> Answer:
         """One signed call for the order stream. Raises NotSent, NoAnswer."""
         signed = self._p.venue.sign(request, self._p.venue_clock.now_us() // 1000)
-        return (await self._aside(self._p.look_door, signed, self._p.total_s, ASIDE_WITHIN_S)).answer
+        return (await self._aside(self._p.look_door, signed, total_s=self._p.total_s)).answer
 
-    async def _aside(self, door: Door, signed: Signed, total_s: float, within_s: float = 0.0) -> Exchange:
-        """A call that no route makes: it has no permit, but counts for our address, of which it waits for a unit for so
-        long. Raises NotSent, NoAnswer."""
+    async def _aside(self, door: Door, signed: Signed, *, total_s: float) -> Exchange:
+        """A call that no route makes: it has no permit, but counts for our address. Raises NotSent, NoAnswer."""
         egress, address = self._p.egress, self._p.venue.other_address
-        reserved = await egress.reserve_soon(address, within_s)
+        reserved = await egress.reserve_soon(address, ASIDE_WITHIN_S)
         if not reserved.covers(address):
             egress.release(reserved)
             raise NotSent("the address has no calls left for now")
@@ -221,7 +220,7 @@ class Gate:
         await self.read_venue_time(paced=False)
         signed = self._p.venue.sign(request, self._p.venue_clock.now_us() // 1000)
         try:
-            exchange = await self._aside(self._p.look_door, signed, self._p.total_s, ASIDE_WITHIN_S)
+            exchange = await self._aside(self._p.look_door, signed, total_s=self._p.total_s)
         except (NotSent, NoAnswer) as error:
             self._log.error("the key could not be tried", why=str(error))
             return KeyTried(KeyWord.UNTRIED, "the venue did not answer")

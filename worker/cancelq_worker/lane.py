@@ -165,11 +165,8 @@ class LaneServer:
 
     def _hurries(self) -> bool:
         """Whether something urgent waits for the next round."""
-        return (
-            self._ahead.found
-            or any(outcome.urgent for outcome in self._outcomes)
-            or any(b"urgent" in fields for _, fields in self._entries)
-        )
+        urgent, _ = _by_urgency(self._outcomes)
+        return self._ahead.found or bool(urgent) or any(b"urgent" in fields for _, fields in self._entries)
 
     def drain(self) -> None:
         """Takes nothing new; `serve` returns when what was sent is settled."""

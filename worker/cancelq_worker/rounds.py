@@ -26,7 +26,7 @@ class Rounds:
 
     @property
     def waiting(self) -> int:
-        """How many wait for their turn."""
+        """How many wait for their turn; those that have ended meanwhile until their turn comes."""
         return len(self._urgent) + len(self._others)
 
     @asynccontextmanager
@@ -49,8 +49,6 @@ class Rounds:
         except asyncio.CancelledError:
             if not turn.cancelled():  # it was given just as its lane ended
                 self._leave()
-            elif turn in queue:
-                queue.remove(turn)
             raise
 
     def _leave(self) -> None:
