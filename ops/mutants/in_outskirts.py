@@ -294,8 +294,8 @@ MUTANTS = (
     Mutant(
         "venue-certificate-not-checked",
         f"{_WORKER}/wiring.py",
-        "door = Door(base_url, verify=self._tls)",
-        "door = Door(base_url, verify=False)",
+        "return Door(base_url, verify=self._tls)",
+        "return Door(base_url, verify=False)",
         "anybody on the way reads the key's signatures and answers for the venue",
         ("tests/integration/test_send_by.py::test_a_venue_whose_certificate_nobody_vouches_for_gets_no_call",),
     ),
@@ -304,7 +304,7 @@ MUTANTS = (
         f"{_WORKER}/http.py",
         "raise (crossed(error) or NoAnswer)(type(error).__name__) from error",
         "if crossed(error) is NotSent:\n                raise NotSent(type(error).__name__) from error\n"
-        "            return await self._call(transport, signed, connect_s, total_s)",
+        "            return await self._call(transport, signed, departure, connect_s, total_s)",
         "one attempt on record is several calls at the venue",
         ("tests/unit/test_http.py::test_what_reached_the_venue_may_have_been_executed",),
     ),
@@ -493,12 +493,12 @@ MUTANTS = (
         ("tests/unit/test_settings.py::TestSecrecy::test_everything_that_nobody_may_see_is_known",),
     ),
     Mutant(
-        "a-pool-that-hangs-serves-on",
+        "a-broken-connection-serves-on",
         "worker/cancelq_worker/http.py",
-        "self._pool = _Pool(self._transport(self._verify))",
-        "pass",
-        "eight calls that hang, and nothing leaves any more",
-        ("tests/unit/test_http.py::test_after_a_call_past_its_deadline_the_next_leaves_by_another_pool",),
+        "        if failed:  #",
+        "        if False:  #",
+        "the next cancel leaves by what a call without an answer left behind",
+        ("tests/unit/test_http.py::test_the_connection_of_a_call_without_an_answer_is_not_used_again",),
     ),
     Mutant(
         "gap-of-an-older-ticket-forgotten",

@@ -71,9 +71,7 @@ class VirtualWiring(Wiring):
         return client
 
     def _door(self, base_url: str) -> Door:
-        door = Door(base_url, verify=False, transport=self._virtual.link.transport)
-        self._doors.add(door)
-        return door
+        return Door(base_url, verify=False, transport=self._virtual.link.transport)
 
     def _parts(self, lane: Lane, account: Account, venue: Venue, new_key: bool) -> LaneParts:
         parts, rng = super()._parts(lane, account, venue, new_key), self._virtual.rng

@@ -17,7 +17,7 @@ import redis.asyncio as aioredis
 import structlog
 
 from cancelq.contract import Lane
-from cancelq_worker.http import Door, Exchange
+from cancelq_worker.http import Door, Exchange, Pick
 from cancelq_worker.lane_parts import LaneParts
 from cancelq_worker.ledger import (
     LanePlan,
@@ -102,7 +102,7 @@ class _ShutDoor(Door):
     def __init__(self) -> None:
         super().__init__("http://127.0.0.1:1", verify=False)
 
-    async def call(self, signed: Signed, *, send_by_ns: int, total_s: float) -> Exchange:
+    async def call(self, signed: Signed, *, send_by_ns: int, total_s: float, pick: Pick = Pick.LATEST) -> Exchange:
         now_ns = time.monotonic_ns()
         return Exchange(Answer(200, {}, b""), now_ns, now_ns)
 

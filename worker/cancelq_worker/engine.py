@@ -177,14 +177,15 @@ class Engine:
         lanes: Mapping[str, Callable[[], LaneServer]],
         client: aioredis.Redis,
         blocking: Callable[[], aioredis.Redis],
-        housekeeping: Callable[[LaneServer], None],
+        housekeeping: Callable[[Sequence[tuple[LaneServer, int]]], None],
         health: Health,
         retired: Callable[[LaneServer], None] = lambda _: None,
         roster: str = ROSTER,
         older_rosters: Sequence[str] = (),
     ) -> None:
-        """`retired` is told of every lane server that is done for good; `roster`: where the workers stand that share
-        these lanes; `older_rosters`: where those stand that write older data."""
+        """`housekeeping` has the lanes that are watched, at every heartbeat; `retired` is told of every lane server
+        that is done for good; `roster`: where the workers stand that share these lanes; `older_rosters`: where those
+        stand that write older data."""
         self._worker = worker
         self._make = lanes
         self._client = client
@@ -234,10 +235,7 @@ class Engine:
             self._assign(alive)
         self._open_missing()
         self._tell_health()
-        for running in self._running.values():
-            running.lane.keep_ready()
-            if running.rank == 0:
-                self._housekeeping(running.lane)
+        self._housekeeping(self.watched())
 
     def first_watched(self) -> list[Lane]:
         """The lanes that this worker watches first. May be asked by another thread."""

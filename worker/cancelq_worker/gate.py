@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 import structlog
 
 from cancelq_worker.clocks import in_s, monotonic_ns
-from cancelq_worker.http import Door, Exchange, NoAnswer, NotSent
+from cancelq_worker.http import Door, Exchange, NoAnswer, NotSent, Pick
 from cancelq_worker.lane_parts import Call, LaneParts
 from cancelq_worker.ledger import KEY_WORKS, Hold, KeyTried, KeyWord
 from cancelq_worker.repeating import discreet
@@ -18,6 +18,7 @@ log = structlog.get_logger("cancelq.lane")
 
 CLOCK_HOLD_US = 300_000  # while the clock is corrected
 BETTER_NS = 500_000_000
+CLOCK_NS = 20_000_000_000  # how often the venue's clock is read at least
 ASIDE_WITHIN_S = 0.2  # how long a call that no route makes waits for a unit of the address; some wait for each other
 REFUSALS_MANY = 3
 RIGHTS_TRIES, RIGHTS_PAUSE_S = 28, 0.25  # until it is our turn to ask what the key may do
@@ -33,7 +34,8 @@ class Gate:
         self._refusals: dict[str, tuple[int, int]] = {}
         self._clock_fault_ns = 0
         self._bettered_ns = -BETTER_NS
-        self._time_at = 0  # which of the venue's time calls is the first that tells
+        self._time_at = 0  # which of the venue's time calls tells
+        self._asked_ns = 0  # when its time was asked for last
         self._log = log.bind(lane=str(parts.plan.lane))
 
     def holds(self, call: Call, replies: list[Reply]) -> list[Hold]:
@@ -124,48 +126,68 @@ class Gate:
                 await self.read_venue_time()
 
     async def read_venue_time(self, *, paced: bool = True) -> None:
-        """Learns the venue's clock, and keeps a connection of each door warm by the way. A venue that does not
-        tell leaves what was known. Many lanes ask in turn: venues count these calls per address."""
+        """Learns the venue's clock. A venue that does not tell leaves what was known. Lanes of a host ask in turn:
+        venues count these calls per address."""
         for door in (self._p.cancel_door, self._p.look_door):
-            for request in self._p.venue.time_requests[self._time_at :]:
+            for _ in self._p.venue.time_requests:
                 if not self._p.time_pace.may() and paced:
                     return
-                if await self._learn_time(door, request):
+                if await self._ask_time(door):
                     break
-                self._time_at += 1  # this one tells nothing
             else:
-                self._time_at = 0
                 return
 
-    async def _learn_time(self, door: Door, request: Request) -> bool:
+    async def keep_warm(self, lanes: int) -> bool:
+        """Opens connections ahead, and uses those that rested, for so many lanes of this host: a cancel that has to
+        open one is late by two or three times the way. Such a call asks for the time. False if the venue did not
+        answer."""
+        for door, kept in self._p.kept_open(lanes):
+            while self._p.venue.time_requests and (pick := door.care(kept)) and self._p.time_pace.may():
+                if await self._ask_time(door, pick) is None:
+                    return False
+        if monotonic_ns() - self._asked_ns > CLOCK_NS:  # no connection rested
+            self._asked_ns = monotonic_ns()
+            await self.read_venue_time()
+        return True
+
+    async def _ask_time(self, door: Door, pick: Pick = Pick.LATEST) -> bool | None:
+        """Whether the venue told its time; None if it did not answer. If it did not tell, the next question is
+        another."""
+        requests, told_ms = self._p.venue.time_requests, None
+        exchange = await self._call_for_time(door, requests[self._time_at % len(requests)], pick)
+        if exchange:
+            self._asked_ns = exchange.answered_ns
+            told_ms = self._p.venue.read_time(exchange.answer)
+        if exchange and told_ms is not None:
+            self._p.venue_clock.learn(exchange.sent_ns, exchange.answered_ns, told_ms * 1000)
+            return True
+        self._time_at += 1
+        return False if exchange else None
+
+    async def _call_for_time(self, door: Door, request: Request, pick: Pick) -> Exchange | None:
         ticket = await self._p.egress.rarely(self._p.venue.time_address)
         if ticket is None:
             self._log.info("the venue's time is not read: the address has no such calls left for now")
-            return False
+            return None
         ended_ns: int | None = None
         try:
-            exchange = await self._aside(door, Signed(request, {}), total_s=1.5)
+            exchange = await self._aside(door, Signed(request, {}), total_s=1.5, pick=pick)
             ended_ns = exchange.answered_ns
-        except NotSent as error:
+            return exchange
+        except (NotSent, NoAnswer) as error:
+            if isinstance(error, NoAnswer):
+                ended_ns = monotonic_ns()
             self._log.info("the venue's time could not be read", why=str(error))
-            return False
-        except NoAnswer as error:
-            ended_ns = monotonic_ns()
-            self._log.info("the venue's time could not be read", why=str(error))
-            return False
+            return None
         finally:
             await self._p.egress.rare_ended(ticket, ended_ns, answered=True)
-        told_ms = self._p.venue.read_time(exchange.answer)
-        if told_ms is not None:
-            self._p.venue_clock.learn(exchange.sent_ns, exchange.answered_ns, told_ms * 1000)
-        return told_ms is not None
 
     async def call_aside(self, request: Request) -> Answer:
         """One signed call for the order stream. Raises NotSent, NoAnswer."""
         signed = self._p.venue.sign(request, self._p.venue_clock.now_us() // 1000)
         return (await self._aside(self._p.look_door, signed, total_s=self._p.total_s)).answer
 
-    async def _aside(self, door: Door, signed: Signed, *, total_s: float) -> Exchange:
+    async def _aside(self, door: Door, signed: Signed, *, total_s: float, pick: Pick = Pick.LATEST) -> Exchange:
         """A call that no route makes: it has no permit, but counts for our address. Raises NotSent, NoAnswer."""
         egress, address = self._p.egress, self._p.venue.other_address
         reserved = await egress.reserve_soon(address, ASIDE_WITHIN_S)
@@ -174,7 +196,7 @@ class Gate:
             raise NotSent("the address has no calls left for now")
         ticket = egress.use(reserved, address)
         try:
-            exchange = await door.call(signed, send_by_ns=in_s(1.0), total_s=total_s)
+            exchange = await door.call(signed, send_by_ns=in_s(1.0), total_s=total_s, pick=pick)
         except NotSent:
             egress.unuse(ticket)
             raise

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from enum import Enum
 
 import httpx
 
@@ -19,7 +21,8 @@ from cancelq_worker.repeating import repeats, secrets_of_call
 from cancelq_worker.unpacking import unpacked
 from cancelq_worker.venues.port import Answer, Request, Signed
 
-POOL = 8  # more connections cost more CPU each and gain nothing at a venue's rates
+KEPT_S = 30.0  # how long a connection is used again after its last call; venues' own ends are said to be longer
+RESTED_NS = 20_000_000_000  # a connection that rested for so long is used or closed (`Door.care`)
 BODY_MOST = 4 * 1024 * 1024
 
 
@@ -69,75 +72,106 @@ Trace = Callable[[str, object], Awaitable[None]]
 MakeTransport = Callable[[ssl.SSLContext | bool], httpx.AsyncBaseTransport]
 
 
-def connections(verify: ssl.SSLContext | bool) -> httpx.AsyncBaseTransport:
-    """A pool of kept connections."""
-    limits = httpx.Limits(max_connections=POOL, max_keepalive_connections=POOL, keepalive_expiry=30.0)
+def connection(verify: ssl.SSLContext | bool) -> httpx.AsyncBaseTransport:
+    """One connection, opened by its first call, opened anew by one that finds it closed."""
+    limits = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=KEPT_S)
     return httpx.AsyncHTTPTransport(verify=verify, http1=True, http2=False, trust_env=False, limits=limits)
 
 
-class _Pool:
-    """One transport and the calls on it; `overdue` ones are past their deadline."""
+class Pick(Enum):
+    """Which connection a call leaves by."""
+
+    LATEST = "the free one that was used last"
+    RESTED = "the free one that rested for longest"
+    NEW = "one of its own"
+
+
+class _Line:
+    """One connection. `ended_ns`: when its last call ended."""
+
+    __slots__ = ("ended_ns", "given_up", "transport")
 
     def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
         self.transport = transport
-        self.calls: set[asyncio.Task[Exchange]] = set()
-        self.overdue: set[asyncio.Task[Exchange]] = set()
-
-    def ended(self, task: asyncio.Task[Exchange]) -> None:
-        self.calls.discard(task)
-        if task in self.overdue and not task.cancelled():
-            task.exception()  # it was told already; asyncio wants it read
-        self.overdue.discard(task)
+        self.ended_ns = 0
+        self.given_up = False
 
 
 class Door:
-    """Calls to one venue host over a small pool of kept connections.
+    """Calls to one venue host, over kept connections that carry one call at a time.
 
-    A task is never cancelled with a request in flight: that can kill the pool. A pool with a call past its
-    deadline takes no new calls, and its connections are closed as soon as its other calls have ended: before
-    that, the venue may still execute it.
+    The lanes of a host share it: so a lane that was quiet finds a connection that is open. No call waits for another's
+    connection: where none is free, it opens one. A task is never cancelled with a request in flight: that can kill the
+    library's pool. The connection of a call past its deadline is closed, and no other call is on it.
     """
 
-    def __init__(self, base_url: str, *, verify: ssl.SSLContext | bool, transport: MakeTransport = connections) -> None:
-        """`transport`: makes what a pool's calls leave by."""
+    def __init__(self, base_url: str, *, verify: ssl.SSLContext | bool, transport: MakeTransport = connection) -> None:
+        """`transport`: makes what one call at a time leaves by."""
         self._base = httpx.URL(base_url)
         self._urls: dict[str, httpx.URL] = {}
         self._verify = verify
         self._transport = transport
-        self._pool = _Pool(transport(verify))
-        self._retired: set[_Pool] = set()
+        self._free: deque[_Line] = deque()  # the one used last at the end
+        self._busy: set[_Line] = set()
         self._closing: set[asyncio.Task[None]] = set()
 
-    async def call(self, signed: Signed, *, send_by_ns: int, total_s: float) -> Exchange:
+    async def call(self, signed: Signed, *, send_by_ns: int, total_s: float, pick: Pick = Pick.LATEST) -> Exchange:
         """Sends exactly these bytes. `send_by_ns`: the moment of the monotonic clock by which the first byte must have
         left (a moment, not a span: a process may stand still before it gets here); `total_s`: until the whole answer
         must be here. Raises NotSent or NoAnswer."""
-        pool = self._pool
+        line = self._line(pick)
+        self._busy.add(line)
         connect_s = max(0.0, (send_by_ns - monotonic_ns()) / 1e9)
         departure = _departure(send_by_ns)
-        task = asyncio.ensure_future(self._call(pool.transport, signed, departure, connect_s, total_s))
-        pool.calls.add(task)
-        task.add_done_callback(pool.ended)
-        task.add_done_callback(lambda _: self._reap(pool))
+        task = asyncio.ensure_future(self._call(line.transport, signed, departure, connect_s, total_s))
+        task.add_done_callback(lambda ended: self._ended(line, ended))
         done, _ = await asyncio.wait({task}, timeout=total_s + connect_s + 0.25)
         if not done:
-            self._retire(pool, task)
+            self._give_up(line)
             raise NoAnswer("no whole answer within the deadline")
         return task.result()
 
-    def _retire(self, pool: _Pool, task: asyncio.Task[Exchange]) -> None:
-        pool.overdue.add(task)
-        self._retired.add(pool)
-        if self._pool is pool:
-            self._pool = _Pool(self._transport(self._verify))
-        self._reap(pool)
+    def care(self, kept: int) -> Pick | None:
+        """By what a call is to leave now so that `kept` connections are open and stay so; None if they are. Closes what
+        is more than that and rested."""
+        rested_ns = monotonic_ns() - RESTED_NS
+        while self._free and self._free[0].ended_ns < rested_ns:
+            if self.connections <= kept:
+                return Pick.RESTED
+            self._close(self._free.popleft())
+        return Pick.NEW if self.connections < kept else None
 
-    def _reap(self, pool: _Pool) -> None:
-        if pool in self._retired and pool.calls <= pool.overdue:
-            self._retired.discard(pool)
-            closing = asyncio.ensure_future(pool.transport.aclose())
-            self._closing.add(closing)
-            closing.add_done_callback(self._closing.discard)
+    @property
+    def connections(self) -> int:
+        """How many there are, with a call on them or without."""
+        return len(self._free) + len(self._busy)
+
+    def _line(self, pick: Pick) -> _Line:
+        if pick is Pick.NEW or not self._free:
+            return _Line(self._transport(self._verify))
+        return self._free.pop() if pick is Pick.LATEST else self._free.popleft()
+
+    def _ended(self, line: _Line, task: asyncio.Task[Exchange]) -> None:
+        self._busy.discard(line)
+        failed = task.cancelled() or task.exception() is not None  # asyncio wants it read, also of one given up
+        if line.given_up:
+            return
+        if failed:  # whatever is left of it: the next call is to meet one that works
+            self._close(line)
+            return
+        line.ended_ns = monotonic_ns()
+        self._free.append(line)
+
+    def _give_up(self, line: _Line) -> None:
+        """Its call ends by the end of its connection."""
+        self._busy.discard(line)
+        line.given_up = True
+        self._close(line)
+
+    def _close(self, line: _Line) -> None:
+        closing = asyncio.ensure_future(line.transport.aclose())
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
 
     async def _call(
         self,
@@ -173,9 +207,11 @@ class Door:
         return self._urls[request.path]
 
     async def close(self) -> None:
-        """Closes every connection."""
-        for pool in (self._pool, *self._retired):
-            await pool.transport.aclose()
+        """Closes every connection. A later call opens one."""
+        while self._free:
+            self._close(self._free.pop())
+        for line in list(self._busy):
+            self._give_up(line)
         if self._closing:
             await asyncio.wait(set(self._closing), timeout=1.0)
 

@@ -25,7 +25,6 @@ from cancelq_worker.carrier import Carrier
 from cancelq_worker.clocks import monotonic_ns, wall_ns
 from cancelq_worker.egress import Reservation
 from cancelq_worker.gate import Gate
-from cancelq_worker.http import Door
 from cancelq_worker.intake import Intake, entry_order
 from cancelq_worker.key_watch import KeyWatch
 from cancelq_worker.lane_parts import Call, LaneParts, Outcome
@@ -183,10 +182,6 @@ class LaneServer:
     def look(self) -> None:
         """Has the lane look at once at what there is to do."""
         self._wake.set()
-
-    def keep_ready(self) -> None:
-        """Called by the engine's heartbeat: an idle lane must not have to wait for its first call's share."""
-        self._p.egress.keep_ready()
 
     @property
     def idle(self) -> bool:
@@ -520,18 +515,13 @@ class LaneServer:
         """The adapter of the lane's account."""
         return self._p.venue
 
-    @property
-    def doors(self) -> tuple[Door, Door]:
-        """What its calls leave by; whoever made the lane closes them."""
-        return self._p.cancel_door, self._p.look_door
-
     async def call_aside(self, request: Request) -> Answer:
         """One signed call that no route makes. Raises NotSent, NoAnswer."""
         return await self._gate.call_aside(request)
 
-    async def read_venue_time(self) -> None:
-        """Learns the venue's clock once more."""
-        await self._gate.read_venue_time()
+    async def keep_warm(self, lanes: int) -> bool:
+        """Keeps connections to the venue open, for as many lanes of its host. False if a call failed."""
+        return await self._gate.keep_warm(lanes)
 
     async def trim(self, keep_ms: int, dedup_hours: int) -> None:
         """Drops what is old from the lane's streams and memory."""

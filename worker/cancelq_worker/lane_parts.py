@@ -22,6 +22,9 @@ from cancelq_worker.verdict import Finish, Judge
 
 SEND_BY_MS = 500  # a call that has not left by then gives its permit back
 MARGIN_MS = 2_000  # between the longest call and the end of its lease
+# Connections to a host that are open before anybody needs them: a lane's burst is a few calls at once, and many lanes
+# may have to cancel at the same moment. Looks may wait.
+CANCELS_A_LANE, CANCELS_MOST, LOOKS_MOST = 4, 16, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,13 @@ class LaneParts:
     def total_s(self) -> float:
         """The longest a call may take, so that its lease outlives it."""
         return (self.plan.lease_us // 1000 - SEND_BY_MS - MARGIN_MS) / 1000
+
+    def kept_open(self, lanes: int) -> tuple[tuple[Door, int], ...]:
+        """How many connections of each door are open before they are needed, for so many lanes of its host."""
+        return (
+            (self.cancel_door, min(CANCELS_MOST, CANCELS_A_LANE * lanes)),
+            (self.look_door, min(LOOKS_MOST, lanes)),
+        )
 
 
 @dataclass(slots=True)

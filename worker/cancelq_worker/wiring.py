@@ -8,7 +8,7 @@ import functools
 import random
 import secrets
 import ssl
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 
 import httpx
@@ -46,19 +46,26 @@ from cancelq_worker.verdict import Judge, Policy
 log = structlog.get_logger("cancelq.wiring")
 
 TRIM_EVERY_S = 60.0
-CLOCK_EVERY_S = 20.0
+CARE_AGAIN_S = 5.0  # after the venue could not be reached
 LEAVE_S = 1.0  # to give back what others could use, as the process ends
 TIME_CALLS_A_SECOND = 4  # of the 20 that Bitget allows an address
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Host:
     """What lanes of one venue host share."""
 
+    cancel_door: Door
+    look_door: Door
     venue_clock: RemoteClock
     egress: Egress
     time_pace: Pace
     time_lock: asyncio.Lock
+    cared_for: bool = False  # at this moment
+    not_before_s: float = 0.0
+
+    async def close(self) -> None:
+        await asyncio.gather(self.cancel_door.close(), self.look_door.close())
 
 
 class Wiring:
@@ -80,10 +87,9 @@ class Wiring:
         self._blocking: list[aioredis.Redis] = []
         self._redis_clock = RemoteClock(1)
         self._hosts: dict[tuple[str, str, tuple[Bucket, ...]], _Host] = {}
-        self._doors: set[Door] = set()
+        self._at: dict[LaneServer, _Host] = {}
         self._makers: dict[str, Callable[[], LaneServer]] = {}
         self._trimmed: dict[str, float] = {}
-        self._timed: dict[str, float] = {}
         self._chores: set[asyncio.Future[None]] = set()
 
     @property
@@ -125,11 +131,10 @@ class Wiring:
         log.info("the settings were read again", **told)
 
     def _retire(self, lane: LaneServer) -> None:
-        """Closes what a lane server's calls left by."""
-        for door in lane.doors:
-            if door in self._doors:
-                self._doors.discard(door)
-                self._chore(door.close())
+        """Closes what a lane server's calls left by, if it was the last one of its host."""
+        host = self._at.pop(lane, None)
+        if host and host not in self._at.values():
+            self._chore(host.close())
 
     def guards(self, engine: Engine) -> Guards:
         """What looks after the guards of the lanes that the engine watches."""
@@ -151,7 +156,9 @@ class Wiring:
             parts = self._parts(lane, account, venue, new_key)
             if self._rehearsal:
                 parts = rehearsed(parts, self.client, from_start=self._rehearsal.from_start)
-            return LaneServer(parts, suspended=self._suspended)
+            server = LaneServer(parts, suspended=self._suspended)
+            self._at[server] = self._host(account.base_url, venue)
+            return server
 
         return make
 
@@ -168,14 +175,13 @@ class Wiring:
         )
         policy = Policy(max_attempts=settings.max_attempts, lookup_budget_us=settings.lookup_budget_ms * 1000)
         host = self._host(account.base_url, venue)
-        cancel_door, look_door = self._door(account.base_url), self._door(account.base_url)
         return LaneParts(
             plan=plan,
             ledger=RedisLedger(self.client, plan, self._durability),
             venue=venue,
             judge=Judge(venue, policy, random.Random()),
-            cancel_door=cancel_door,
-            look_door=look_door,
+            cancel_door=host.cancel_door,
+            look_door=host.look_door,
             venue_clock=host.venue_clock,
             redis_clock=RemoteClock(1) if self._many_clocks else self._redis_clock,
             egress=host.egress,
@@ -205,24 +211,38 @@ class Wiring:
                 leapt_us=None if self._many_clocks else self._redis_clock.leapt_us,
                 vouched_us=None if self._many_clocks else lambda: self._redis_clock.vouched_us,
             )
-            self._hosts[place] = _Host(RemoteClock(1_000), egress, Pace(TIME_CALLS_A_SECOND), asyncio.Lock())
+            doors = self._door(base_url), self._door(base_url)
+            self._hosts[place] = _Host(*doors, RemoteClock(1_000), egress, Pace(TIME_CALLS_A_SECOND), asyncio.Lock())
         return self._hosts[place]
 
     def _door(self, base_url: str) -> Door:
-        door = Door(base_url, verify=self._tls)
-        self._doors.add(door)
-        return door
+        return Door(base_url, verify=self._tls)
 
-    def _housekeeping(self, lane: LaneServer) -> None:
-        """Now and then: the venue's clock, and what is old in the streams."""
-        name, now = str(lane.lane), monotonic_s()
-        if now - self._timed.get(name, -1e9) > CLOCK_EVERY_S:
-            self._timed[name] = now
-            self._chore(lane.read_venue_time())
-        # Lanes that start together are trimmed in turn.
-        if now - self._trimmed.setdefault(name, now - random.uniform(0.0, TRIM_EVERY_S)) > TRIM_EVERY_S:
-            self._trimmed[name] = now
-            self._chore(self._trim(lane))
+    def _housekeeping(self, watched: Sequence[tuple[LaneServer, int]]) -> None:
+        """Now and then: what a first call needs, so that it does not wait; and what is old in the streams."""
+        now = monotonic_s()
+        for host, lane in {self._at[lane]: lane for lane, _ in watched}.items():
+            host.egress.keep_ready()
+            if not host.cared_for and now >= host.not_before_s:
+                host.cared_for = True
+                self._chore(self._care(host, lane))
+        for lane, place in watched:
+            name = str(lane.lane)
+            # Lanes that start together are trimmed in turn.
+            if (
+                place == 0
+                and now - self._trimmed.setdefault(name, now - random.uniform(0.0, TRIM_EVERY_S)) > TRIM_EVERY_S
+            ):
+                self._trimmed[name] = now
+                self._chore(self._trim(lane))
+
+    async def _care(self, host: _Host, lane: LaneServer) -> None:
+        """Keeps a host's connections open, and its clock known, by one of its lanes."""
+        try:
+            if not await lane.keep_warm(sum(at is host for at in self._at.values())):
+                host.not_before_s = monotonic_s() + CARE_AGAIN_S
+        finally:
+            host.cared_for = False
 
     async def _trim(self, lane: LaneServer) -> None:
         """Before the first run of the archive nothing is verified: the lane is told so, and keeps all its results."""
@@ -247,8 +267,8 @@ class Wiring:
             await self._guide.follow()
 
     async def close(self) -> None:
-        for door in list(self._doors):
-            await door.close()
+        for host in self._hosts.values():
+            await host.close()
         for task in list(self._chores):
             task.cancel()
         with contextlib.suppress(TimeoutError):  # else what is held becomes free by itself

@@ -58,7 +58,8 @@ WORDS = (
     "that was not reached is shown as `-`. Median over the repeats, in brackets the least and the most.",
     "**over the limit**: the most arrivals in any second at either endpoint, less its limit. Refused calls count: the "
     "venue sees them, and a venue that sees many closes the door for longer than this simulator does.",
-    "**sent twice**: orders that more than one accepted cancel call named.",
+    "**sent twice**: orders that more than one accepted cancel call named. At cancelq's these are repeats that came in "
+    "after the order's end had been told: they share no call with it, and are asked of the venue anew.",
     "**workers**, **broker**: processor time from /proc, children included, from the first ask to the end. **Redis "
     "time**: `usec` of INFO commandstats, at the least: what scripts and transactions call is counted twice by the "
     "server, so the larger of both sums is taken. cancelq's share includes admission, dedup, events, confirmation.",

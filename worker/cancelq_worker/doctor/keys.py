@@ -12,12 +12,13 @@ from cancelq_worker.clocks import RemoteClock, in_s
 from cancelq_worker.doctor.findings import About, Finding
 from cancelq_worker.doctor.patient import Patient
 from cancelq_worker.exits import Exit
-from cancelq_worker.http import POOL, Door, Exchange, NoAnswer, NotSent
+from cancelq_worker.http import Door, Exchange, NoAnswer, NotSent
 from cancelq_worker.repeating import discreet
 from cancelq_worker.venues.port import KeyRights, Reply, Request, Signed, Venue, Word
 from cancelq_worker.venues.registry import KINDS, open_venue
 
 CONNECT_S, TOTAL_S = 2.0, 2.5
+KEYS_AT_ONCE = 8
 SKEW_WARN_MS = 1_000
 EXPIRES_SOON_MS = 14 * 86_400_000
 NO_KEY = "unknown: no key here"
@@ -36,7 +37,7 @@ async def of_host(p: Patient, base_url: str, lanes: Sequence[Lane]) -> list[Find
         if not clock.known:
             why = "the venue's clock is not known"
             return [*findings, *(_unknown(lane, why) for lane in lanes)]
-        room = asyncio.Semaphore(POOL)
+        room = asyncio.Semaphore(KEYS_AT_ONCE)
 
         async def asked(lane: Lane) -> list[Finding]:
             async with room:
