@@ -29,7 +29,7 @@ from tests.integration.test_send_by import hand
 
 pytestmark = pytest.mark.one_server
 
-LANES = [Lane("bitget", "main"), *(Lane("bitget", f"desk{n}") for n in range(1, 6))]
+LANES = [Lane("bitget", "main"), *(Lane("bitget", f"desk{n}") for n in range(1, 4))]
 
 
 class Counted(Wiring):
