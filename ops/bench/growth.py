@@ -9,9 +9,9 @@ from __future__ import annotations
 import random
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from statistics import median, quantiles
 from typing import Any, cast
 
@@ -26,7 +26,7 @@ from cancelq.contract import Lane
 AXES = ("lanes", "backlog", "workers", "ids", "idle", "lone", "hundred")
 FLAT = 1.2  # the dearest point of an axis against its cheapest
 WAITING_BYTES, REMEMBERED_BYTES = 700, 60
-EACH = 100  # intents of a lane at least: two full calls, and one page of looks
+EACH, FEW = 300, 100  # intents of a lane at least; and so few that its opening weighs: two full calls, a page of looks
 REAL = 20_000  # the first intents of a backlog are of orders that exist, the others never have their turn
 PROBES = 10_000
 FULL = 100_000  # of all lanes together: so many that beginning and end are a small part
@@ -36,10 +36,11 @@ WITHIN_S = 900.0
 
 NOTES = (
     "**lanes**, **workers**: as part `throughput`: inboxes filled before the workers start, everything carried to its "
-    "final event, limits lifted. Each lane has at least 100 intents: two full calls, one page of looks. The points are "
+    "final event, limits lifted. Each lane has at least 300 intents; beside that, 100, of which its opening is a "
+    "larger part. The points are "
     "played in turns; rates are the median of the repeats, costs the least of them.",
     "**backlog**: one lane, paused, is filled and admitted; then resumed, and the cost of each of some thousand "
-    "events is taken while the rest waits: two of them are an intent. "
+    "events is taken while the rest waits: two of them are an intent; 1,000 are drained a dozen times. "
     "Memory by MEMORY USAGE of every key, for each waiting intent; the inbox by itself, as it is the audit's ledger "
     "and stays. The dataset's growth also holds the scripts and the like.",
     "**ids**: intents with ids of their own, refused at admission, so that nothing but the memory of ids is left of "
@@ -140,8 +141,11 @@ class _Meter:
 
 
 def _lanes(server: Server, wanted: Sizes) -> list[Row]:
+    most = max(wanted.lanes)
+    few = f"{most:,} lanes of {FEW} intents"
     points = {f"{count:,} lanes": (count, 1, max(wanted.intents, EACH * count)) for count in wanted.lanes}
-    return _axis("lanes", server, _in_turns(server, points, wanted.repeat))
+    points[few] = (most, 1, FEW * most)
+    return _axis("lanes", server, _in_turns(server, points, wanted.repeat), {few})
 
 
 def _workers(server: Server, wanted: Sizes) -> list[Row]:
@@ -174,16 +178,17 @@ def _drained(server: Server, count: int, workers: int, intents: int) -> _Cost:
         total = sum(len(ids) for ids in orders.values())
         bytes_before = _dataset(redis)
         with rig.fleet(server, venue, [lane.account for lane in lanes], workers) as fleet:
-            _until("the first event", lambda: _events(redis, lanes) > 0, fleet)
+            _until("the first event", lambda: _events(redis, lanes) > 0, fleet, count)
             meter, done = _Meter(server, redis, fleet), _events(redis, lanes) / 2
-            _until("all settled", lambda: _events(redis, lanes) >= 2 * total, fleet)
+            _until("all settled", lambda: _events(redis, lanes) >= 2 * total, fleet, count)
             cost = meter.per(total - done)
         kept = (_dataset(redis) - bytes_before) / total
     return replace(cost, bytes_kept=kept)
 
 
-def _axis(name: str, server: Server, costs: dict[str, _Cost]) -> list[Row]:
-    """Each point, and whether the axis is flat. Rates are not judged: all processes share this machine."""
+def _axis(name: str, server: Server, costs: dict[str, _Cost], beside: Collection[str] = ()) -> list[Row]:
+    """Each point, and whether the axis is flat without those `beside` it. Rates are not judged: all processes share
+    this machine."""
     rows = []
     for at, cost in costs.items():
         rows += [
@@ -195,8 +200,9 @@ def _axis(name: str, server: Server, costs: dict[str, _Cost]) -> list[Row]:
         if cost.bytes_kept:
             kept = Row(name, server.name, f"{at}: left behind, results above all", cost.bytes_kept, "bytes/intent")
             rows.append(kept)
-    rows.append(_flat(name, server, "Redis CPU", [cost.redis_cpu_us for cost in costs.values()]))
-    rows.append(_flat(name, server, "worker CPU", [cost.worker_us for cost in costs.values()]))
+    judged = [cost for at, cost in costs.items() if at not in beside]
+    rows.append(_flat(name, server, "Redis CPU", [cost.redis_cpu_us for cost in judged]))
+    rows.append(_flat(name, server, "worker CPU", [cost.worker_us for cost in judged]))
     return rows
 
 
@@ -211,8 +217,9 @@ def _flat(name: str, server: Server, what: str, values: list[float]) -> Row:
 def _backlog(server: Server, wanted: Sizes) -> list[Row]:
     rows, costs = [], {}
     for waiting in wanted.backlog:
-        taken = _waited(server, waiting, min(REAL, waiting))
-        costs[f"{waiting:,} waiting"] = taken.drain
+        # Of a short backlog few are weighed: as many in all as of the others.
+        runs = [_waited(server, waiting, min(REAL, waiting)) for _ in range(max(1, REAL * 3 // 5 // waiting))]
+        taken, costs[f"{waiting:,} waiting"] = runs[0], _mean([run.drain for run in runs])
         others = sum(taken.by_key.values())
         keys = Row("backlog", server.name, f"{waiting:,} waiting: all keys but the inbox", others, "bytes/intent")
         rows += [
@@ -226,6 +233,11 @@ def _backlog(server: Server, wanted: Sizes) -> list[Row]:
             ),
         ]
     return rows + _axis("backlog", server, costs)
+
+
+def _mean(costs: Sequence[_Cost]) -> _Cost:
+    names = (field.name for field in fields(_Cost))
+    return _Cost(**{name: sum(getattr(cost, name) for cost in costs) / len(costs) for name in names})
 
 
 @dataclass(frozen=True, slots=True)
@@ -473,10 +485,10 @@ def _at_limits(server: Server, count: int, intents: int, limits: dict[str, int])
         rig.clear(redis)
         throughput.preload(redis, venue, lanes, intents // count)
         with rig.fleet(server, venue, [lane.account for lane in lanes], 1, limits) as fleet:
-            _until("the first event", lambda: _events(redis, lanes) > intents // 4, fleet)
+            _until("the first event", lambda: _events(redis, lanes) > intents // 4, fleet, count)
             venue.calls()
             marks = [(time.perf_counter(), _cpu_s(fleet), *_others_s(server, venue), _events(redis, lanes))]
-            _until("most of them", lambda: _events(redis, lanes) >= intents * 3 // 2, fleet)
+            _until("most of them", lambda: _events(redis, lanes) >= intents * 3 // 2, fleet, count)
             marks.append((time.perf_counter(), _cpu_s(fleet), *_others_s(server, venue), _events(redis, lanes)))
             calls = [call["endpoint"] for call in venue.calls()]
     wall_s, worker_s, venue_s, redis_s, events = (b - a for a, b in zip(*marks, strict=True))
@@ -492,8 +504,9 @@ def _others_s(server: Server, venue: Venue) -> tuple[float, float]:
 # -- counters ----------------------------------------------------------------------------------------------------------
 
 
-def _until(what: str, ready: Any, fleet: Sequence[Worker]) -> None:
-    rig.wait_for(what, ready, fleet[0].process, WITHIN_S)
+def _until(what: str, ready: Any, fleet: Sequence[Worker], lanes: int = 1) -> None:
+    """`lanes`: how many are asked at each look. Asked as often as one, a thousand cost a quarter of a processor."""
+    rig.wait_for(what, ready, fleet[0].process, WITHIN_S, rig.STEP_S * max(1.0, lanes / 50))
 
 
 def _events(redis: Redis, lanes: Sequence[Lane]) -> int:

@@ -165,15 +165,21 @@ def end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def wait_for(what: str, ready: Callable[[], bool], process: subprocess.Popen[bytes], within_s: float = START_S) -> None:
-    """Polls until `ready`; BenchFailed if the process ends or the time is over first."""
+def wait_for(
+    what: str,
+    ready: Callable[[], bool],
+    process: subprocess.Popen[bytes],
+    within_s: float = START_S,
+    step_s: float = STEP_S,
+) -> None:
+    """Polls until `ready`, `step_s` after each time; BenchFailed if the process ends or the time is over first."""
     give_up_s = time.monotonic() + within_s
     while not ready():
         if process.poll() is not None:
             raise BenchFailed(f"{what}: process {process.pid} ended with code {process.returncode}")
         if time.monotonic() > give_up_s:
             raise BenchFailed(f"{what}: not within {within_s:.0f} s")
-        time.sleep(STEP_S)
+        time.sleep(step_s)
 
 
 class Venue:

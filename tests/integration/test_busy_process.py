@@ -8,11 +8,12 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
 import pytest
+import redis.asyncio as aioredis
 
 from cancelq.contract import Status
 from cancelq_worker.egress import ROUND_US, Egress, Ticket
 from cancelq_worker.lane import LaneServer
-from cancelq_worker.ledger import RedisLedger, Round, RoundRequest, Scanned, command, connect
+from cancelq_worker.ledger import LanePlan, RedisLedger, Round, RoundRequest, Scanned, command, connect
 from cancelq_worker.rounds import IN_A_ROW, Rounds
 from cancelq_worker.venues.port import Bucket
 from ops.chaos.world import until
@@ -26,12 +27,18 @@ TURNS = 50  # trips of others: time enough for a lane to make a round
 
 
 class Counted(RedisLedger):
-    """How many rounds were made."""
+    """How many rounds were made, and how many calls were asked for in each."""
 
-    rounds = 0
+    def __init__(self, client: aioredis.Redis, plan: LanePlan) -> None:
+        super().__init__(client, plan)
+        self.asked: list[int] = []
+
+    @property
+    def rounds(self) -> int:
+        return len(self.asked)
 
     async def round(self, wanted: RoundRequest) -> Round:
-        self.rounds += 1
+        self.asked.append(len(wanted.takes))
         return await super().round(wanted)
 
 
@@ -66,6 +73,50 @@ async def test_a_lane_that_waits_for_its_round_has_asked_for_nothing_yet(redis_u
                 assert ledger.rounds == before
             event = await one.rig.final(id_)
         assert (event.status, event.attempt) == (Status.cancelled, 1)
+
+
+async def test_what_a_round_has_seen_asks_for_no_other_one(redis_url: str) -> None:
+    """Whoever waits in turn is told of many things meanwhile: its round heeds them all."""
+    async with hand(redis_url) as one:
+        one = replace(one, parts=replace(one.parts, rounds=Rounds(1)))
+        ledger, lane = counted(one)
+        await lane.open()
+        async with served(lane):
+            await until_it_rests(one, ledger)
+            before = ledger.rounds
+            async with one.parts.rounds.turn(lambda: False):
+                lane.look()
+                await waits_for_its_round(one)
+                lane.look()
+            for _ in range(TURNS):
+                await one.inbox.client.ping()
+            assert ledger.rounds == before + 1
+
+
+async def until_it_rests(one: Hand, ledger: Counted) -> None:
+    """Until the one lane there is has made its first rounds."""
+
+    async def rests() -> bool:
+        before = ledger.rounds
+        for _ in range(TURNS):
+            await one.inbox.client.ping()
+        return 0 < before == ledger.rounds
+
+    assert await until(rests, 10)
+
+
+async def test_a_round_asks_for_no_more_calls_than_there_is_something_for(redis_url: str) -> None:
+    """Each of the others would cost Redis as much as one that finds something."""
+    async with hand(redis_url) as one:
+        ledger, lane = counted(one)
+        await lane.open()
+        async with served(lane):
+            ids = await one.rig.send_all([{"symbol": "BTCUSDT", "order_id": one.rig.order()} for _ in range(100)])
+            await one.rig.finals(ids)
+            assert max(ledger.asked) <= 2
+            ids = await one.rig.send_all([{"symbol": "BTCUSDT", "order_id": one.rig.order()} for _ in range(240)])
+            await one.rig.finals(ids)
+            assert max(ledger.asked) > 2
 
 
 async def all_units(egress: Egress, bucket: str) -> list[Ticket]:
@@ -182,6 +233,12 @@ async def spent(redis_url: str) -> AsyncIterator[tuple[Egress, list[Ticket]]]:
         await client.aclose()
 
 
+async def reported(egress: Egress) -> None:
+    """Until Redis knows what became of the units. The exchange that may be under way began before."""
+    await egress.fill()
+    await egress.fill()
+
+
 async def test_a_unit_wakes_one_lane_and_is_kept_for_it(spent: tuple[Egress, list[Ticket]]) -> None:
     (egress, tickets), woken = spent, list[str]()
     first, second, third = (waiting(woken, name) for name in ("first", "second", "third"))
@@ -190,7 +247,7 @@ async def test_a_unit_wakes_one_lane_and_is_kept_for_it(spent: tuple[Egress, lis
         egress.wait(("ip",), lane)
     assert woken == []
     egress.unuse(tickets.pop())
-    await egress.fill()
+    await reported(egress)
     assert woken == ["first"]
     assert not egress.reserve().covers(("ip",)), "it is another's"
     assert not egress.reserve(second).covers(("ip",)), "it is another's"
@@ -217,7 +274,7 @@ async def test_a_call_that_no_round_makes_has_the_next_unit_or_none_in_time(spen
 
     assert await until(in_line, 10)
     egress.unuse(tickets.pop())
-    await egress.fill()
+    await reported(egress)
     reserved = await aside
     assert reserved.covers(("ip",))
     assert woken == []
@@ -238,7 +295,7 @@ async def test_a_call_that_is_given_up_as_it_waits_keeps_no_unit(spent: tuple[Eg
     await asyncio.wait({aside})
     egress.wait(("ip",), waiting(woken, "lane"))
     egress.unuse(tickets.pop())
-    await egress.fill()
+    await reported(egress)
     assert woken == ["lane"]
 
 

@@ -395,10 +395,30 @@ async def test_a_take_tells_whether_something_waits_for_the_address(bench: Bench
     assert (empty.starved, empty.wait_us) == (False, 10_000_000)
     await bench.orders("1")
     waits = await bench.take("cl", closed)
-    assert (waits.batch, waits.starved, waits.wait_us) == (None, True, 2_000_000)
+    assert (waits.batch, waits.starved, waits.wait_us) == (None, True, 5_000_000)
     assert not (await bench.take("", closed)).starved, "whoever has no connection for it has no use for a share"
     assert (await bench.take("cl")).batch
     assert not (await bench.take("cl", closed)).starved
+
+
+async def test_a_lane_with_a_call_out_is_looked_at_at_every_poll_also_if_it_waits_for_the_address(bench: Bench) -> None:
+    """Its clock follows the server's only as long as somebody looks."""
+    await bench.orders(*(str(10_000 + n) for n in range(60)))
+    assert (await bench.take(closed=("cancel-order",))).batch
+    waits = await bench.take("cl", tuple(route.name for route in ROUTES))
+    assert (waits.batch, waits.starved, waits.wait_us) == (None, True, 2_000_000)
+
+
+async def test_a_take_tells_how_many_calls_could_follow_at_once(bench: Bench) -> None:
+    """So that the next round asks for as many."""
+    await bench.orders(*(str(10_000 + n) for n in range(120)))
+    told = []
+    for _ in range(3):
+        taken = await bench.take(closed=("cancel-order",))
+        assert taken.batch
+        told.append((len(taken.batch.works), taken.more, taken.wait_us == 0))
+    assert told == [(50, 2, True), (50, 1, True), (20, 0, False)]
+    assert (await bench.take(closed=("cancel-order",))).more == 0
 
 
 async def test_a_refusal_of_before_lets_no_second_call_go_beside_the_one_that_goes_alone(bench: Bench) -> None:

@@ -85,6 +85,7 @@ class LaneServer:
         self._calls: set[asyncio.Task[None]] = set()
         self._free = {Stage.CANCEL: SLOTS, Stage.LOOK: SLOTS}
         self._wait_us = 0
+        self._more = 0  # calls that the last take left
         self._batches = 0
         self._turn = Turn(parts.suspects)
         self._breath = Breath()
@@ -192,6 +193,7 @@ class LaneServer:
         return monotonic_ns() < self._closed_until_ns
 
     async def _round(self) -> None:
+        self._wake.clear()  # what it was set for until now is seen here; only what comes meanwhile asks for another one
         intake = not self._draining and not self._intake_closed()
         overtaking = self._ahead.wanted() if intake else None
         admission, scan_after = None, None
@@ -332,7 +334,7 @@ class LaneServer:
         """What is asked for in this round, each with its address' units set aside beforehand."""
         takes: list[tuple[TakeRequest, Reservation]] = []
         self._lacking.clear()
-        for n in range(most if self._wait_us == 0 else 1):
+        for n in range(max(1, min(most, self._more)) if self._wait_us == 0 else 1):
             stages = "" if self._breath.left_us else "".join(s.value for s in Stage if self._free[s] > n)
             if not stages and n:
                 break
@@ -352,7 +354,7 @@ class LaneServer:
         return takes
 
     def _taken(self, taken: Taken, reserved: Reservation, asked_ns: int, back_ns: int) -> None:
-        self._wait_us = taken.wait_us
+        self._wait_us, self._more = taken.wait_us, taken.more
         if left_us := self._breath.left_us:
             self._wait_us = min(self._wait_us, left_us)
         if self._lacking and (again_us := self._p.egress.look_again_us):

@@ -253,6 +253,7 @@ class Taken:
     streamed: bool = False  # the lane's order stream is alive
     suspects: bool = False  # one that two workers ended with was left, as the request had it
     starved: bool = False  # one was left for lack of the address' share, as the request had it
+    more: int = 0  # calls that what is left could fill, if another one can be made at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -645,7 +646,7 @@ def _granted(replies: Sequence[Any]) -> bool:
 
 def read_taken(reply: Any, batch_id: str, unconfirmed: str = "") -> Taken:
     """A take script's reply; `unconfirmed` as in its batch."""
-    steady, wall, wait, flat_steps, flat_batch, stopped, streamed, suspects, starved = reply
+    steady, wall, wait, flat_steps, flat_batch, stopped, streamed, suspects, starved, more = reply
     steps: list[LocalStep] = []
     rows = [flat_steps[i : i + 4] for i in range(0, len(flat_steps), 4)]
     for why, id_, line, record in rows:
@@ -660,5 +661,7 @@ def read_taken(reply: Any, batch_id: str, unconfirmed: str = "") -> Taken:
         works = [Work.read(*flat_batch[i : i + 3]) for i in range(4, len(flat_batch), 3)]
         times = int(wall), int(steady), int(fastest)
         batch = Batch(batch_id, route, Stage(stage), works, *times, unconfirmed, int(opens))
-    told = (bool(flag) for flag in (stopped, streamed, suspects, starved))
-    return Taken(int(steady), int(wall), int(wait), steps, batch, *told)
+    times_us = int(steady), int(wall), int(wait)
+    return Taken(
+        *times_us, steps, batch, bool(stopped), bool(streamed), bool(suspects), starved=bool(starved), more=int(more)
+    )

@@ -85,7 +85,8 @@ class Fleet:
         return venues
 
     def start_workers(self, markets: Sequence[Market], venues: Venues, redis_url: str) -> None:
-        """The workers; returns once all of them have told that they live and every lane is open."""
+        """The workers; returns once all of them have told that they live, every lane is open, and every order stream
+        that a venue has."""
         env = {f"{PREFIX}REDIS_URL": redis_url}
         for market in markets:
             env.update(_account(market, venues))
@@ -146,7 +147,9 @@ def _account(market: Market, venues: Venues) -> Mapping[str, str]:
 
 
 def _all_open(redis: Redis, markets: Sequence[Market]) -> bool:
-    return int(redis.exists(*(market.lane.inbox for market in markets))) == len(markets)
+    wanted = [market.lane.inbox for market in markets]
+    wanted += [market.lane.key("stream") for market in markets if market.stream_path]
+    return int(redis.exists(*wanted)) == len(wanted)
 
 
 def _end(children: Sequence[Child]) -> None:

@@ -17,10 +17,11 @@
 -- ARGV[5]  routes the caller's address has no share for now, with a blank around each
 -- ARGV[6]  routes for which it has a share that only urgent intents may take
 -- ARGV[7]  '1' if the caller's process may carry an intent that two workers ended with (suspects.py)
--- Replies  {steady, wall, wait_us, local steps, batch, stopped, streamed, suspects, starved}
+-- Replies  {steady, wall, wait_us, local steps, batch, stopped, streamed, suspects, starved, more}
 --   streamed: 1 while the lane's private order stream is alive
 --   suspects: 1 if such an intent was left for lack of that right
 --   starved: 1 if one was left for lack of the address' share: the caller is to come again when it has some
+--   more: how many calls what is left could fill, if another one can be made at once; else 0
 --   stopped: 1 if the lane is held until an operator resumes it (the key was refused)
 --   local steps: {why, id, state, record, …}: intents leased to the caller that end without a call
 --       why: expired | struck | revoke-claimed (followed by its target's entry, why 'target') | revoke-sent |
@@ -44,6 +45,7 @@ local OVERDUE_US = 1000000
 local ORDER = {{'c', 'u'}, {'l', 'u'}, {'c', 'n'}, {'l', 'n'}}
 local HEADS = {c = 128, l = 1024}
 local short_until -- when the first permit comes that something waits for
+local for_address = false -- whether something waits for nothing but the caller's address
 local function choose()
   short_until = nil
   for _, o in ipairs(ORDER) do
@@ -55,24 +57,28 @@ local function choose()
     if aside and priority == 'n' then allowed = false end
     yielding = urgent_sweep and stage == 'c' and priority == 'n'
     local heads = redis.call('ZRANGE', ROOT .. 'classes:' .. where, 0, HEADS[stage] - 1, 'WITHSCORES')
-    if heads[1] then resting = false end
     local spare, shut = nil, {}
     for i = 1, #heads, 2 do
       local class, at = heads[i], tonumber(heads[i + 1])
       if at > steady then
-        if allowed then no_later(at) end
+        no_later(allowed and at or math.huge)
         break
       end
       local kind = stage == 'l' and string.match(class, '^[^:]*')
-      if allowed and not shut[kind] then
+      if not allowed then
+        no_later(math.huge)
+      elseif not shut[kind] then
         local visible = redis.call('ZCOUNT', ROOT .. 'queue:' .. where .. ':' .. class, '-inf', text(steady))
         if visible == 0 then
           fix_head(where, class)
+          no_later(math.huge)
         else
-          local route, carry, fits, later = route_for(stage, class, visible, priority == 'u', at)
-          if route and (fits or at <= steady - OVERDUE_US) then return stage, priority, class, route, carry end
+          local route, carry, fits, later, short = route_for(stage, class, visible, priority == 'u', at)
+          if route and (fits or at <= steady - OVERDUE_US) then return stage, priority, class, route, carry, visible end
           if route then
-            spare = spare or {class, route, carry}
+            spare = spare or {class, route, carry, visible}
+          elseif short and later == math.huge then
+            for_address = true
           else
             short_until = math.min(short_until or later, later)
             no_later(later)
@@ -81,7 +87,7 @@ local function choose()
         end
       end
     end
-    if spare then return stage, priority, spare[1], spare[2], spare[3] end
+    if spare then return stage, priority, spare[1], spare[2], spare[3], spare[4] end
   end
 end
 
@@ -298,7 +304,7 @@ end
 
 redis.call('ZREMRANGEBYSCORE', ROOT .. 'sent', '-inf', text(steady))
 local SHORT_US = 250000 -- asking which server this is costs as much as an idle take: not for each wait of a busy lane
-local reply, out = {}, nil
+local reply, out, more = {}, nil, 0
 for round = 1, 4 do
   local stage, priority, class, route, carry = choose()
   -- Noticed as soon as something waits for a permit: the hold begins with this, and permits on record may be as old.
@@ -310,7 +316,8 @@ for round = 1, 4 do
   local batch, items, in_batch = fill(stage, priority, class, route, carry)
   if #batch > 0 then
     reply, out = grant(stage, priority, class, route, batch, items, in_batch)
-    if choose() then next_at = steady end
+    local _, _, _, _, carried, visible = choose()
+    if carried then next_at, more = steady, math.ceil(visible / carried) end
     break
   end
   -- Everything that was visible here is in flight, was sent too lately or left to a sweep: the next class, or call.
@@ -332,7 +339,7 @@ keep_clock(out)
 -- while a guard is armed: what that fires passes no inbox.
 if resting and #reply == 0 and #steps == 0 and out_until <= steady
   and redis.call('EXISTS', ROOT .. 'guard', ROOT .. 'armed') == 0 then
-  next_at = steady + REST_US
+  next_at = steady + (for_address and UNWOKEN_US or REST_US)
 end
 return {text(steady), text(wall), text(math.max(0, next_at - steady)), steps, reply, stopped and 1 or 0,
-  redis.call('EXISTS', ROOT .. 'stream'), suspects and 1 or 0, starved and 1 or 0}
+  redis.call('EXISTS', ROOT .. 'stream'), suspects and 1 or 0, starved and 1 or 0, more}

@@ -150,18 +150,19 @@ local function usable_routes(queue, class, urgent)
     if r[10] == 'c' then open_at = math.min(open_at, math.max(till or 0, r[9] > 0 and held[r[4]] or 0)) end
     looks = looks or (queue == 'c' and r[10] == 'l')
   end
-  local stage = queue
+  local stage, short = queue, false
   if looks and (unsafe or open_at > steady + LOOK_AGAIN_US) then stage = 'l' end
   if stage ~= queue and open_at < math.huge then opens[class] = open_at end
   for i, r in ipairs(routes) do
     local name = ' ' .. r[1] .. ' '
     if string.find(ARGV[5], name, 1, true) or (not urgent and string.find(ARGV[6], name, 1, true)) then
-      starved = true
+      short = true
     elseif not closed[i] and string.find(ARGV[2], r[10], 1, true) and r[10] == stage then
       usable[#usable + 1] = r
     end
   end
-  return usable, at
+  starved = starved or short
+  return usable, at, short
 end
 
 -- Until when a call that could carry more is kept back: once a third of a bucket is in use, such calls keep the distance
@@ -173,10 +174,11 @@ local function spaced(name, need, since)
   return math.min(b.last, since) + need * b.window_us / b.units
 end
 
--- The route that carries most of a class' visible orders among those with a permit; else when one will have one.
+-- The route that carries most of a class' visible orders among those with a permit; else when one will have one, and
+-- whether one waits for the caller's address.
 local function route_for(queue, class, visible, urgent, since)
   local best, best_carry, best_fits = nil, 0, false
-  local routes, at = usable_routes(queue, class, urgent)
+  local routes, at, short = usable_routes(queue, class, urgent)
   local largest = 0
   for _, r in ipairs(routes) do largest = math.max(largest, r[2]) end
   local sparse = queue == 'c' and not urgent and visible < largest
@@ -198,5 +200,5 @@ local function route_for(queue, class, visible, urgent, since)
       at = when
     end
   end
-  return best, best_carry, best_fits, at
+  return best, best_carry, best_fits, at, short
 end

@@ -3,6 +3,8 @@
 
 local REST_US = 10000000 -- how often a lane with nothing to do is looked at, in case that nobody woke it
 
+local UNWOKEN_US = 5000000 -- the same, of one that is woken once its address has a share
+
 local PLAN = ARGV[1]
 local plan = {}
 plan.venue, plan.account, plan.lease_us, plan.gap_us, plan.poll_us, plan.window_us, plan.errors_us,
