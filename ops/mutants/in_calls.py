@@ -496,6 +496,16 @@ MUTANTS = (
         ("tests/integration/test_busy_process.py::test_what_a_round_has_seen_asks_for_no_other_one",),
     ),
     Mutant(
+        "drained-and-resting",
+        f"{_WORKER}/lane.py",
+        "        if self._drained:\n            return\n",
+        "",
+        "a worker that is to end waits for its lanes' next look, and is killed meanwhile",
+        (
+            "tests/integration/test_busy_process.py::test_a_lane_that_is_to_end_while_it_waits_for_its_round_ends_with_it",
+        ),
+    ),
+    Mutant(
         "takes-in-hope",
         f"{_WORKER}/lane.py",
         "max(1, min(most, self._more))",

@@ -93,6 +93,22 @@ async def test_what_a_round_has_seen_asks_for_no_other_one(redis_url: str) -> No
             assert ledger.rounds == before + 1
 
 
+async def test_a_lane_that_is_to_end_while_it_waits_for_its_round_ends_with_it(redis_url: str) -> None:
+    """And not when it would have looked next."""
+    async with hand(redis_url) as one:
+        one = replace(one, parts=replace(one.parts, rounds=Rounds(1)))
+        ledger, lane = counted(one)
+        await lane.open()
+        task = asyncio.ensure_future(lane.serve())
+        await until_it_rests(one, ledger)
+        async with one.parts.rounds.turn(lambda: False):
+            lane.look()
+            await waits_for_its_round(one)
+            lane.drain()
+        async with asyncio.timeout(5.0):
+            await task
+
+
 async def until_it_rests(one: Hand, ledger: Counted) -> None:
     """Until the one lane there is has made its first rounds."""
 

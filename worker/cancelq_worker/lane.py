@@ -154,7 +154,7 @@ class LaneServer:
         )  # fmt: skip
 
     async def _rounds(self) -> None:
-        while not (self._draining and not self._calls and not self._outcomes):
+        while not self._drained:
             try:
                 async with self._p.rounds.turn(self._hurries):
                     await self._round()
@@ -162,6 +162,10 @@ class LaneServer:
                 await self._redis_away(error)
                 continue
             await self._rest()
+
+    @property
+    def _drained(self) -> bool:
+        return self._draining and not self._calls and not self._outcomes
 
     def _hurries(self) -> bool:
         """Whether something urgent waits for the next round."""
@@ -256,6 +260,8 @@ class LaneServer:
         """Until something can happen: a due time, new entries, a call that came back."""
         if self._outcomes or (self._entries and not self._draining) or (self._wait_us == 0 and not self._draining):
             await asyncio.sleep(0)
+            return
+        if self._drained:
             return
         if self._calls:
             # What was granted leaves first: one turn of the loop takes a call to its door, one through it.
