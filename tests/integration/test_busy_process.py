@@ -104,9 +104,11 @@ async def test_a_lane_that_is_to_end_while_it_waits_for_its_round_ends_with_it(r
         async with one.parts.rounds.turn(lambda: False):
             lane.look()
             await waits_for_its_round(one)
+            rested: list[Rounds] = []
+            lane.on_rest = lambda: rested.append(one.parts.rounds)
             lane.drain()
-        async with asyncio.timeout(5.0):
-            await task
+        await task
+        assert rested == []
 
 
 async def until_it_rests(one: Hand, ledger: Counted) -> None:
