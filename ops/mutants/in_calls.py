@@ -450,8 +450,8 @@ MUTANTS = (
     Mutant(
         "given-up-connections-stay-open",
         f"{_WORKER}/http.py",
-        "        line.given_up = True\n        self._close(line)\n",
-        "        line.given_up = True\n",
+        "        self._busy.discard(line)\n        self._close(line)\n",
+        "        self._busy.discard(line)\n",
         "a permit is free again while the venue may still execute its call",
         ("tests/unit/test_http.py::test_no_answer_means_that_the_connection_was_closed",),
     ),

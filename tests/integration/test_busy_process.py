@@ -48,6 +48,20 @@ def counted(one: Hand) -> tuple[Counted, LaneServer]:
     return ledger, LaneServer(replace(one.parts, ledger=ledger), suspended=lambda: False)
 
 
+async def one_round_at_once(one: Hand) -> tuple[Hand, Counted, LaneServer]:
+    """The same, of a process that makes one round at once; the lane is open."""
+    one = replace(one, parts=replace(one.parts, rounds=Rounds(1)))
+    ledger, lane = counted(one)
+    await lane.open()
+    return one, ledger, lane
+
+
+async def turns(one: Hand) -> None:
+    """Trips of others."""
+    for _ in range(TURNS):
+        await one.inbox.client.ping()
+
+
 async def waits_for_its_round(one: Hand) -> None:
     """Until the one lane there is does."""
 
@@ -59,17 +73,14 @@ async def waits_for_its_round(one: Hand) -> None:
 
 async def test_a_lane_that_waits_for_its_round_has_asked_for_nothing_yet(redis_url: str) -> None:
     """What is granted must leave within half a second of that: the wait must not be part of it."""
-    async with hand(redis_url) as one:
-        one = replace(one, parts=replace(one.parts, rounds=Rounds(1)))
-        ledger, lane = counted(one)
-        await lane.open()
+    async with hand(redis_url) as given:
+        one, ledger, lane = await one_round_at_once(given)
         async with served(lane):
             async with one.parts.rounds.turn(lambda: False):
                 id_ = await one.rig.send(symbol="BTCUSDT", order_id=one.rig.order())
                 await waits_for_its_round(one)
                 before = ledger.rounds
-                for _ in range(TURNS):
-                    await one.inbox.client.ping()
+                await turns(one)
                 assert ledger.rounds == before
             event = await one.rig.final(id_)
         assert (event.status, event.attempt) == (Status.cancelled, 1)
@@ -77,10 +88,8 @@ async def test_a_lane_that_waits_for_its_round_has_asked_for_nothing_yet(redis_u
 
 async def test_what_a_round_has_seen_asks_for_no_other_one(redis_url: str) -> None:
     """Whoever waits in turn is told of many things meanwhile: its round heeds them all."""
-    async with hand(redis_url) as one:
-        one = replace(one, parts=replace(one.parts, rounds=Rounds(1)))
-        ledger, lane = counted(one)
-        await lane.open()
+    async with hand(redis_url) as given:
+        one, ledger, lane = await one_round_at_once(given)
         async with served(lane):
             await until_it_rests(one, ledger)
             before = ledger.rounds
@@ -88,24 +97,21 @@ async def test_what_a_round_has_seen_asks_for_no_other_one(redis_url: str) -> No
                 lane.look()
                 await waits_for_its_round(one)
                 lane.look()
-            for _ in range(TURNS):
-                await one.inbox.client.ping()
+            await turns(one)
             assert ledger.rounds == before + 1
 
 
 async def test_a_lane_that_is_to_end_while_it_waits_for_its_round_ends_with_it(redis_url: str) -> None:
     """And not when it would have looked next."""
-    async with hand(redis_url) as one:
-        one = replace(one, parts=replace(one.parts, rounds=Rounds(1)))
-        ledger, lane = counted(one)
-        await lane.open()
+    async with hand(redis_url) as given:
+        one, ledger, lane = await one_round_at_once(given)
         task = asyncio.ensure_future(lane.serve())
         await until_it_rests(one, ledger)
         async with one.parts.rounds.turn(lambda: False):
             lane.look()
             await waits_for_its_round(one)
-            rested: list[Rounds] = []
-            lane.on_rest = lambda: rested.append(one.parts.rounds)
+            rested: list[bool] = []
+            lane.on_rest = lambda: rested.append(True)
             lane.drain()
         await task
         assert rested == []
@@ -116,8 +122,7 @@ async def until_it_rests(one: Hand, ledger: Counted) -> None:
 
     async def rests() -> bool:
         before = ledger.rounds
-        for _ in range(TURNS):
-            await one.inbox.client.ping()
+        await turns(one)
         return 0 < before == ledger.rounds
 
     assert await until(rests, 10)
@@ -194,10 +199,9 @@ async def test_a_lane_whose_address_has_no_unit_left_is_woken_once_there_is_one(
 
 
 async def test_a_lane_that_ends_keeps_no_unit_from_the_others(redis_url: str) -> None:
-    async with hand(redis_url) as one:
-        one = replace(one, parts=replace(one.parts, rounds=Rounds(1)))
-        lane, stock = counted(one)[1], one.parts.egress._stocks["bitget-ip"]
-        await lane.open()
+    async with hand(redis_url) as given:
+        one, _, lane = await one_round_at_once(given)
+        stock = one.parts.egress._stocks["bitget-ip"]
         async with one.parts.rounds.turn(lambda: False):
             task = asyncio.ensure_future(lane.serve())
             await waits_for_its_round(one)

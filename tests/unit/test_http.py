@@ -107,7 +107,6 @@ class Venue:
         self.carriers: list[Reader] = []  # the connection of each
         self.connections = 0
         self.open: dict[Reader, asyncio.StreamWriter] = {}
-        self.most_open = 0
         self.arrived = asyncio.Event()
         self.go_on = asyncio.Event()
         self.ended = asyncio.Event()
@@ -120,7 +119,6 @@ class Venue:
     async def _serve(self, reader: Reader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         self.open[reader] = writer
-        self.most_open = max(self.most_open, len(self.open))
         try:
             while not writer.is_closing():
                 await self._one(reader, writer)

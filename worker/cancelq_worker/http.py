@@ -89,12 +89,11 @@ class Pick(Enum):
 class _Line:
     """One connection. `ended_ns`: when its last call ended."""
 
-    __slots__ = ("ended_ns", "given_up", "transport")
+    __slots__ = ("ended_ns", "transport")
 
     def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
         self.transport = transport
         self.ended_ns = 0
-        self.given_up = False
 
 
 class Door:
@@ -112,7 +111,7 @@ class Door:
         self._verify = verify
         self._transport = transport
         self._free: deque[_Line] = deque()  # the one used last at the end
-        self._busy: set[_Line] = set()
+        self._busy: set[_Line] = set()  # not those that were given up, though their calls may not have ended yet
         self._closing: set[asyncio.Task[None]] = set()
 
     async def call(self, signed: Signed, *, send_by_ns: int, total_s: float, pick: Pick = Pick.LATEST) -> Exchange:
@@ -152,10 +151,10 @@ class Door:
         return self._free.pop() if pick is Pick.LATEST else self._free.popleft()
 
     def _ended(self, line: _Line, task: asyncio.Task[Exchange]) -> None:
-        self._busy.discard(line)
         failed = task.cancelled() or task.exception() is not None  # asyncio wants it read, also of one given up
-        if line.given_up:
+        if line not in self._busy:
             return
+        self._busy.remove(line)
         if failed:  # whatever is left of it: the next call is to meet one that works
             self._close(line)
             return
@@ -165,7 +164,6 @@ class Door:
     def _give_up(self, line: _Line) -> None:
         """Its call ends by the end of its connection."""
         self._busy.discard(line)
-        line.given_up = True
         self._close(line)
 
     def _close(self, line: _Line) -> None:

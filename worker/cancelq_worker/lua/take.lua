@@ -56,18 +56,18 @@ local function choose()
     if paused and stage == 'c' and priority == 'n' then allowed = false end
     if aside and priority == 'n' then allowed = false end
     yielding = urgent_sweep and stage == 'c' and priority == 'n'
-    local heads = redis.call('ZRANGE', ROOT .. 'classes:' .. where, 0, HEADS[stage] - 1, 'WITHSCORES')
+    local last = allowed and HEADS[stage] - 1 or 0
+    local heads = redis.call('ZRANGE', ROOT .. 'classes:' .. where, 0, last, 'WITHSCORES')
+    if not allowed and heads[1] then no_later(math.huge) end
     local spare, shut = nil, {}
-    for i = 1, #heads, 2 do
+    for i = 1, allowed and #heads or 0, 2 do
       local class, at = heads[i], tonumber(heads[i + 1])
       if at > steady then
-        no_later(allowed and at or math.huge)
+        no_later(at)
         break
       end
       local kind = stage == 'l' and string.match(class, '^[^:]*')
-      if not allowed then
-        no_later(math.huge)
-      elseif not shut[kind] then
+      if not shut[kind] then
         local visible = redis.call('ZCOUNT', ROOT .. 'queue:' .. where .. ':' .. class, '-inf', text(steady))
         if visible == 0 then
           fix_head(where, class)

@@ -2,7 +2,6 @@
 -- steps without a call.
 
 local REST_US = 10000000 -- how often a lane with nothing to do is looked at, in case that nobody woke it
-
 local UNWOKEN_US = 5000000 -- the same, of one that is woken once its address has a share
 
 local PLAN = ARGV[1]
