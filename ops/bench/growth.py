@@ -31,6 +31,7 @@ REAL = 20_000  # the first intents of a backlog are of orders that exist, the ot
 PROBES = 10_000
 FULL = 100_000  # of all lanes together: so many that beginning and end are a small part
 LONE_A_SECOND = 50
+MONITOR_S = 4.0
 SETTLE_DOWN_S = 5.0  # from the last worker's first sign until nothing of its start is left
 WITHIN_S = 900.0
 
@@ -45,7 +46,7 @@ NOTES = (
     "and stays. The dataset's growth also holds the scripts and the like.",
     "**ids**: intents with ids of their own, refused at admission, so that nothing but the memory of ids is left of "
     "them beside the streams; MEMORY USAGE of all keys of that memory.",
-    "**idle**: every lane is watched, nothing is asked. Redis time and the processor time of all workers, in "
+    "**idle**: every lane is watched, nothing is asked. The processor time of the server and of all workers, in "
     "milliseconds a second.",
     f"**lone**: {LONE_A_SECOND} lone cancels a second, each in a lane drawn at random; from just before the XADD to "
     "the simulator's door; costs less what the same workers cost when idle.",
@@ -353,7 +354,8 @@ def _refused(redis: Redis, lane: Lane, numbers: Iterable[int]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Idle:
-    """Milliseconds a second, of the server in commands and of all workers together."""
+    """Milliseconds of processor time a second, of the server and of all workers together; commands a second that come
+    over a connection."""
 
     redis_ms: float
     worker_ms: float
@@ -388,12 +390,12 @@ def _idle(server: Server, wanted: Sizes) -> list[Row]:
     for workers, count in wanted.pairs:
         lanes = [Lane("bitget", f"t{number}") for number in range(count)]
         with _resting(server, workers, lanes, 0) as (redis, _, fleet, _):
-            idle = _spent_idle(redis, fleet, wanted.seconds)
+            idle = _spent_idle(server, redis, fleet, wanted.seconds)
             resident_mb = sum(_resident_mb(worker) for worker in fleet) / workers
             connections = redis.info("clients")["connected_clients"] - 1
         at = f"{workers} workers, {count:,} lanes"
         rows += [
-            Row("idle", server.name, f"{at}: Redis time", idle.redis_ms, "ms/s"),
+            Row("idle", server.name, f"{at}: Redis CPU", idle.redis_ms, "ms/s"),
             Row("idle", server.name, f"{at}: commands", idle.commands, "/s"),
             Row("idle", server.name, f"{at}: CPU of all workers", idle.worker_ms, "ms/s"),
             Row("idle", server.name, f"{at}: resident memory of a worker", resident_mb, "MB"),
@@ -402,13 +404,23 @@ def _idle(server: Server, wanted: Sizes) -> list[Row]:
     return rows
 
 
-def _spent_idle(redis: Redis, fleet: Sequence[Worker], seconds: float) -> _Idle:
-    redis_time, cpu_s, wall_s = RedisTime(redis), _cpu_s(fleet), time.perf_counter()
+def _spent_idle(server: Server, redis: Redis, fleet: Sequence[Worker], seconds: float) -> _Idle:
+    redis_s, worker_s, wall_s = rig.cpu_s(server.pid), _cpu_s(fleet), time.perf_counter()
     time.sleep(seconds)
+    redis_s, worker_s = rig.cpu_s(server.pid) - redis_s, _cpu_s(fleet) - worker_s
     wall_s = time.perf_counter() - wall_s
-    stats: Any = redis.info("commandstats")
-    calls = sum(row["calls"] for name, row in stats.items() if name.removeprefix("cmdstat_") in rig.OUTER)
-    return _Idle(redis_time.spent_us() / 1000 / wall_s, (_cpu_s(fleet) - cpu_s) * 1000 / wall_s, calls / wall_s)
+    return _Idle(redis_s * 1000 / wall_s, worker_s * 1000 / wall_s, _commands_a_second(redis))
+
+
+def _commands_a_second(redis: Redis) -> float:
+    """Those that come over a connection; the server's own counters hold what scripts call, too."""
+    with redis.monitor() as monitor:
+        begun_s, count = time.perf_counter(), 0
+        for told in monitor.listen():
+            count += told["client_type"] != "lua"
+            if (wall_s := time.perf_counter() - begun_s) > MONITOR_S:
+                return count / wall_s
+    raise rig.BenchFailed("MONITOR told nothing")
 
 
 def _lone(server: Server, wanted: Sizes) -> list[Row]:
@@ -419,19 +431,19 @@ def _lone(server: Server, wanted: Sizes) -> list[Row]:
         with _resting(server, workers, lanes, -(-2 * cancels // count)) as (redis, venue, fleet, orders):
             _send_lone(redis, orders, LONE_A_SECOND)  # the first call of each process opens connections
             time.sleep(SETTLE_DOWN_S)
-            idle = _spent_idle(redis, fleet, wanted.seconds)
+            idle = _spent_idle(server, redis, fleet, wanted.seconds)
             venue.calls()
-            redis_time, cpu_s, wall_s = RedisTime(redis), _cpu_s(fleet), time.perf_counter()
+            redis_s, cpu_s, wall_s = rig.cpu_s(server.pid), _cpu_s(fleet), time.perf_counter()
             left_us = _send_lone(redis, orders, cancels)
             time.sleep(1.0)  # looks of the last ones
             wall_s = time.perf_counter() - wall_s
-            redis_us = redis_time.spent_us() - idle.redis_ms * 1000 * wall_s
+            redis_us = (rig.cpu_s(server.pid) - redis_s) * 1e6 - idle.redis_ms * 1000 * wall_s
             worker_us = (_cpu_s(fleet) - cpu_s) * 1e6 - idle.worker_ms * 1000 * wall_s
             arrived_us = {i: call["at_us"] for call in venue.calls() if call["method"] == "POST" for i in call["ids"]}
         delays = [float(arrived_us[order_id] - at_us) for order_id, at_us in left_us.items()]
         at = f"{workers} workers, {count:,} lanes"
         rows += [
-            Row("lone", server.name, f"{at}: Redis time", redis_us / cancels, "µs/intent"),
+            Row("lone", server.name, f"{at}: Redis CPU", redis_us / cancels, "µs/intent"),
             Row("lone", server.name, f"{at}: CPU of all workers", worker_us / cancels, "µs/intent"),
             Row("lone", server.name, f"{at}: XADD to the venue's door, p50", quantiles(delays, n=100)[49], "µs"),
             Row("lone", server.name, f"{at}: XADD to the venue's door, p99", quantiles(delays, n=100)[98], "µs"),

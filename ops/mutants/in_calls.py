@@ -7,6 +7,7 @@ from ops.mutants.mutant import Mutant
 _WORKER = "worker/cancelq_worker"
 _TRUTH = "tests/integration/test_lane_truth.py::"
 _BUSY = "tests/integration/test_busy_process.py"
+_BEHIND = "tests/integration/test_head_start.py"
 
 MUTANTS = (
     Mutant(
@@ -490,8 +491,8 @@ MUTANTS = (
     Mutant(
         "rounds-for-what-was-seen",
         f"{_WORKER}/lane.py",
-        "        self._wake.clear()  # what it was set for until now",
-        "        pass  # what it was set for until now",
+        "        self._wake.clear()\n        self._wanted = False\n",
+        "",
         "a busy lane makes rounds that nobody needs",
         ("tests/integration/test_busy_process.py::test_what_a_round_has_seen_asks_for_no_other_one",),
     ),
@@ -740,5 +741,77 @@ MUTANTS = (
         "            if True:\n",
         "a cancel that was worded wrongly ends every other intent of its order as rejected",
         ("tests/integration/test_send_by.py::test_a_cancel_that_can_never_work_ends_no_other_intent_of_its_order",),
+    ),
+    Mutant(
+        "second-watcher-does-everything",
+        f"{_WORKER}/lane.py",
+        "            if self.head_start.second:\n",
+        "            if False:\n",
+        "each entry is served twice: with many workers the second halves what a desk's Redis can carry",
+        (f"{_BEHIND}::test_what_the_first_has_admitted_and_ended_needs_no_round",),
+    ),
+    Mutant(
+        "second-watcher-trusts-the-first",
+        f"{_WORKER}/lane.py",
+        "            if self._entries or (open_ and monotonic_s() >= through_s):\n                return\n",
+        "            if self._entries:\n                return\n",
+        "what a first watcher has begun and cannot end, as it does not reach the venue, waits for ten seconds",
+        (f"{_BEHIND}::test_what_the_first_has_begun_and_not_ended_is_looked_at",),
+    ),
+    Mutant(
+        "second-watcher-drops-entries",
+        f"{_WORKER}/lane.py",
+        "        self._entries = [e for e in self._entries if entry_order(e[0]) > entry_order(cursor)]\n",
+        "        self._entries = []\n",
+        "entries that a stalled first watcher leaves are not served until it is off the roster",
+        (f"{_BEHIND}::test_what_the_first_does_not_admit_is_admitted_and_sent",),
+    ),
+    Mutant(
+        "second-watcher-reads-along",
+        f"{_WORKER}/lane.py",
+        "            if self.head_start.may_admit(monotonic_ns()):\n",
+        "            if True:\n",
+        "under load each page is read and prepared twice, and once in vain",
+        (f"{_BEHIND}::test_behind_a_cursor_that_moves_it_reads_and_admits_nothing",),
+    ),
+    Mutant(
+        "head-start-of-a-loaded-worker-too-short",
+        f"{_WORKER}/head_start.py",
+        "max(self.us * 1000, min(PAGES * self._page_ns, LONGEST_NS))",
+        "self.us * 1000",
+        "under load each page is read and prepared twice, and once in vain",
+        ("tests/unit/test_head_start.py",),
+    ),
+    Mutant(
+        "head-start-without-end",
+        f"{_WORKER}/head_start.py",
+        "min(PAGES * self._page_ns, LONGEST_NS)",
+        "PAGES * self._page_ns",
+        "after a lull of an hour, nobody steps in for a first watcher that is stuck",
+        ("tests/unit/test_head_start.py",),
+    ),
+    Mutant(
+        "dirty-connection-is-used",
+        f"{_WORKER}/trips.py",
+        "if connection.is_connected and not await connection.can_read():",
+        "if connection.is_connected:",
+        "a lane takes another one's reply for its own",
+        ("tests/integration/test_trips.py::test_a_connection_with_a_reply_that_nobody_read_is_not_used_as_it_is",),
+    ),
+    Mutant(
+        "nobody-told-of-a-free-connection",
+        f"{_WORKER}/trips.py",
+        "if self._going_round or connection.should_reconnect():",
+        "if connection.should_reconnect():",
+        "a round that waits for a connection waits for ten seconds, and fails",
+        ("tests/integration/test_trips.py::test_whoever_waits_for_a_connection_gets_it",),
+    ),
+    Mutant(
+        "refusal-taken-for-a-reply",
+        f"{_WORKER}/trips.py",
+        "    if isinstance(reply, RedisError):\n        raise reply\n    return reply\n",
+        "    return reply\n",
+        "a server that refuses a heartbeat or a unit of the address is believed to have granted it",
+        ("tests/integration/test_trips.py::test_what_the_server_refuses_is_raised",),
     ),
 )

@@ -532,4 +532,28 @@ MUTANTS = (
         "an order stream that was never subscribed is kept open for ever, and tells of nothing",
         ("tests/unit/test_streaming.py::test_a_stream_on_which_the_venue_speaks_of_no_order_s_subscription_is_opened_again",),
     ),
+    Mutant(
+        "short-secrets-first",
+        f"{_WORKER}/redaction.py",
+        "for start in found for secret in self._by_start[start]), key=len, reverse=True)",
+        "for start in found for secret in self._by_start[start]), key=len)",
+        "of a secret that begins with another one the rest stands in the logs",
+        ("tests/unit/test_logs.py",),
+    ),
+    Mutant(
+        "shorter-secret-unseen",
+        f"{_WORKER}/redaction.py",
+        "self._length = min((len(secret) for secret in self._all), default=1)",
+        "self._length = max((len(secret) for secret in self._all), default=1)",
+        "a short passphrase stands in the logs",
+        ("tests/unit/test_logs.py",),
+    ),
+    Mutant(
+        "guard-of-another-lane",
+        f"{_WORKER}/guard_ledger.py",
+        "found += [Kept(*reply[n : n + KEYS_KEPT]) for n in range(0, len(reply), KEYS_KEPT)]",
+        "found += [Kept(*reply[:KEYS_KEPT]) for n in range(0, len(reply), KEYS_KEPT)]",
+        "a lane is flattened, or not, by another one's guard",
+        ("tests/integration/test_guard.py::test_the_keys_of_many_lanes_are_read_by_few_commands",),
+    ),
 )  # fmt: skip

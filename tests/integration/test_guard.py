@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
+import redis.asyncio as aioredis
 from redis import Redis
 
 from cancelq import AsyncGuard, Guard, Lane, NotAccepted
@@ -16,8 +17,9 @@ from cancelq.contract import Event, Status
 from cancelq.guard import Words, _options
 from cancelq.link import options
 from cancelq_worker import cli, events, operate
+from cancelq_worker.guard_ledger import LANES_A_COMMAND, Kept, kept_of
 from cancelq_worker.guard_status import GuardStatus, guard_statuses
-from cancelq_worker.ledger import command
+from cancelq_worker.ledger import command, connect
 from cancelq_worker.settings import Settings, SettingsError
 from tests.integration.rig import Rig, desk
 from tests.integration.test_worker_process import running
@@ -456,3 +458,26 @@ def test_a_beat_that_finds_the_guard_gone_is_counted_and_arms_it_again(redis_url
             assert not guard.beat()
             assert guard.beat()
             assert guard.lapses == 1
+
+
+async def test_the_keys_of_many_lanes_are_read_by_few_commands(redis_url: str) -> None:
+    """Every worker looks twice a second at every lane it watches."""
+    client = connect(redis_url)
+    lanes = [Lane("bitget", f"t{number}") for number in range(2 * LANES_A_COMMAND + 20)]
+    try:
+        await client.mset({lanes[0].key("version"): 7, lanes[LANES_A_COMMAND].guard: 1, lanes[-1].key("timer"): 60})
+        before = await reads(client)
+        kept = await kept_of(client, lanes)
+        assert await reads(client) - before == 3
+        assert {lanes[n]: it for n, it in enumerate(kept) if it != Kept(None, None, None, None, None)} == {
+            lanes[0]: Kept(None, None, None, None, b"7"),
+            lanes[LANES_A_COMMAND]: Kept(b"1", None, None, None, None),
+            lanes[-1]: Kept(None, None, None, b"60", None),
+        }
+    finally:
+        await client.aclose()
+
+
+async def reads(client: aioredis.Redis) -> int:
+    stats: Any = await client.info("commandstats")
+    return int(stats.get("cmdstat_mget", {"calls": 0})["calls"])

@@ -19,7 +19,7 @@ from rq import Queue
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from cancelq_worker.rq_worker import rq_connection, worker_name
+from cancelq_worker.rq_worker import LaneWorker, _fail_misplaced, rq_connection, worker_name
 from cancelq_worker.settings import Settings, SettingsError
 from tests.servers import RedisServer
 
@@ -406,3 +406,25 @@ def _rq(url: str, *words: str) -> str:
 def _environment() -> dict[str, str]:
     """This process' environment without settings of whoever runs the tests."""
     return {name: value for name, value in os.environ.items() if not name.upper().startswith("CANCELQ_")}
+
+
+def test_a_thousand_queues_without_a_job_are_looked_at_by_one_command(redis_url: str) -> None:
+    """Two and a half times a second, by every worker of every desk."""
+    names = [f"lane:bitget:t{number}" for number in range(1_000)]
+    with Redis.from_url(redis_url) as client:
+        worker = LaneWorker(names, name="w1", connection=client, serializer=JSONSerializer)
+        client.config_resetstat()
+        _fail_misplaced(worker)
+        stats = client.info("commandstats")
+        assert stats["cmdstat_exists"]["calls"] == 1
+        assert "cmdstat_lrange" not in stats
+        job = Queue(names[-1], connection=client, serializer=JSONSerializer).enqueue("os.system", "true")
+        _fail_misplaced(worker)
+        assert job.get_status() == "failed"
+
+
+def test_a_worker_of_no_queue_has_none_to_look_at(redis_url: str) -> None:
+    with Redis.from_url(redis_url) as client:
+        worker = LaneWorker(["lane:bitget:main"], name="w1", connection=client, serializer=JSONSerializer)
+        worker.queues = []
+        _fail_misplaced(worker)

@@ -571,7 +571,7 @@ async def test_entries_before_a_page_are_not_passed_by_where_the_server_lost_wha
     async with hand(redis_url) as one:
         ids, page, lane = await six_entries(one)
         await one.inbox.admit(page[:2])
-        lane.cursor, lane.hesitate_us = page[3][0], 1_000
+        lane.cursor, lane.head_start.us = page[3][0], 1_000
         lane.deliver(lane.cursor, page[4:])
         await lane._let_first_go()
         await none_is_lost(one, lane, ids)

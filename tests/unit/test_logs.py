@@ -18,6 +18,7 @@ from cancelq_worker import logs, redaction
 def _as_before() -> Iterator[None]:
     root = logging.getLogger()
     handlers, level, hook, known = root.handlers[:], root.level, threading.excepthook, redaction._known
+    redaction._known = redaction._Known()
     yield
     redaction._known = known
     root.handlers[:], root.level, threading.excepthook = handlers, level, hook
@@ -138,6 +139,18 @@ def test_what_was_concealed_is_blanked_wherever_it_stands(pretty: bool) -> None:
     assert "canary" not in told
     assert "and-more" not in told
     assert f"x{redaction.BLANK}x" in told
+
+
+@given(st.lists(st.text("xy", max_size=5)), st.text("xyz", max_size=40))
+def test_every_concealed_value_is_blanked_the_longest_first(secrets: list[str], text: str) -> None:
+    """As if the text were looked through for each in turn; one may begin with another, or be the shortest so far."""
+    known = redaction._Known()
+    for secret in secrets:
+        known.add([secret])
+    told = text
+    for secret in sorted({*secrets} - {""}, key=len, reverse=True):
+        told = told.replace(secret, redaction.BLANK)
+    assert known.blanked(text) == told
 
 
 NAMES = st.sampled_from(["size", "lane", "order_id", "sent_us", "kind", "design"])

@@ -20,16 +20,17 @@ from redis.exceptions import RedisError
 from cancelq.contract import Lane
 from cancelq_worker.clocks import monotonic_s
 from cancelq_worker.data_version import DATA_VERSION, NewerDataError, OlderWorkersError
+from cancelq_worker.head_start import HEAD_START_US
 from cancelq_worker.health import Health
 from cancelq_worker.lane import LaneServer
-from cancelq_worker.ledger import SCRIPTS, RawEntry, command, home, read_entries
+from cancelq_worker.ledger import SCRIPTS
 from cancelq_worker.page_size import PageSize
 from cancelq_worker.roster import FRESH_MS, ROSTER, rank, workers_of
+from cancelq_worker.trips import RawEntry, ask, home, read_entries
 
 log = structlog.get_logger("cancelq.engine")
 
 BEAT_S = 0.5
-HEAD_START_US = 50_000
 BLOCK_MS = 2_000
 REARM_S = 0.005
 DRAIN_S = 6.5  # of the ten seconds a worker may take to end
@@ -105,7 +106,7 @@ class Watcher:
         await asyncio.sleep(REARM_S)
         try:
             if self._reading and self._client_id is not None:
-                await command(self.other, "CLIENT", "UNBLOCK", self._client_id)
+                await ask(self.other, "CLIENT", "UNBLOCK", self._client_id)
         except (RedisError, OSError) as error:
             log.debug("could not end a blocking read early", error=str(error)[:100])
         finally:
@@ -114,7 +115,7 @@ class Watcher:
     async def run(self) -> None:
         """Reads until cancelled. A Redis that is away is waited for."""
         while True:
-            if not self._armed:
+            if not self._armed and not self._woken:
                 self._changed.clear()
                 await self._changed.wait()
             try:
@@ -129,14 +130,14 @@ class Watcher:
         if self._client_id is None:
             self._client_id = int(await self._blocking.client_id())
         resting = {inbox: _Asked(lane, lane.cursor) for inbox, lane in self._armed.items() if lane.idle}
-        if not resting:
+        self._reading = asked = {**self._woken, **resting}
+        if not asked:
             self._armed.clear()
             return
-        self._reading = asked = {**self._woken, **resting}
         cursors = [one.cursor for one in asked.values()]
         with self._page.tried():
             count = ("COUNT", self._page.now, "BLOCK", BLOCK_MS)
-            reply = await command(self._blocking, "XREAD", *count, "STREAMS", *asked, *cursors)
+            reply = await ask(self._blocking, "XREAD", *count, "STREAMS", *asked, *cursors)
         for inbox, entries in read_entries(reply).items():
             self._wake(inbox, asked[inbox], entries)
 
@@ -147,7 +148,8 @@ class Watcher:
         lane = self._armed.get(inbox)
         if lane is asked.lane and lane.idle and lane.cursor == asked.cursor:
             del self._armed[inbox]
-            self._woken[inbox] = _Asked(lane, entries[-1][0])
+            if len(entries) < READ_MOST:  # else there is more, and it reads that itself
+                self._woken[inbox] = _Asked(lane, entries[-1][0])
             lane.deliver(asked.cursor, entries)
 
 
@@ -283,7 +285,7 @@ class Engine:
         for name, running in self._running.items():
             if running.rank != self._places[name]:
                 running.rank = self._places[name]
-                running.lane.hesitate_us = HEAD_START_US * running.rank
+                running.lane.head_start.us = HEAD_START_US * running.rank
                 running.lane.look()  # whoever was there before may have left something in its hands
 
     def _open(self, name: str) -> None:
@@ -316,7 +318,7 @@ class Engine:
         if place is None or self._stopping or self._make.get(name) is not make:
             self._retired(lane)
             return
-        lane.hesitate_us = HEAD_START_US * place
+        lane.head_start.us = HEAD_START_US * place
         watcher = self._watcher_for(lane)
         lane.on_rest = lambda: watcher.arm(lane)
         task = asyncio.ensure_future(lane.serve())

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import orjson
 import redis.asyncio as aioredis
 from redis.exceptions import NoScriptError, RedisError
 
+from cancelq.broker_async import AsyncClusterRedis
 from cancelq.contract import Event, Lane
 from cancelq.errors import EventError
 from cancelq_worker.data_version import DATA_VERSION
 from cancelq_worker.ledger import SCRIPTS, NewIntent, command, memory_key, round_trip, script_keys
 
 LANES_A_TRIP = 500
+LANES_A_COMMAND = 50  # so that none keeps the server for long
 PAGE = 500
 
 
@@ -48,7 +50,7 @@ class Fired:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What a lane's keys hold, unread: only whether there is anything to see."""
+    """What a lane's keys of these names hold, unread: only whether there is anything to see."""
 
     guard: bytes | None
     armed: bytes | None
@@ -84,18 +86,27 @@ class Seen:
         return self.left_ms is None and bool(self.armed)
 
 
+_, *OTHERS_KEPT = (field.name for field in fields(Kept))
+KEYS_KEPT = 1 + len(OTHERS_KEPT)
+
+
 async def kept_of(client: aioredis.Redis, lanes: Sequence[Lane]) -> list[Kept]:
-    """The keys of many lanes, one small command for each. Raises RedisError."""
+    """The keys of many lanes: one command for many of them, in a cluster one for each. Raises RedisError."""
     found: list[Kept] = []
+    at_once = 1 if isinstance(client, AsyncClusterRedis) else LANES_A_COMMAND
     for start in range(0, len(lanes), LANES_A_TRIP):
         some = lanes[start : start + LANES_A_TRIP]
-        names = ("armed", "fired", "timer", "version")
-        commands = [("MGET", lane.guard, *(lane.key(name) for name in names)) for lane in some]
+        commands = [("MGET", *_keys_kept(some[n : n + at_once])) for n in range(0, len(some), at_once)]
         for reply in await round_trip(client, commands):
             if isinstance(reply, RedisError):
                 raise reply
-            found.append(Kept(*reply))
+            found += [Kept(*reply[n : n + KEYS_KEPT]) for n in range(0, len(reply), KEYS_KEPT)]
     return found
+
+
+def _keys_kept(lanes: Sequence[Lane]) -> list[str]:
+    """Of each lane the keys of `Kept`, in its order."""
+    return [key for lane in lanes for key in (lane.guard, *map(lane.key, OTHERS_KEPT))]
 
 
 async def see(client: aioredis.Redis, lanes: Sequence[Lane]) -> list[Seen | RedisError]:

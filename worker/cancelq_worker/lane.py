@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
+from math import inf
 
 import structlog
 from redis.exceptions import RedisError
@@ -22,9 +23,10 @@ from redis.exceptions import RedisError
 from cancelq.contract import Lane, Status
 from cancelq_worker.breath import Breath
 from cancelq_worker.carrier import Carrier
-from cancelq_worker.clocks import monotonic_ns, wall_ns
+from cancelq_worker.clocks import monotonic_ns, monotonic_s, wall_ns
 from cancelq_worker.egress import Reservation
 from cancelq_worker.gate import Gate
+from cancelq_worker.head_start import THROUGH_US, HeadStart
 from cancelq_worker.intake import Intake, entry_order
 from cancelq_worker.key_watch import KeyWatch
 from cancelq_worker.lane_parts import Call, LaneParts, Outcome
@@ -80,6 +82,7 @@ class LaneServer:
         self._carrier = Carrier(parts, self._gate)
         self._suspended = suspended
         self._wake = asyncio.Event()
+        self._wanted = False  # a round, as soon as it wakes
         self._entries: list[RawEntry] = []
         self._outcomes: list[Outcome] = []
         self._calls: set[asyncio.Task[None]] = set()
@@ -95,7 +98,7 @@ class LaneServer:
         self._closed_until_ns = 0
         self._log = log.bind(lane=str(self.lane))
         self.cursor = "0-0"
-        self.hesitate_us = 0  # set for the second watcher of a lane: it leaves the first one a head start
+        self.head_start = HeadStart()
         self.on_rest: Callable[[], None] = lambda: None
 
     # -- the loop ---------------------------------------------------------------------------------------------
@@ -135,7 +138,7 @@ class LaneServer:
     def _close(self, hold: Hold) -> None:
         """Closes the lane for the whole fleet, in the next round."""
         self._outcomes.append(Outcome(Settlement(None, [], holds=[hold]), monotonic_ns()))
-        self._wake.set()
+        self.look()
 
     async def _try_key(self) -> None:
         """Where the key before this one was refused: this one is tried, as `resume` would have it."""
@@ -176,16 +179,20 @@ class LaneServer:
         """Takes nothing new; `serve` returns when what was sent is settled."""
         self._draining = self._carrier.draining = True
         self._p.egress.wait_no_more(self.look)
-        self._wake.set()
+        self.look()
 
     def deliver(self, after: str, entries: list[RawEntry]) -> None:
         """Entries the watcher has read after `after`."""
         if after == self.cursor and not self._entries:
             self._entries = entries
-            self._wake.set()
+            if self.head_start.second:
+                self._wake.set()  # it sees first whether they are left to it
+            else:
+                self.look()
 
     def look(self) -> None:
         """Has the lane look at once at what there is to do."""
+        self._wanted = True
         self._wake.set()
 
     @property
@@ -197,7 +204,9 @@ class LaneServer:
         return monotonic_ns() < self._closed_until_ns
 
     async def _round(self) -> None:
-        self._wake.clear()  # what it was set for until now is seen here; only what comes meanwhile asks for another one
+        # What was wanted until now is seen to here; only what comes meanwhile asks for another round.
+        self._wake.clear()
+        self._wanted = False
         intake = not self._draining and not self._intake_closed()
         overtaking = self._ahead.wanted() if intake else None
         admission, scan_after = None, None
@@ -205,18 +214,21 @@ class LaneServer:
         urgent, others = _by_urgency(self._outcomes)
         if self._entries and intake and not overtaking and not any(outcome.urgent for outcome in urgent):
             admission = self._intake.prepare(self.cursor, self._entries, self._ahead.overtaken)
-            scan_after = None if self.hesitate_us else self._ahead.scan_after(self._entries)
+            scan_after = None if self.head_start.second else self._ahead.scan_after(self._entries)
         # Never twice in a row: the leases of the others do not wait for ever.
         self._hurried = bool(urgent and others) and not self._hurried
         takes = [] if self._draining else self._takes(1 if self._hurried else TAKES)
-        read_after = None
+        read_after, standing = None, False
         if intake and (admission or not (self._entries or overtaking)):
-            read_after = admission.last if admission else self.cursor
+            if self.head_start.may_admit(monotonic_ns()):
+                read_after = admission.last if admission else self.cursor
+            else:
+                standing = True
         outcomes, self._outcomes = (urgent, others) if self._hurried else (self._outcomes, [])
         now_ns = monotonic_ns()
         settlements = [_aged(o, now_ns) for o in outcomes]
         requests = [take for take, _ in takes]
-        wanted = RoundRequest(settlements, admission, overtaking, requests, read_after, scan_after)
+        wanted = RoundRequest(settlements, admission, overtaking, requests, read_after, scan_after, standing)
         try:
             reply = await self._p.ledger.round(wanted)
         except BaseException:
@@ -231,8 +243,10 @@ class LaneServer:
         self._ahead.scanned(reply.scanned)
         if overtaking:
             self._ahead.overtook(overtaking, reply.overtook)
-        elif read_after:
-            self._admitted(reply)
+        elif read_after or admission:
+            self._admitted(reply, back_ns)
+        if reply.cursor is not None:
+            self._stands(reply.cursor, back_ns)
         self._wait_us = 2_000_000
         for taken, (_, reserved) in zip(reply.taken, takes, strict=True):
             if isinstance(taken, RedisError):
@@ -267,24 +281,38 @@ class LaneServer:
             # What was granted leaves first: one turn of the loop takes a call to its door, one through it.
             await asyncio.sleep(0)
             await asyncio.sleep(0)
-        self.on_rest()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout((self._wait_us + self.hesitate_us) / 1e6):
-                await self._wake.wait()
-        self._wake.clear()
-        if self.hesitate_us and self._entries:
-            await self._let_first_go()
+        until_s, through_s = monotonic_s() + (self._wait_us + self.head_start.us) / 1e6, inf
+        while not self._wanted:
+            self.on_rest()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(until_s, through_s) - monotonic_s()):
+                    await self._wake.wait()
+            self._wake.clear()
+            if self._wanted or monotonic_s() >= until_s or not self.head_start.second:
+                return
+            if self._entries:
+                await asyncio.sleep(self.head_start.us / 1e6)
+            open_ = await self._let_first_go()
+            if self._entries or (open_ and monotonic_s() >= through_s):
+                return
+            through_s = min(through_s, monotonic_s() + THROUGH_US / 1e6) if open_ else inf
 
-    async def _let_first_go(self) -> None:
-        """As the second watcher: entries that the first has admitted meanwhile need nobody else."""
-        await asyncio.sleep(self.hesitate_us / 1e6)
+    async def _let_first_go(self) -> bool:
+        """As the second watcher: entries that the first has admitted meanwhile need nobody else. Whether intents are
+        open."""
         try:
-            cursor = await self._p.ledger.cursor()
+            cursor, open_ = await self._p.ledger.standing()
         except (RedisError, OSError):
-            return
+            return True
+        self._stands(cursor, monotonic_ns())
+        return open_
+
+    def _stands(self, cursor: str, at_ns: int) -> None:
+        """Where the admission stands, which another watcher may have moved."""
         if entry_order(cursor) < entry_order(self.cursor):
             self._entries = []  # the server has lost what it had last: others may stand between
         self.cursor = cursor
+        self.head_start.saw(cursor, at_ns)
         self._entries = [e for e in self._entries if entry_order(e[0]) > entry_order(cursor)]
 
     async def _redis_away(self, error: Exception) -> None:
@@ -309,7 +337,7 @@ class LaneServer:
 
     # -- admit --------------------------------------------------------------------------------------------------
 
-    def _admitted(self, reply: Round) -> None:
+    def _admitted(self, reply: Round, back_ns: int) -> None:
         result = reply.admitted
         if result is None:
             self._entries = reply.entries
@@ -319,8 +347,11 @@ class LaneServer:
             self.cursor = result.cursor
             self._ahead.passed(result.cursor)
             self._entries = reply.entries if result.applied else []
-            if not result.applied:
+            if result.applied:
+                self.head_start.moved(result.cursor)
+            else:
                 self._wait_us = 0
+                self.head_start.saw(result.cursor, back_ns)
         elif is_memory_full(result):
             self._log.error("Redis' memory is full: the intake is closed until there is room", error=str(result)[:200])
             self._close_intake()
@@ -332,7 +363,7 @@ class LaneServer:
         """For a moment: the entries stay in the inbox and are read again."""
         self._entries = []
         self._closed_until_ns = monotonic_ns() + INTAKE_PAUSE_NS
-        asyncio.get_running_loop().call_later(INTAKE_PAUSE_NS / 1e9, self._wake.set)
+        asyncio.get_running_loop().call_later(INTAKE_PAUSE_NS / 1e9, self.look)
 
     # -- take ---------------------------------------------------------------------------------------------------
 
@@ -409,7 +440,7 @@ class LaneServer:
         if error:
             # Nothing was settled: the lease ends, others look, and after three such ends the intent is parked.
             self._log.error("a call ended in an error", error=repr(error)[:300], exc_info=error)
-        self._wake.set()
+        self.look()
 
     def _local_ends(self, steps: Sequence[LocalStep]) -> list[End | Move]:
         ends: list[End | Move] = []
@@ -515,7 +546,7 @@ class LaneServer:
             else:
                 ends.append(Move(work, work.before.at_rest(work.fence), None))
         if ends:
-            self._wake.set()
+            self.look()
             self._outcomes.append(Outcome(Settlement(None, ends), monotonic_ns(), ended))
 
     @property

@@ -279,11 +279,13 @@ class Round:
     entries: list[RawEntry] = field(default_factory=list)
     overtook: Admitted | RedisError | None = None
     scanned: Scanned | RedisError | None = None
+    cursor: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RoundRequest:
-    """What a lane wants done in one round trip. `read_after`, `scan_after`: entry ids of the inbox."""
+    """What a lane wants done in one round trip. `read_after`, `scan_after`: entry ids of the inbox; `standing`: whether
+    it is to be told where the admission stands."""
 
     settlements: Sequence[Settlement] = ()
     admission: Admission | None = None
@@ -291,6 +293,7 @@ class RoundRequest:
     takes: Sequence[TakeRequest] = ()
     read_after: str | None = None
     scan_after: str | None = None
+    standing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,7 +331,7 @@ class Ledger(Protocol):
     async def round(self, wanted: RoundRequest) -> Round: ...
     async def claim(self, orders: Sequence[str]) -> tuple[list[Work], int]: ...
     async def stream(self, worker: str, what: StreamStep) -> bool: ...
-    async def cursor(self) -> str: ...
+    async def standing(self) -> tuple[str, bool]: ...
     async def trim(self, keep_ms: int, dedup_hours: int, now_ms: int) -> None: ...
     async def take_probe(self) -> bytes: ...
     async def answer_probe(self, asked: bytes, tried: KeyTried) -> None: ...
@@ -393,8 +396,18 @@ class RedisLedger:
         return int(await SCRIPTS.run(self._client, "version", [self._clock], [raise_to]))
 
     async def cursor(self) -> str:
+        """Where the admission stands in the inbox."""
         value = await cast("Awaitable[bytes | None]", self._client.get(self._plan.lane.key("cursor")))
         return value.decode() if value else "0-0"
+
+    async def standing(self) -> tuple[str, bool]:
+        """Where the admission stands in the inbox, and whether any intent of the lane is open."""
+        keys = self._plan.lane.key
+        cursor, open_ = await round_trip(self._client, [("GET", keys("cursor")), ("EXISTS", keys("state"))])
+        for reply in (cursor, open_):
+            if isinstance(reply, RedisError):
+                raise reply
+        return cursor.decode() if cursor else "0-0", bool(open_)
 
     async def round(self, wanted: RoundRequest) -> Round:
         """Settles, admits, takes and reads in one round trip.
@@ -416,6 +429,8 @@ class RedisLedger:
             sizes = (self.SCAN_MOST, self.URGENT_MOST)
             inbox = script_keys(self._client, self._inbox)
             commands.append(("EVALSHA", SCRIPTS.sha["ahead"], *inbox, wanted.scan_after, *sizes))
+        if wanted.standing:
+            commands.append(("GET", self._plan.lane.key("cursor")))
         with self._page.tried():
             if not self._durability.replicas:
                 return self._read_round(await self._pipeline(commands), wanted)
@@ -472,6 +487,11 @@ class RedisLedger:
             else:
                 last, found = reply
                 out.scanned = Scanned(last.decode(), [(id_.decode(), flat) for id_, flat in found])
+        if wanted.standing:
+            reply = next(rest)
+            if isinstance(reply, RedisError):
+                raise reply
+            out.cursor = reply.decode() if reply else "0-0"
         return out
 
     async def claim(self, orders: Sequence[str]) -> tuple[list[Work], int]:

@@ -315,6 +315,9 @@ def _move(worker: LaneWorker, names: list[str]) -> None:
 
 
 def _fail_misplaced(worker: LaneWorker) -> None:
+    """Jobs on the lanes' queues, a few of each. There are hardly ever any: of a thousand queues one command tells."""
+    if not (worker.queues and worker.connection.exists(*(queue.key for queue in worker.queues))):
+        return
     with worker.connection.pipeline(transaction=False) as pipeline:
         for queue in worker.queues:
             pipeline.lrange(queue.key, 0, MISPLACED_AT_ONCE - 1)

@@ -13,7 +13,7 @@ import redis.asyncio as aioredis
 from redis.exceptions import NoScriptError, RedisError
 
 from cancelq_worker.data_version import DATA_VERSION
-from cancelq_worker.trips import command, home, round_trip, script_keys
+from cancelq_worker.trips import ask, home, round_trip, script_keys
 
 #: How long replicas may take to confirm a take: what is left of the 500 ms by which a call must leave is for the call.
 CONFIRM_MS = 400
@@ -52,10 +52,10 @@ class Scripts:
     async def run(self, client: aioredis.Redis, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         """One script, loaded again if the server lost it."""
         try:
-            return await command(client, self.verb[name], self.sha[name], *script_keys(client, *keys), *args)
+            return await ask(client, self.verb[name], self.sha[name], *script_keys(client, *keys), *args)
         except NoScriptError:
             await self.load(client)
-            return await command(client, self.verb[name], self.sha[name], *script_keys(client, *keys), *args)
+            return await ask(client, self.verb[name], self.sha[name], *script_keys(client, *keys), *args)
 
     async def run_durably(
         self, client: aioredis.Redis, name: str, keys: Sequence[str], args: Sequence[Any], durability: Durability

@@ -51,14 +51,14 @@ def connect(source: str | AsyncGuide, *, max_connections: int = 8, timeout_s: fl
 
 
 def _client(guide: AsyncGuide, options: dict[str, Any]) -> aioredis.Redis:
-    how: dict[str, Any] = {"pool": aioredis.BlockingConnectionPool, "over": (_Packed,), **options}
+    how: dict[str, Any] = {"pool": _Connections, "over": (_Packed,), **options}
     match guide.broker.kind:
         case "cluster":
             return AsyncClusterRedis(guide, MakePool(guide, how))
         case "sentinel":
             return aioredis.Redis.from_pool(led_pool(guide, heeding=True, **how))
         case "server":
-            pool = aioredis.BlockingConnectionPool.from_url(guide.broker.plain, **options)
+            pool = _Connections.from_url(guide.broker.plain, **options)
             pool.connection_class = type("PackedConnection", (_Packed, pool.connection_class), {})
             return aioredis.Redis.from_pool(pool)
 
@@ -66,6 +66,17 @@ def _client(guide: AsyncGuide, options: dict[str, Any]) -> aioredis.Redis:
 async def command(client: aioredis.Redis, *args: Any) -> Any:
     """One command, its reply as the server gave it. redis-py's own method for this is not typed."""
     return await client.execute_command(*args)  # type: ignore[no-untyped-call]
+
+
+async def ask(client: aioredis.Redis, *args: Any) -> Any:
+    """The same by the short way, where the client is one of `connect`: what redis-py does around a command takes as
+    long as the command. Raises RedisError, also for what the server refused, and OSError."""
+    if isinstance(client, AsyncClusterRedis) or not isinstance(client.connection_pool, _Connections):
+        return await command(client, *args)
+    (reply,) = await round_trip(client, [args])
+    if isinstance(reply, RedisError):
+        raise reply
+    return reply
 
 
 async def round_trip(
@@ -162,6 +173,37 @@ def is_memory_full(error: object) -> bool:
     return isinstance(error, OutOfMemoryError) or (isinstance(error, ResponseError) and "OOM" in str(error))
 
 
+class _Connections(aioredis.BlockingConnectionPool):
+    """redis-py's pool, with a short way to a connection that is free and in order: the library's own takes longer than
+    sending a round. Where somebody waits, all go the library's way."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._going_round = 0
+
+    async def get_connection(self, *args: Any, **options: Any) -> AbstractConnection:
+        if self._available_connections and not self._going_round:
+            connection: AbstractConnection = self._available_connections.pop()
+            self._in_use_connections.add(connection)
+            with contextlib.suppress(RedisError, OSError):
+                if connection.is_connected and not await connection.can_read():  # else it was closed, or is out of step
+                    return connection
+            self._in_use_connections.remove(connection)
+            self._available_connections.append(connection)
+        self._going_round += 1
+        try:
+            return await super().get_connection(*args, **options)  # type: ignore[no-any-return, no-untyped-call]
+        finally:
+            self._going_round -= 1
+
+    async def release(self, connection: AbstractConnection) -> None:
+        if self._going_round or connection.should_reconnect():  # type: ignore[no-untyped-call]
+            await super().release(connection)
+            return
+        self._in_use_connections.remove(connection)
+        self._available_connections.append(connection)
+
+
 class _Packed(AbstractConnection):
     """A connection that packs commands in C: redis-py's asyncio side does it in Python, which at 130 arguments
     an intent was half of a worker's processor time."""
@@ -194,9 +236,9 @@ class _Packed(AbstractConnection):
         except RuntimeError as error:
             raise RedisConnectionError(f"connection lost: {error}") from error
 
-    async def can_read_destructive(self) -> bool:
+    async def can_read(self) -> bool:
         try:
-            return bool(await super().can_read_destructive())
+            return bool(await super().can_read())
         except RuntimeError as error:
             raise RedisConnectionError(f"connection lost: {error}") from error
 
