@@ -814,24 +814,4 @@ MUTANTS = (
         "a server that refuses a heartbeat or a unit of the address is believed to have granted it",
         ("tests/integration/test_trips.py::test_what_the_server_refuses_is_raised",),
     ),
-    Mutant(
-        "few-units-for-many-rounds",
-        f"{_WORKER}/egress.py",
-        "if self._missed or 2 * self._made >= self._size:",
-        "if 2 * self._made >= self._size:",
-        "a thousand busy lanes wait in line for four units at a time, and make one call a round",
-        (
-            "tests/integration/test_egress.py::test_units_that_are_set_aside_for_many_rounds_are_held_though_no_call_was_made",
-        ),
-    ),
-    Mutant(
-        "one-process-holds-the-address",
-        f"{_WORKER}/egress.py",
-        "self._most = max(1, min(STOCK, bucket.units // 16))",
-        "self._most = STOCK",
-        "what one busy process holds and does not use, others lack",
-        (
-            "tests/integration/test_egress.py::test_a_process_never_holds_more_than_a_sixteenth_of_what_the_venue_allows",
-        ),
-    ),
 )

@@ -133,37 +133,6 @@ async def test_a_process_that_hardly_calls_holds_little(redis_url: str) -> None:
         await client.aclose()
 
 
-async def test_units_that_are_set_aside_for_many_rounds_are_held_though_no_call_was_made(redis_url: str) -> None:
-    """Else lanes wait in line for units where the venue has plenty, with one call a round."""
-    client = connect(redis_url)
-    egress = Egress(client, "here", (Bucket("ip", 1_600, 1_000_000),))
-    try:
-        held = 0
-        for _ in range(6):
-            await egress.fill()
-            reserved = [egress.reserve() for _ in range(100)]
-            held = sum(one.covers(("ip",)) for one in reserved)
-            for one in reversed(reserved):
-                egress.release(one)
-        assert held == 100
-    finally:
-        await client.aclose()
-
-
-async def test_a_process_never_holds_more_than_a_sixteenth_of_what_the_venue_allows(redis_url: str) -> None:
-    client = connect(redis_url)
-    egress = Egress(client, "here", (Bucket("ip", 160, 1_000_000),))
-    try:
-        for _ in range(6):
-            await egress.fill()
-            reserved = [egress.reserve() for _ in range(100)]
-            assert sum(one.covers(("ip",)) for one in reserved) <= 10
-            for one in reversed(reserved):
-                egress.release(one)
-    finally:
-        await client.aclose()
-
-
 async def test_a_share_of_the_address_is_kept_for_what_is_urgent(redis_url: str) -> None:
     client = connect(redis_url, max_connections=16)
     fleet = [Egress(client, "here", (Bucket("ip", 100, 60_000_000),), urgent_reserve=1) for _ in range(2)]

@@ -25,7 +25,7 @@ log = structlog.get_logger("cancelq.egress")
 UNIT_LIVES_NS = 2_000_000_000
 LONGEST_CALL_US = 10_000_000
 SILENT_EXTRA_US = 1_000_000  # a call without an answer may have arrived a little after it was given up
-STOCK, LEAST = 256, 4  # units a process holds of one bucket, at most and when it hardly calls
+STOCK, LEAST = 32, 4  # units a process holds of one bucket, at most and when it hardly calls
 URGENT_STOCK = 3  # more of them that only urgent calls may use
 URGENT_SHARE = 20  # a twentieth of a bucket is kept for each permit of `urgent_reserve`, at most a fifth
 RARE_TRIES, RARE_PAUSE_S = 15, 0.1
@@ -278,7 +278,6 @@ class _Stock:
         self._most = max(1, min(STOCK, bucket.units // 16))
         self._size = min(LEAST, self._most)
         self._made = 0
-        self._missed = False  # whether somebody found none since the stock was filled last
         self._granted = 1
         self._fresh: deque[tuple[int, int]] = deque()  # unit and when it was asked for, oldest first
         self._unused: list[int] = []
@@ -299,10 +298,8 @@ class _Stock:
         if wake in self._woken:
             self._woken.discard(wake)
         elif len(self._fresh) <= len(self._woken):
-            self._missed = True
             return None
         if not self._fresh:
-            self._missed = True
             return None
         if wake:
             self._waiting.pop(wake, None)
@@ -432,13 +429,12 @@ class _Stock:
             self._urgent += [(unit, asked_ns) for unit in range(first + granted, first + granted + urgent)]
 
     def _resize(self, span_ns: int) -> None:
-        """The next stock, from the calls made since the last one was asked for, and from whether units lacked: what is
-        set aside for rounds under way is not made yet."""
-        if self._missed or 2 * self._made >= self._size:
+        """The next stock, from the calls made since the last one was asked for."""
+        if 2 * self._made >= self._size:
             self._size = min(self._most, 2 * self._size)
         elif 8 * self._made < self._size and span_ns > REPORT_NS:
             self._size = max(min(LEAST, self._most), self._size // 2)
-        self._made, self._missed = 0, False
+        self._made = 0
 
     async def _ask(
         self,
