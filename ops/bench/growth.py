@@ -405,11 +405,10 @@ def _idle(server: Server, wanted: Sizes) -> list[Row]:
 
 
 def _spent_idle(server: Server, redis: Redis, fleet: Sequence[Worker], seconds: float) -> _Idle:
-    redis_s, worker_s, wall_s = rig.cpu_s(server.pid), _cpu_s(fleet), time.perf_counter()
+    meter = _Meter(server, redis, fleet)
     time.sleep(seconds)
-    redis_s, worker_s = rig.cpu_s(server.pid) - redis_s, _cpu_s(fleet) - worker_s
-    wall_s = time.perf_counter() - wall_s
-    return _Idle(redis_s * 1000 / wall_s, worker_s * 1000 / wall_s, _commands_a_second(redis))
+    spent = meter.per(1)
+    return _Idle(spent.redis_cpu_us * spent.rate / 1e3, spent.worker_us * spent.rate / 1e3, _commands_a_second(redis))
 
 
 def _commands_a_second(redis: Redis) -> float:
@@ -433,18 +432,18 @@ def _lone(server: Server, wanted: Sizes) -> list[Row]:
             time.sleep(SETTLE_DOWN_S)
             idle = _spent_idle(server, redis, fleet, wanted.seconds)
             venue.calls()
-            redis_s, cpu_s, wall_s = rig.cpu_s(server.pid), _cpu_s(fleet), time.perf_counter()
+            meter = _Meter(server, redis, fleet)
             left_us = _send_lone(redis, orders, cancels)
             time.sleep(1.0)  # looks of the last ones
-            wall_s = time.perf_counter() - wall_s
-            redis_us = (rig.cpu_s(server.pid) - redis_s) * 1e6 - idle.redis_ms * 1000 * wall_s
-            worker_us = (_cpu_s(fleet) - cpu_s) * 1e6 - idle.worker_ms * 1000 * wall_s
+            spent = meter.per(cancels)
+            redis_us = spent.redis_cpu_us - idle.redis_ms * 1000 / spent.rate
+            worker_us = spent.worker_us - idle.worker_ms * 1000 / spent.rate
             arrived_us = {i: call["at_us"] for call in venue.calls() if call["method"] == "POST" for i in call["ids"]}
         delays = [float(arrived_us[order_id] - at_us) for order_id, at_us in left_us.items()]
         at = f"{workers} workers, {count:,} lanes"
         rows += [
-            Row("lone", server.name, f"{at}: Redis CPU", redis_us / cancels, "µs/intent"),
-            Row("lone", server.name, f"{at}: CPU of all workers", worker_us / cancels, "µs/intent"),
+            Row("lone", server.name, f"{at}: Redis CPU", redis_us, "µs/intent"),
+            Row("lone", server.name, f"{at}: CPU of all workers", worker_us, "µs/intent"),
             Row("lone", server.name, f"{at}: XADD to the venue's door, p50", quantiles(delays, n=100)[49], "µs"),
             Row("lone", server.name, f"{at}: XADD to the venue's door, p99", quantiles(delays, n=100)[98], "µs"),
         ]

@@ -281,14 +281,26 @@ class LaneServer:
             # What was granted leaves first: one turn of the loop takes a call to its door, one through it.
             await asyncio.sleep(0)
             await asyncio.sleep(0)
-        until_s, through_s = monotonic_s() + (self._wait_us + self.head_start.us) / 1e6, inf
+        until_s = monotonic_s() + (self._wait_us + self.head_start.us) / 1e6
+        if self.head_start.second:
+            await self._stand_by(until_s)
+        else:
+            await self._woken(until_s)
+
+    async def _woken(self, until_s: float) -> None:
+        """Until the lane is woken, or that moment of the monotonic clock."""
+        self.on_rest()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(until_s - monotonic_s()):
+                await self._wake.wait()
+        self._wake.clear()
+
+    async def _stand_by(self, until_s: float) -> None:
+        """As the second watcher: until there is something that the first does not do."""
+        through_s = inf
         while not self._wanted:
-            self.on_rest()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(until_s, through_s) - monotonic_s()):
-                    await self._wake.wait()
-            self._wake.clear()
-            if self._wanted or monotonic_s() >= until_s or not self.head_start.second:
+            await self._woken(min(until_s, through_s))
+            if self._wanted or monotonic_s() >= until_s:
                 return
             if self._entries:
                 await asyncio.sleep(self.head_start.us / 1e6)

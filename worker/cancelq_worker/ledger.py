@@ -49,6 +49,11 @@ PROBED_S = 300  # how long what came of a key stands there for whoever asked
 ERRORS_MOST = 15
 
 
+def _place(kept: bytes | None) -> str:
+    """The entry up to which a lane has admitted, by its key `cursor`."""
+    return kept.decode() if kept else "0-0"
+
+
 def memory_key(id_: str) -> bytes:
     """The 12 bytes by which a settled id is remembered; SHA-1, because Lua has it too."""
     return hashlib.sha1(id_.encode(), usedforsecurity=False).digest()[:12]
@@ -384,7 +389,7 @@ class RedisLedger:
                 await self._client.xgroup_destroy(stream, "cancelq-make")
         # For `status` alone; a full memory, which refuses it, must not keep a worker away.
         await round_trip(self._client, [("HSET", lane.key("limits"), *_limits(buckets, there[2:-1]))])
-        return there[-1].decode() if there[-1] else "0-0"
+        return _place(there[-1])
 
     async def arrive(self, vouched_us: int) -> int:
         """Begins to watch the lane; the server's time. `vouched_us`: for how long this worker has known how the
@@ -397,8 +402,7 @@ class RedisLedger:
 
     async def cursor(self) -> str:
         """Where the admission stands in the inbox."""
-        value = await cast("Awaitable[bytes | None]", self._client.get(self._plan.lane.key("cursor")))
-        return value.decode() if value else "0-0"
+        return _place(await cast("Awaitable[bytes | None]", self._client.get(self._plan.lane.key("cursor"))))
 
     async def standing(self) -> tuple[str, bool]:
         """Where the admission stands in the inbox, and whether any intent of the lane is open."""
@@ -407,7 +411,7 @@ class RedisLedger:
         for reply in (cursor, open_):
             if isinstance(reply, RedisError):
                 raise reply
-        return cursor.decode() if cursor else "0-0", bool(open_)
+        return _place(cursor), bool(open_)
 
     async def round(self, wanted: RoundRequest) -> Round:
         """Settles, admits, takes and reads in one round trip.
@@ -491,7 +495,7 @@ class RedisLedger:
             reply = next(rest)
             if isinstance(reply, RedisError):
                 raise reply
-            out.cursor = reply.decode() if reply else "0-0"
+            out.cursor = _place(reply)
         return out
 
     async def claim(self, orders: Sequence[str]) -> tuple[list[Work], int]:
