@@ -649,6 +649,26 @@ async def test_a_lane_is_looked_at_again_when_the_time_of_an_intent_has_come(ben
     assert (await bench.take()).wait_us <= 502_000
 
 
+async def test_a_lane_is_looked_at_again_when_what_was_put_off_is_due(bench: Bench) -> None:
+    """Beside what left at once, and where nothing else says so."""
+    await bench.orders("11", "12")
+    put_off, now = works_of(await bench.take())
+    await bench.settle(Settlement(None, [looked_for(put_off, delay_us=100_000), looked_for(now)]))
+    taken = await bench.take("l")
+    assert [work.id for work in works_of(taken)] == [now.id]
+    assert 0 < taken.wait_us <= 100_000
+
+
+@pytest.mark.parametrize("ended", ["expiry", "lease"])
+async def test_what_ended_in_a_take_is_nothing_that_the_next_take_waits_for(bench: Bench, ended: str) -> None:
+    past_ms = {"expires_at_ms": str(time.time_ns() // 1_000_000 - 1)} if ended == "expiry" else {}
+    await bench.orders("11", **past_ms)
+    if ended == "lease":
+        works_of(await bench.take())
+        await bench.forward(LEASE_US + 1)
+    assert (await bench.take("")).wait_us > 0
+
+
 async def test_what_has_become_due_goes_behind_what_waits_already(bench: Bench) -> None:
     await bench.orders("11", not_before_ms=str(time.time_ns() // 1_000_000 + 3_600_000))
     await bench.orders("12")

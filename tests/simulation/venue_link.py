@@ -53,7 +53,7 @@ class VenueLink:
             raise httpx.ConnectError("connection refused")
         if trace := request.extensions.get("trace"):
             await trace(FIRST_BYTE, {})
-        if not self.leaving(request.url.path, request.url.query + request.content):
+        if not self.leaving(request.url.path, request.url.query + await request.aread()):
             await asyncio.sleep(1_000)  # of a process that is no more
         travel = _Travel(self._loop.create_future())
         if self.blackhole:

@@ -234,6 +234,30 @@ def test_a_clock_far_away_is_known_as_well_after_hours() -> None:
     assert clock.vouched_us >= 7_000_000_000
 
 
+def test_a_clock_whose_way_has_become_long_is_vouched_for_as_before() -> None:
+    """Each reading tells less than what is known already, and that the clock still goes as it did."""
+    monotonic = Monotonic(0)
+    clock = RemoteClock(1, monotonic)
+    for n in range(60):
+        before_ns, rtt_ms = monotonic.ns, 50 if n else 1
+        monotonic.ns += rtt_ms * MS_NS
+        clock.learn(before_ns, monotonic.ns, 700_000_000 + (before_ns + monotonic.ns) // 2_000)
+        monotonic.ns += 2 * SECOND_NS
+    assert clock.vouched_us >= 120_000_000
+
+
+def test_what_tells_nothing_new_is_not_kept() -> None:
+    """A reading that is no better than a recent one drops none that is."""
+    monotonic = Monotonic(0)
+    clock = RemoteClock(1, monotonic)
+    for n in range(200):
+        before_ns, rtt_us = monotonic.ns, 900 if n else 100
+        monotonic.ns += rtt_us * 1_000
+        clock.learn(before_ns, monotonic.ns, 700_000_000 + (before_ns + monotonic.ns) // 2_000)
+        monotonic.ns += 10 * MS_NS
+    assert clock.uncertainty_us <= 250
+
+
 def test_a_clock_that_leaps_ahead_again_leapt_by_both() -> None:
     monotonic = Monotonic(0)
     clock = RemoteClock(1, monotonic)

@@ -96,23 +96,25 @@ class RemoteClock:
 
     def learn(self, before_ns: int, after_ns: int, remote_us: int) -> None:
         """One reading: the remote clock said `remote_us` somewhere between the two moments."""
-        if (
-            self._readings
-            and after_ns - before_ns > 10_000_000
-            and after_ns - self._readings[-1].read_ns < 1_000_000_000
-            and remote_us <= self.at_us(after_ns) + self.uncertainty_us
-        ):
-            return  # a slow reading tells nothing that the recent ones do not
         # The clocks part during the reading, too.
         slack_us = drift_us(after_ns - before_ns)
         least = remote_us - after_ns // 1000 - slack_us
         most = remote_us + self._resolution_us - before_ns // 1000 + slack_us
+        if self._knows_better(after_ns, least, most):
+            return
         if not self._readings:
             self._unbroken_ns = after_ns
         self._readings.append(_Bounds(after_ns, least, most))
         self._combine(after_ns)
         if self._since_ns is None:
             self._since_ns = self._monotonic_ns()
+
+    def _knows_better(self, now_ns: int, least: int, most: int) -> bool:
+        """Whether a reading tells nothing beside what is known from a recent one."""
+        if not self._readings or now_ns - self._readings[-1].read_ns >= 1_000_000_000:
+            return False
+        doubt_us = self._doubt_us + drift_us(now_ns - self._readings[-1].read_ns)
+        return least <= self._offset_us - doubt_us and self._offset_us + doubt_us <= most
 
     def _combine(self, now_ns: int) -> None:
         """The newest reading, narrowed by the earlier ones. One that disagrees with it means that the remote clock was

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import inf
 
 import structlog
@@ -160,10 +160,15 @@ class LaneServer:
         while not self._drained:
             try:
                 async with self._p.rounds.turn(self._hurries):
-                    await self._round()
+                    done = await self._round()
             except (RedisError, OSError) as error:
                 await self._redis_away(error)
                 continue
+            if done.granted:
+                # It leaves first: one turn of the loop takes a call to its door, one through it.
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+            self._count(done)
             await self._rest()
 
     @property
@@ -203,67 +208,64 @@ class LaneServer:
     def _intake_closed(self) -> bool:
         return monotonic_ns() < self._closed_until_ns
 
-    async def _round(self) -> None:
+    async def _round(self) -> _Done:
+        """One trip to Redis, and what came of it; nothing came of one that fails."""
+        wanted, outcomes, reserved = self._ask()
+        asked_ns = monotonic_ns()
+        wanted.settlements = [_aged(o, asked_ns) for o in outcomes]
+        try:
+            reply = await self._p.ledger.round(wanted)
+        except BaseException:
+            self._outcomes = outcomes + self._outcomes
+            for units in reserved:
+                self._p.egress.release(units)
+            self._turn.round_over()
+            raise
+        done = _Done(wanted, reply, asked_ns, monotonic_ns())
+        self._settled(outcomes, reply.settled)
+        self._ahead.scanned(reply.scanned)
+        if wanted.overtaking:
+            self._ahead.overtook(wanted.overtaking, reply.overtook)
+        elif wanted.read_after or wanted.admission:
+            self._admitted(reply, done.back_ns)
+        if reply.cursor is not None:
+            self._stands(reply.cursor, done.back_ns)
+        self._all_taken(done, reserved)
+        self._heed_leap()
+        return done
+
+    def _ask(self) -> tuple[RoundRequest, list[Outcome], list[Reservation]]:
+        """What the next round is for: its settlements are those of the outcomes, its takes have the address' units set
+        aside beforehand."""
         # What was wanted until now is seen to here; only what comes meanwhile asks for another round.
         self._wake.clear()
         self._wanted = False
         intake = not self._draining and not self._intake_closed()
         overtaking = self._ahead.wanted() if intake else None
-        admission, scan_after = None, None
+        wanted = RoundRequest(overtaking=overtaking)
         # What is urgent does not wait for a page of what is not: neither to be admitted nor for its next call.
         urgent, others = _by_urgency(self._outcomes)
         if self._entries and intake and not overtaking and not any(outcome.urgent for outcome in urgent):
-            admission = self._intake.prepare(self.cursor, self._entries, self._ahead.overtaken)
-            scan_after = None if self.head_start.second else self._ahead.scan_after(self._entries)
+            wanted.admission = self._intake.prepare(self.cursor, self._entries, self._ahead.overtaken)
+            wanted.scan_after = None if self.head_start.second else self._ahead.scan_after(self._entries)
         # Never twice in a row: the leases of the others do not wait for ever.
         self._hurried = bool(urgent and others) and not self._hurried
-        takes = [] if self._draining else self._takes(1 if self._hurried else TAKES)
-        read_after, standing = None, False
-        if intake and (admission or not (self._entries or overtaking)):
+        reserved: list[Reservation] = []
+        if not self._draining:
+            takes = self._takes(1 if self._hurried else TAKES)
+            wanted.takes, reserved = [take for take, _ in takes], [units for _, units in takes]
+        if intake and (wanted.admission or not (self._entries or overtaking)):
             if self.head_start.may_admit(monotonic_ns()):
-                read_after = admission.last if admission else self.cursor
+                wanted.read_after = wanted.admission.last if wanted.admission else self.cursor
             else:
-                standing = True
+                wanted.standing = True
         outcomes, self._outcomes = (urgent, others) if self._hurried else (self._outcomes, [])
-        now_ns = monotonic_ns()
-        settlements = [_aged(o, now_ns) for o in outcomes]
-        requests = [take for take, _ in takes]
-        wanted = RoundRequest(settlements, admission, overtaking, requests, read_after, scan_after, standing)
-        try:
-            reply = await self._p.ledger.round(wanted)
-        except BaseException:
-            self._outcomes = outcomes + self._outcomes
-            for _, reserved in takes:
-                self._p.egress.release(reserved)
-            self._turn.round_over()
-            raise
-        back_ns = monotonic_ns()
-        self._count(wanted, reply, back_ns, now_ns)
-        self._settled(outcomes, reply.settled)
-        self._ahead.scanned(reply.scanned)
-        if overtaking:
-            self._ahead.overtook(overtaking, reply.overtook)
-        elif read_after or admission:
-            self._admitted(reply, back_ns)
-        if reply.cursor is not None:
-            self._stands(reply.cursor, back_ns)
-        self._wait_us = 2_000_000
-        for taken, (_, reserved) in zip(reply.taken, takes, strict=True):
-            if isinstance(taken, RedisError):
-                self._log.error("take refused by Redis", error=str(taken))
-                self._wait_us = 500_000
-            else:
-                self._p.redis_clock.learn(now_ns, back_ns, taken.wall_us)
-                self._carrier.streamed = taken.streamed
-                self._turn.took(taken)
-                self._taken(taken, reserved, now_ns, back_ns)
-            self._p.egress.release(reserved)
-        self._turn.round_over()
-        self._heed_leap()
+        return wanted, outcomes, reserved
 
-    def _count(self, wanted: RoundRequest, reply: Round, back_ns: int, sent_ns: int) -> None:
-        metrics, now_us = self._p.metrics, self._p.redis_clock.at_us(back_ns)
-        metrics.round(back_ns - sent_ns)
+    def _count(self, done: _Done) -> None:
+        wanted, reply = done.wanted, done.reply
+        metrics, now_us = self._p.metrics, self._p.redis_clock.at_us(done.back_ns)
+        metrics.round(done.back_ns - done.asked_ns)
         metrics.admission(wanted.overtaking, reply.overtook)
         metrics.admission(wanted.admission, reply.admitted)
         for settlement, settled in zip(wanted.settlements, reply.settled, strict=True):
@@ -277,10 +279,6 @@ class LaneServer:
             return
         if self._drained:
             return
-        if self._calls:
-            # What was granted leaves first: one turn of the loop takes a call to its door, one through it.
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
         until_s = monotonic_s() + (self._wait_us + self.head_start.us) / 1e6
         if self.head_start.second:
             await self._stand_by(until_s)
@@ -401,6 +399,20 @@ class LaneServer:
             if not stages:
                 break
         return takes
+
+    def _all_taken(self, done: _Done, reserved: Sequence[Reservation]) -> None:
+        self._wait_us = 2_000_000
+        for taken, units in zip(done.reply.taken, reserved, strict=True):
+            if isinstance(taken, RedisError):
+                self._log.error("take refused by Redis", error=str(taken))
+                self._wait_us = 500_000
+            else:
+                self._p.redis_clock.learn(done.asked_ns, done.back_ns, taken.wall_us)
+                self._carrier.streamed = taken.streamed
+                self._turn.took(taken)
+                self._taken(taken, units, done.asked_ns, done.back_ns)
+            self._p.egress.release(units)
+        self._turn.round_over()
 
     def _taken(self, taken: Taken, reserved: Reservation, asked_ns: int, back_ns: int) -> None:
         self._wait_us, self._more = taken.wait_us, taken.more
@@ -577,6 +589,21 @@ class LaneServer:
     async def trim(self, keep_ms: int, dedup_hours: int) -> None:
         """Drops what is old from the lane's streams and memory."""
         await self._p.ledger.trim(keep_ms, dedup_hours, wall_ns() // 1_000_000)
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """A round, and when it was asked and answered."""
+
+    wanted: RoundRequest
+    reply: Round
+    asked_ns: int
+    back_ns: int
+
+    @property
+    def granted(self) -> bool:
+        """Whether a call may leave."""
+        return any(isinstance(taken, Taken) and taken.batch for taken in self.reply.taken)
 
 
 _LOCAL_ENDS = {

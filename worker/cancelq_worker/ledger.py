@@ -287,7 +287,7 @@ class Round:
     cursor: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RoundRequest:
     """What a lane wants done in one round trip. `read_after`, `scan_after`: entry ids of the inbox; `standing`: whether
     it is to be told where the admission stands."""

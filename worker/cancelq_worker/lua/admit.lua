@@ -16,6 +16,7 @@
 -- It has no allow-oom flag: a full memory closes the intake here and nowhere else.
 
 --include prelude
+--include memory
 
 local at = redis.call('GET', ROOT .. 'cursor') or '0-0'
 local function later(a, b)
@@ -85,7 +86,7 @@ if #explicit > 0 then
     if states[i] then e.known, e.known_digest = 'queued', parse(states[i]).digest end
   end
   for _, e in ipairs(explicit) do
-    local kept = not e.known and remembered(e.memory)
+    local kept = not e.known and memory().known(e.memory)
     if kept then e.known, e.known_digest = 'settled', string.sub(kept, 2) end
   end
 end
@@ -124,15 +125,27 @@ local duplicates, admitted = 0, 0
 local settled, orders_changed = {}, {}
 local place = text(steady)
 
+-- The open intents of each order that is named here, by its key: '' where there is none.
+local lists = {}
+do
+  local keys = {}
+  for _, e in ipairs(entries) do
+    if e.kind == 'i' then
+      for n = e.at + 11, e.at + 10 + tonumber(ARGV[e.at + 10]) do keys[#keys + 1] = ARGV[n] end
+    end
+  end
+  local kept = #keys > 0 and redis.call('HMGET', ROOT .. 'orders', unpack(keys))
+  for i, key in ipairs(keys) do lists[key] = kept[i] or '' end
+end
+
 local function index_order(key, id)
-  local list = orders_changed[key]
-  if list == nil then list = redis.call('HGET', ROOT .. 'orders', key) or '' end
+  local list = lists[key]
   if list == '' then
     list = id
   elseif #list < 4000 then -- a bound: further intents for one order look for themselves
     list = list .. ' ' .. id
   end
-  orders_changed[key] = list
+  lists[key], orders_changed[key] = list, list
 end
 
 for _, e in ipairs(entries) do
@@ -168,7 +181,7 @@ for _, e in ipairs(entries) do
   end
 end
 
-remember(settled)
+if #settled > 0 then memory().add(settled) end
 queue_all()
 if #records > 0 then
   redis.call('HSET', ROOT .. 'intents', unpack(records))

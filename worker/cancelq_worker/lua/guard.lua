@@ -17,6 +17,7 @@
 -- It has allow-oom: a full memory must not keep a lane from being flattened, and a firing is small.
 
 --include prelude
+--include memory
 
 local FIRED_KEPT_S = 7 * 86400
 
@@ -70,9 +71,9 @@ end
 local newest = redis.call('XREVRANGE', ROOT .. 'results', '+', '-', 'COUNT', 1)[1]
 local ids, pos = {}, 6
 for _ = 1, tonumber(ARGV[5]) do
-  local id, memory, queue, expires_ms = ARGV[pos], ARGV[pos + 1], ARGV[pos + 6], ARGV[pos + 7]
+  local id, memory_key, queue, expires_ms = ARGV[pos], ARGV[pos + 1], ARGV[pos + 6], ARGV[pos + 7]
   ids[#ids + 1] = id
-  if redis.call('HEXISTS', ROOT .. 'state', id) == 0 and not remembered(memory) then
+  if redis.call('HEXISTS', ROOT .. 'state', id) == 0 and not memory().known(memory_key) then
     redis.call('HSET', ROOT .. 'intents', id, ARGV[pos + 3])
     redis.call('HSET', ROOT .. 'state', id, ARGV[pos + 4] .. text(steady) .. ARGV[pos + 5])
     redis.call('ZADD', ROOT .. 'expiry', expires_ms, id)

@@ -17,12 +17,14 @@ local JUMP_HOLD_US = 1100000 -- one window of the longest per-account limit
 -- Data of a newer version are left alone, by every script of a lane and before anything else (data_version.py). The
 -- loader puts DATA_VERSION here.
 --data-version
+local kept_clock
 do
-  local kept = redis.call('GET', ROOT .. 'version')
-  if kept and tonumber(kept) > DATA_VERSION then
-    return {err = 'NEWER the lane\'s data are of version ' .. kept .. ', and this program reads up to '
+  local kept = redis.call('MGET', ROOT .. 'version', KEYS[1])
+  if kept[1] and tonumber(kept[1]) > DATA_VERSION then
+    return {err = 'NEWER the lane\'s data are of version ' .. kept[1] .. ', and this program reads up to '
       .. DATA_VERSION .. ': run a newer one'}
   end
+  kept_clock = kept[2]
 end
 
 local function text(n) return string.format('%.0f', n) end
@@ -33,9 +35,8 @@ do
   local t = redis.call('TIME')
   wall = t[1] * 1000000 + t[2]
   local last_wall, last_steady
-  local kept = redis.call('GET', KEYS[1])
-  if kept then
-    last_wall, last_steady, server, out_until = string.match(kept, '^(%d+) (%d+) (%S+) (%d+)$')
+  if kept_clock then
+    last_wall, last_steady, server, out_until = string.match(kept_clock, '^(%d+) (%d+) (%S+) (%d+)$')
     last_wall, last_steady, out_until = tonumber(last_wall), tonumber(last_steady), tonumber(out_until)
   else
     last_wall, last_steady, server, out_until = wall, wall, '-', 0
@@ -117,6 +118,7 @@ local function queue_all()
   waiting = {}
 end
 
+-- Puts a class' entry in the index right; when its head is due, nil if nothing waits there.
 local function fix_head(where, class)
   local head = redis.call('ZRANGE', ROOT .. 'queue:' .. where .. ':' .. class, 0, 0, 'WITHSCORES')
   if head[1] then
@@ -124,6 +126,7 @@ local function fix_head(where, class)
   else
     redis.call('ZREM', ROOT .. 'classes:' .. where, class)
   end
+  return tonumber(head[2])
 end
 
 -- Takes an intent out of whatever place it waits in.
@@ -147,106 +150,4 @@ local function put_back(id, s)
   else
     enqueue(s.stage, s.priority, class_of(s), id, s.place)
   end
-end
-
--- The memory of settled ids: hashes `ids:<n>` of a few dozen ids each, small enough that the server keeps them packed,
--- which is half of what one large hash would take. An id's bucket follows from its key; whenever there are more than
--- so many ids a bucket, one bucket is split in two, in turn (linear hashing), so no change is ever larger than that.
--- `ids` tells how many ids, how many buckets, which bucket is looked through next for what is old, for how many hours
--- ids are kept (0: nobody has told yet) and how many were ever added. A value is 's' or 'n' (sent or not) with the
--- digest, a blank, and the hour since the epoch.
-local IDS_A_BUCKET = 64
-local ADDED_A_LOOK = 16 -- ids added for each bucket looked through: what is old stays an eighth longer than asked
-local ids_now
-local function ids_state()
-  if not ids_now then
-    local count, buckets, look, hours, added =
-      string.match(redis.call('GET', ROOT .. 'ids') or '0 1 0 0 0', '^(%d+) (%d+) (%d+) (%d+) (%d+)$')
-    ids_now = {count = tonumber(count), buckets = tonumber(buckets), look = tonumber(look), hours = tonumber(hours),
-      added = tonumber(added), hour = math.floor(wall / 3600000000),
-      earlier = redis.call('ZREVRANGE', ROOT .. 'memory', 0, 200)} -- hours of the layout before this one
-  end
-  return ids_now
-end
-local function keep_ids(m)
-  redis.call('SET', ROOT .. 'ids', string.format('%.0f %.0f %.0f %.0f %.0f', m.count, m.buckets, m.look, m.hours, m.added))
-end
-
-local function bucket_of(key, buckets)
-  local a, b, c, d = string.byte(key, 9, 12)
-  local n, size = ((a * 256 + b) * 256 + c) * 256 + d, 1
-  while size < buckets do size = size * 2 end
-  if n % size < buckets then return n % size end
-  return n % (size / 2)
-end
-
--- Whether an hour is past what is kept; an id is remembered an hour longer than asked, never less.
-local function is_old(m, hour)
-  return m.hours > 0 and hour < m.hour - m.hours - 1
-end
-
--- What is known of a settled id, by its key: 's' or 'n' and the digest, or nil.
-local function remembered(key)
-  local m = ids_state()
-  local kept = redis.call('HGET', ROOT .. 'ids:' .. text(bucket_of(key, m.buckets)), key)
-  if kept then
-    local value, hour = string.match(kept, '^(%S+) (%d+)$')
-    if not is_old(m, tonumber(hour)) then return value end
-  end
-  for _, hour in ipairs(m.earlier) do
-    kept = redis.call('HGET', ROOT .. 'memory:' .. hour, key)
-    if kept then return kept end
-  end
-end
-
--- The bucket whose turn it is gives half of its ids to a new one. Written so that every prefix loses none.
-local function split_ids(m)
-  local size = 1
-  while size * 2 <= m.buckets do size = size * 2 end
-  local from, to = m.buckets - size, m.buckets
-  local kept, moved, gone = redis.call('HGETALL', ROOT .. 'ids:' .. text(from)), {}, {}
-  m.buckets = m.buckets + 1
-  for i = 1, #kept, 2 do
-    if bucket_of(kept[i], m.buckets) == to then
-      moved[#moved + 1], moved[#moved + 2] = kept[i], kept[i + 1]
-      gone[#gone + 1] = kept[i]
-    end
-  end
-  if #moved > 0 then redis.call('HSET', ROOT .. 'ids:' .. text(to), unpack(moved)) end
-  keep_ids(m)
-  if #gone > 0 then redis.call('HDEL', ROOT .. 'ids:' .. text(from), unpack(gone)) end
-end
-
--- Drops what is old from the next buckets; how many ids.
-local function forget_ids(m, buckets)
-  local dropped = 0
-  for _ = 1, math.min(buckets, m.buckets) do
-    m.look = m.look % m.buckets
-    local key, gone = ROOT .. 'ids:' .. text(m.look), {}
-    local kept = redis.call('HGETALL', key)
-    for i = 1, #kept, 2 do
-      if is_old(m, tonumber(string.match(kept[i + 1], '%d+$'))) then gone[#gone + 1] = kept[i] end
-    end
-    if #gone > 0 then redis.call('HDEL', key, unpack(gone)) end
-    dropped, m.look = dropped + #gone, m.look + 1
-  end
-  m.count = math.max(0, m.count - dropped)
-  return dropped
-end
-
--- Remembers settled ids: {key, value, …}.
-local function remember(pairs_)
-  if #pairs_ == 0 then return end
-  local m = ids_state()
-  local before, stamp = m.added, ' ' .. text(m.hour)
-  for i = 1, #pairs_, 2 do
-    m.count = m.count + redis.call('HSET', ROOT .. 'ids:' .. text(bucket_of(pairs_[i], m.buckets)), pairs_[i],
-      pairs_[i + 1] .. stamp)
-    m.added = m.added + 1
-  end
-  if m.hours > 0 then
-    forget_ids(m, math.floor(m.added / ADDED_A_LOOK) - math.floor(before / ADDED_A_LOOK))
-  end
-  while m.count > m.buckets * IDS_A_BUCKET do split_ids(m) end
-  keep_ids(m)
 end

@@ -24,6 +24,7 @@
 -- An event is written before what it stands for is removed: every prefix of this script is safe.
 
 --include prelude
+--include memory
 
 local pos = 1
 local function take_arg() pos = pos + 1; return ARGV[pos - 1] end
@@ -36,29 +37,27 @@ local GUARD_US, GUARD_MAX_US, CALM_US = 2000, 100000, 600000000
 -- less a margin that shrinks as samples come in; 0 until there are enough of them. What counts is the shortest way
 -- there plus the shortest way back, and these seldom meet in one call: with three times the spread over the root of
 -- the number, 500 simulated minutes of independent ways saw no window overdrawn by more than half the guard.
-local function fastest_us(bucket, rtt)
-  local key, slot = ROOT .. 'rtt:' .. bucket, math.floor(steady / 10000000)
-  local kept = redis.call('HGETALL', key)
-  local least, sum, count, current, trusted = nil, 0, 0, nil, 0
-  for i = 1, #kept, 2 do
-    local n = tonumber(kept[i])
-    if n == nil then -- what else is known of the bucket lives here too, by name
-      if kept[i] == 'fast' then trusted = tonumber(kept[i + 1]) end
-    elseif n <= slot - 6 then
-      redis.call('HDEL', key, kept[i])
-    else
-      local a, b, c = string.match(kept[i + 1], '^(%d+) (%d+) (%d+)$')
+local function fastest_us(bucket, stats, kept, rtt)
+  local slot = math.floor(steady / 10000000)
+  local least, sum, count, current, trusted = nil, 0, 0, nil, tonumber(kept.fast or 0)
+  for name, value in pairs(kept) do
+    local n = tonumber(name) -- what else is known of the bucket lives here too, by name
+    if n and n <= slot - 6 then
+      redis.call('HDEL', stats, name)
+    elseif n then
+      local a, b, c = string.match(value, '^(%d+) (%d+) (%d+)$')
       a, b, c = tonumber(a), tonumber(b), tonumber(c)
       if n == slot then current = {a, b, c} end
       if least == nil or a < least then least = a end
       sum, count = sum + b, count + c
     end
   end
+  local changed = {}
   if rtt then
     current = current or {rtt, 0, 0}
     if rtt < current[1] then current[1] = rtt end
     current[2], current[3] = current[2] + rtt, current[3] + 1
-    redis.call('HSET', key, text(slot), text(current[1]) .. ' ' .. text(current[2]) .. ' ' .. text(current[3]))
+    changed = {text(slot), text(current[1]) .. ' ' .. text(current[2]) .. ' ' .. text(current[3])}
     if least == nil or rtt < least then least = rtt end
     sum, count = sum + rtt, count + 1
   end
@@ -71,17 +70,16 @@ local function fastest_us(bucket, rtt)
   end
   local trust = 0
   if count >= 20 then trust = math.max(0, least - 3 * (sum / count - least) / math.sqrt(count)) end
-  redis.call('HSET', key, 'fast', text(trust))
+  redis.call('HSET', stats, 'fast', text(trust), unpack(changed))
   return trust
 end
 
 -- How long a permit is kept beyond what the clock says it must be. A refusal means that somebody else uses the key, or
 -- that the venue counts otherwise than we do: what is kept of it is for `status`, too.
-local function guard_us(stats, refused)
-  local kept = redis.call('HMGET', stats, 'guard', 'refused_ms')
-  local guard = tonumber(kept[1]) or GUARD_US
-  if kept[2] then
-    guard = math.max(GUARD_US, guard / 2 ^ math.floor(math.max(0, wall - kept[2] * 1000) / CALM_US))
+local function guard_us(stats, kept, refused)
+  local guard = tonumber(kept.guard or GUARD_US)
+  if kept.refused_ms then
+    guard = math.max(GUARD_US, guard / 2 ^ math.floor(math.max(0, wall - kept.refused_ms * 1000) / CALM_US))
   end
   if refused then
     guard = math.min(guard * 2, GUARD_MAX_US)
@@ -96,11 +94,11 @@ end
 -- went alone and was refused.
 local BACK_OFF_US, BACK_OFF_MAX_US = 1000000, 300000000
 local back_off = BACK_OFF_US
-local function probed(stats, member, how)
-  local probe = redis.call('HGET', stats, 'probe')
+local function probed(stats, kept, member, how)
+  local probe = kept.probe
   local alone = probe and string.match(probe, ' (.+)$') == member
   if how == 'r' then
-    local streak = alone and redis.call('HINCRBY', stats, 'streak', 1) or tonumber(redis.call('HGET', stats, 'streak') or 0)
+    local streak = alone and redis.call('HINCRBY', stats, 'streak', 1) or tonumber(kept.streak or 0)
     back_off = math.min(BACK_OFF_MAX_US, BACK_OFF_US * 2 ^ math.min(streak, 20))
     if alone or not probe then redis.call('HSET', stats, 'probe', '1') end
   elseif alone and how == 'a' then
@@ -108,6 +106,13 @@ local function probed(stats, member, how)
   elseif alone then
     redis.call('HSET', stats, 'probe', '1')
   end
+end
+
+-- What is known of a bucket: how its calls went lately, by ten seconds, and the rest by name.
+local function known_of(stats)
+  local flat, kept = redis.call('HGETALL', stats), {}
+  for i = 1, #flat, 2 do kept[flat[i]] = flat[i + 1] end
+  return kept
 end
 
 local new_out = 0
@@ -123,28 +128,28 @@ for _ = 1, take_number() do
   end
   local permits, stats = ROOT .. 'permits:' .. bucket, ROOT .. 'rtt:' .. bucket
   local free
-  probed(stats, member, how)
+  local kept = known_of(stats)
+  probed(stats, kept, member, how)
   if told > 0 then
     redis.call('HSET', stats, 'units', text(told))
     redis.call('HSET', ROOT .. 'limits', bucket, text(told)) -- for `status`
   end
   if how ~= 'u' then
-    local guard = guard_us(stats, how == 'r')
+    local guard = guard_us(stats, kept, how == 'r')
     if how == 'n' then
       free = steady - ago + window + 1000000
     else
-      free = steady - ago + window - fastest_us(bucket, how == 'a' and rtt or nil) + guard
+      free = steady - ago + window - fastest_us(bucket, stats, kept, how == 'a' and rtt or nil) + guard
     end
     if free > new_out then new_out = free end
   end
+  local members = {}
   for i = 1, units do
-    if how == 'u' then
-      redis.call('ZREM', permits, member .. ':' .. text(i))
-    else
-      -- A permit that was dropped meanwhile (its lease was long over) comes back: the call was made.
-      redis.call('ZADD', permits, text(free), member .. ':' .. text(i))
-    end
+    if how ~= 'u' then members[#members + 1] = text(free) end
+    members[#members + 1] = member .. ':' .. text(i)
   end
+  -- A permit that was dropped meanwhile (its lease was long over) comes back: the call was made.
+  if units > 0 then redis.call(how == 'u' and 'ZREM' or 'ZADD', permits, unpack(members)) end
 end
 
 do
@@ -282,7 +287,7 @@ if #works > 0 then
 
   queue_all()
   for queue, by_id in pairs(sorted) do redis.call('ZADD', ROOT .. 'sorted:' .. queue, unpack(by_id)) end
-  remember(settled)
+  if #settled > 0 then memory().add(settled) end
   if #set > 0 then redis.call('HSET', ROOT .. 'state', unpack(set)) end
   if #unleased > 0 then redis.call('ZREM', ROOT .. 'leases', unpack(unleased)) end
   if #ended > 0 then

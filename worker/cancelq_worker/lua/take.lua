@@ -34,18 +34,35 @@
 -- most: urgent before normal, cancels before looks, oldest class first.
 
 --include prelude
+--include memory
 --include take_plan
 --include take_local
 --include take_limits
 
 -- Walks the few class heads that are visible; returns the first call that can be made and is worth it, or is overdue,
 -- else the first that can be made: where calls that are worth it come in all the time, the others would wait for ever.
--- Where a kind of looks has no permit, the others of that kind are passed by.
+-- Where a kind of looks has no permit, the others of that kind are passed by. A call: the stage and priority of its queue
+-- (and both, as `where`), its class, its route, how many it can carry, and how many wait there.
 local OVERDUE_US = 1000000
 local ORDER = {{'c', 'u'}, {'l', 'u'}, {'c', 'n'}, {'l', 'n'}}
 local HEADS = {c = 128, l = 1024}
 local short_until -- when the first permit comes that something waits for
 local for_address = false -- whether something waits for nothing but the caller's address
+
+-- The classes of a stage and priority with the times of their heads, as far as they are looked at. Read once, and again
+-- where this take has changed them.
+local seen_heads = {}
+local function class_heads(where, most)
+  seen_heads[where] = seen_heads[where] or redis.call('ZRANGE', ROOT .. 'classes:' .. where, 0, most - 1, 'WITHSCORES')
+  return seen_heads[where]
+end
+local function head_changed(where, class)
+  local at = fix_head(where, class)
+  local alone = seen_heads[where] and #seen_heads[where] == 2
+  seen_heads[where] = alone and (at and {class, at} or {}) or nil
+  return at
+end
+
 local function choose()
   short_until = nil
   for _, o in ipairs(ORDER) do
@@ -56,8 +73,7 @@ local function choose()
     if paused and stage == 'c' and priority == 'n' then allowed = false end
     if aside and priority == 'n' then allowed = false end
     yielding = urgent_sweep and stage == 'c' and priority == 'n'
-    local last = allowed and HEADS[stage] - 1 or 0
-    local heads = redis.call('ZRANGE', ROOT .. 'classes:' .. where, 0, last, 'WITHSCORES')
+    local heads = class_heads(where, allowed and HEADS[stage] or 1)
     if not allowed and heads[1] then no_later(math.huge) end
     local spare, shut = nil, {}
     for i = 1, allowed and #heads or 0, 2 do
@@ -70,13 +86,14 @@ local function choose()
       if not shut[kind] then
         local visible = redis.call('ZCOUNT', ROOT .. 'queue:' .. where .. ':' .. class, '-inf', text(steady))
         if visible == 0 then
-          fix_head(where, class)
-          no_later(math.huge)
+          no_later(head_changed(where, class) or math.huge)
         else
           local route, carry, fits, later, short = route_for(stage, class, visible, priority == 'u', at)
-          if route and (fits or at <= steady - OVERDUE_US) then return stage, priority, class, route, carry, visible end
           if route then
-            spare = spare or {class, route, carry, visible}
+            local call = {stage = stage, priority = priority, where = where, class = class, route = route, carry = carry,
+              visible = visible}
+            if fits or at <= steady - OVERDUE_US then return call end
+            spare = spare or call
           elseif short and later == math.huge then
             for_address = true
           else
@@ -87,7 +104,7 @@ local function choose()
         end
       end
     end
-    if spare then return stage, priority, spare[1], spare[2], spare[3], spare[4] end
+    if spare then return spare end
   end
 end
 
@@ -140,7 +157,8 @@ end
 -- order travel as one item; an intent that may not travel in company closes the call at its size.
 local SUSPECT, SUSPECT_WAIT_US = text(SUSPECT_STRIKES), 20000
 local suspects = false
-local function add(call, stage, queue, ids)
+local function add(call, queue, ids)
+  local stage = call.stage
   local lines = redis.call('HMGET', ROOT .. 'state', unpack(ids))
   local words, keys = {}, {}
   for i = 1, #ids do
@@ -169,6 +187,7 @@ local function add(call, stage, queue, ids)
     elseif w[7] ~= '0' and w[2] == '0' and (stage == 'c' or w[3] == '0') and tonumber(w[7]) < wall_ms then
       redis.call('ZREM', queue, id)
       redis.call('ZREM', ROOT .. 'expiry', id)
+      firsts.expiry = nil
       lease_step('expired', id, parse(lines[i]), lines[i])
     elseif sweep then
       redis.call('ZREM', queue, id)
@@ -176,7 +195,7 @@ local function add(call, stage, queue, ids)
     else
       local orders = w[9]
       local many = string.find(orders, ',', 1, true)
-      local alone = w[4] == SUSPECT and (call.stage == 'c' or w[5] == '1') -- State.suspect in state.py
+      local alone = w[4] == SUSPECT and (call.route[10] == 'c' or w[5] == '1') -- State.suspect in state.py
       local rides, blocked = orders_in[orders], busy and busy[orders] or 0
       if many then
         for key in string.gmatch(orders, '[^,]+') do
@@ -215,33 +234,31 @@ end
 
 -- Fills a call from one class: at first with as many as it can carry and a few to ride along; with more only if
 -- some of those had to stay.
-local function fill(stage, priority, class, route, carry)
-  local where = lane_of(stage, priority)
-  local queue = ROOT .. 'queue:' .. where .. ':' .. class
-  local call = {stage = route[10], batch = {}, items = 0, limit = carry, most = 2 * carry + 10, has = {}, orders = {}}
-  local ids = route[7] and page_above(queue, where, class, carry)
+local function fill(call)
+  local queue, carry = ROOT .. 'queue:' .. call.where .. ':' .. call.class, call.carry
+  call.batch, call.items, call.limit, call.most, call.has, call.orders = {}, 0, carry, 2 * carry + 10, {}, {}
+  local ids = call.route[7] and page_above(queue, call.where, call.class, carry)
   if ids then
-    add(call, stage, queue, ids)
+    add(call, queue, ids)
   else
     for _, more in ipairs({4, carry + 50}) do
       ids = redis.call('ZRANGEBYSCORE', queue, '-inf', text(steady), 'LIMIT', 0, carry + more)
-      if #ids > 0 then add(call, stage, queue, ids) end
+      if #ids > 0 then add(call, queue, ids) end
       if call.items >= call.limit or #ids < carry + more then break end
     end
   end
-  return call.batch, call.items, call.orders
 end
 
 -- The grant: everything a crash of the caller must not undo is written here, before anything is sent.
-local function grant(queue, priority, class, route, batch, items, in_batch)
-  local where, stage = lane_of(queue, priority), route[10]
+local function grant(call)
+  local where, class, route, stage = call.where, call.class, call.route, call.route[10]
   local ids, sets, leases = {}, {}, {}
-  local call = route[1] .. ' ' .. batch_id .. ' ' .. text(items) .. ' ' .. text(wall)
-  for i, b in ipairs(batch) do
+  local told = route[1] .. ' ' .. batch_id .. ' ' .. text(call.items) .. ' ' .. text(wall)
+  for i, b in ipairs(call.batch) do
     local w = b[3]
     local attempts, lookups, last = w[2], w[3], w[10]
     if stage == 'c' then
-      attempts, last = text(attempts + 1), call
+      attempts, last = text(attempts + 1), told
     else
       lookups = text(lookups + 1)
     end
@@ -254,12 +271,13 @@ local function grant(queue, priority, class, route, batch, items, in_batch)
   end
   redis.call('HSET', ROOT .. 'state', unpack(sets))
   redis.call('ZADD', ROOT .. 'leases', unpack(leases))
+  firsts.leases = math.min(first_of('leases'), steady + plan.lease_us)
   redis.call('ZREM', ROOT .. 'queue:' .. where .. ':' .. class, unpack(ids))
   if stage == 'l' then redis.call('ZREM', ROOT .. 'sorted:' .. where .. ':' .. class, unpack(ids)) end
-  fix_head(where, class)
+  head_changed(where, class)
   if stage == 'c' then
     local sent, till = {}, text(steady + plan.lease_us + plan.gap_us)
-    for key in pairs(in_batch) do
+    for key in pairs(call.orders) do
       sent[#sent + 1] = till
       sent[#sent + 1] = key
     end
@@ -268,10 +286,12 @@ local function grant(queue, priority, class, route, batch, items, in_batch)
   if route[9] > 0 then redis.call('ZADD', ROOT .. 'errors:' .. route[4] .. ':asked', text(steady), batch_id) end
   errors_seen[route[4]] = nil
   local b = bucket_state(route[4])
-  local units = route[5] + route[6] * items
+  local units = route[5] + route[6] * call.items
   -- Until the caller reports, the permit counts as used for as long as its call could possibly live.
   local free = steady + plan.lease_us + b.window_us + 1000000
-  for i = 1, units do redis.call('ZADD', b.key, text(free), batch_id .. ':' .. text(i)) end
+  local permits = {}
+  for i = 1, units do permits[2 * i - 1], permits[2 * i] = text(free), batch_id .. ':' .. text(i) end
+  if units > 0 then redis.call('ZADD', b.key, unpack(permits)) end
   b.used, b.last = b.used + units, steady
   if stage == 'c' then redis.call('HSET', ROOT .. 'rtt:' .. route[4], 'last', text(steady)) end
   if b.probe then
@@ -279,8 +299,8 @@ local function grant(queue, priority, class, route, batch, items, in_batch)
     b.probing = true
   end
   local records = redis.call('HMGET', ROOT .. 'intents', unpack(ids))
-  local reply = {route[1], stage, b.fastest, text(queue ~= stage and opens[class] or 0)}
-  for i, x in ipairs(batch) do
+  local reply = {route[1], stage, b.fastest, text(call.stage ~= stage and opens[class] or 0)}
+  for i, x in ipairs(call.batch) do
     reply[3 * i + 2] = x[1]
     reply[3 * i + 3] = x[2]
     reply[3 * i + 4] = records[i] or '{}'
@@ -306,32 +326,30 @@ redis.call('ZREMRANGEBYSCORE', ROOT .. 'sent', '-inf', text(steady))
 local SHORT_US = 250000 -- asking which server this is costs as much as an idle take: not for each wait of a busy lane
 local reply, out, more = {}, nil, 0
 for round = 1, 4 do
-  local stage, priority, class, route, carry = choose()
+  local call = choose()
   -- Noticed as soon as something waits for a permit: the hold begins with this, and permits on record may be as old.
-  if (stage or (short_until and short_until > steady + SHORT_US)) and server_changed() then
+  if (call or (short_until and short_until > steady + SHORT_US)) and server_changed() then
     no_later(steady + 50000)
     break
   end
-  if not stage then break end
-  local batch, items, in_batch = fill(stage, priority, class, route, carry)
-  if #batch > 0 then
-    reply, out = grant(stage, priority, class, route, batch, items, in_batch)
-    local _, _, _, _, carried, visible = choose()
-    if carried then next_at, more = steady, math.ceil(visible / carried) end
+  if not call then break end
+  fill(call)
+  if #call.batch > 0 then
+    reply, out = grant(call)
+    local next_call = choose()
+    if next_call then next_at, more = steady, math.ceil(next_call.visible / next_call.carry) end
     break
   end
   -- Everything that was visible here is in flight, was sent too lately or left to a sweep: the next class, or call.
-  fix_head(lane_of(stage, priority), class)
+  head_changed(call.where, call.class)
   if round == 4 then next_at = steady end
 end
 
 -- When to come back at the latest: a lease's end, a timed intent, an expiry.
-local lease = redis.call('ZRANGE', ROOT .. 'leases', 0, 0, 'WITHSCORES')
-if lease[2] then no_later(tonumber(lease[2])) end
-local timed = redis.call('ZRANGE', ROOT .. 'timed', 0, 0, 'WITHSCORES')
-if timed[2] then no_later(steady + math.max(0, tonumber(timed[2]) * 1000 - wall)) end
-local expiry = redis.call('ZRANGE', ROOT .. 'expiry', 0, 0, 'WITHSCORES')
-if expiry[2] then no_later(steady + math.max(0, (tonumber(expiry[2]) + 1) * 1000 - wall)) end
+local lease, timed, expiry = first_of('leases'), first_of('timed'), first_of('expiry')
+if lease < math.huge then no_later(lease) end
+if timed < math.huge then no_later(steady + math.max(0, timed * 1000 - wall)) end
+if expiry < math.huge then no_later(steady + math.max(0, (expiry + 1) * 1000 - wall)) end
 
 if #steps > 0 then out = math.max(out or 0, steady + plan.lease_us) end
 keep_clock(out)
@@ -342,4 +360,4 @@ if resting and #reply == 0 and #steps == 0 and out_until <= steady
   next_at = steady + (for_address and UNWOKEN_US or REST_US)
 end
 return {text(steady), text(wall), text(math.max(0, next_at - steady)), steps, reply, stopped and 1 or 0,
-  redis.call('EXISTS', ROOT .. 'stream'), suspects and 1 or 0, starved and 1 or 0, more}
+  marks[2] and 1 or 0, suspects and 1 or 0, starved and 1 or 0, more}

@@ -3,7 +3,7 @@
 -- 5. Holds: kept by reason, and all of them must have ended.
 local held, paused = {}, ARGV[4] == '1'
 do
-  local kept = redis.call('HGETALL', ROOT .. 'hold')
+  local kept = plain and {} or redis.call('HGETALL', ROOT .. 'hold')
   for i = 1, #kept, 2 do
     local scope, reason = string.match(kept[i], '^(.-)|(.+)$')
     local till = tonumber(string.match(kept[i + 1], '^(%-?%d+)'))
@@ -52,8 +52,9 @@ end
 -- bucket, so that nothing waits for ever.
 local YIELDED, ASIDE_US = 0.9, 12000000
 local yielding, urgent_sweep, aside = false, false, false
+local marks = redis.call('MGET', ROOT .. 'sweeping', ROOT .. 'stream')
 do
-  local till, began = string.match(redis.call('GET', ROOT .. 'sweeping') or '', '^(%d+) (%d+)$')
+  local till, began = string.match(marks[1] or '', '^(%d+) (%d+)$')
   urgent_sweep = till and tonumber(till) > steady
   aside = urgent_sweep and steady < tonumber(began) + ASIDE_US
   if aside then no_later(math.min(tonumber(till), tonumber(began) + ASIDE_US)) end
@@ -174,15 +175,15 @@ local function spaced(name, need, since)
   return math.min(b.last, since) + need * b.window_us / b.units
 end
 
--- The route that carries most of a class' visible orders among those with a permit; else when one will have one, and
--- whether one waits for the caller's address.
+-- The route that carries most of a class' visible orders among those with a permit, the smallest of those; else when one
+-- will have one, and whether one waits for the caller's address.
 local function route_for(queue, class, visible, urgent, since)
   local best, best_carry, best_fits = nil, 0, false
   local routes, at, short = usable_routes(queue, class, urgent)
   local largest = 0
   for _, r in ipairs(routes) do largest = math.max(largest, r[2]) end
   local sparse = queue == 'c' and not urgent and visible < largest
-  for _, r in ipairs(routes) do
+  for i, r in ipairs(routes) do
     local most, least, bucket, per_call, per_order = r[2], r[3], r[4], r[5], r[6]
     local carry = math.min(visible, most)
     if per_order > 0 then
@@ -196,6 +197,10 @@ local function route_for(queue, class, visible, urgent, since)
       if not best or (fits and not best_fits) or (fits == best_fits and (carry > best_carry or (carry == best_carry and most < best[2]))) then
         best, best_carry, best_fits = r, carry, fits
       end
+      -- What carries all of them in company enough is beaten by a smaller one only.
+      local smaller = false
+      for n = i + 1, #routes do smaller = smaller or routes[n][2] < best[2] end
+      if best_fits and best_carry == visible and not smaller then break end
     elseif when < at then
       at = when
     end

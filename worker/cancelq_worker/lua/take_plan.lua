@@ -42,6 +42,16 @@ local function no_later(at)
   if at < next_at then next_at = at end
 end
 
+-- The first score of one of the lane's sorted sets, read once; `firsts` forgets it where a take has written there since.
+local firsts = {}
+local function first_of(set)
+  if not firsts[set] then
+    local found = redis.call('ZRANGE', ROOT .. set, 0, 0, 'WITHSCORES')
+    firsts[set] = found[2] and tonumber(found[2]) or math.huge
+  end
+  return firsts[set]
+end
+
 local steps = {}
 local function step(why, id, line, record)
   steps[#steps + 1] = why
@@ -56,9 +66,6 @@ local function lease_step(why, id, s, line)
   s.fence, s.taken = s.fence + 1, '2'
   redis.call('HSET', ROOT .. 'state', id, pack(s))
   redis.call('ZADD', ROOT .. 'leases', lease_end, id)
+  firsts.leases = nil
   step(why, id, line, record or '{}')
-end
-
-local function hex_bytes(hex)
-  return (string.gsub(hex, '%x%x', function(two) return string.char(tonumber(two, 16)) end))
 end

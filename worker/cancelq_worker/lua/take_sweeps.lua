@@ -9,7 +9,7 @@ local under_way
 local function sweeps_under_way()
   if under_way == nil then
     under_way = false
-    local kept = redis.call('HGETALL', ROOT .. 'sweeps')
+    local kept = plain and {} or redis.call('HGETALL', ROOT .. 'sweeps')
     for i = 1, #kept, 2 do
       local place, priority, seen_at, till = string.match(kept[i + 1], '^(%d+) (%a) (%d+) (%d+)$')
       if tonumber(till) > steady then
@@ -64,6 +64,7 @@ local function leave_to(sweep, asked, id, line)
   s.stage = 'l'
   redis.call('HSET', ROOT .. 'state', id, pack(s))
   enqueue('l', s.priority, s.look_class, id, text(math.max(steady, sweep[3])))
+  seen_heads[lane_of('l', s.priority)] = nil
   local routes = plan_routes('l', s.look_class)
   if routes[1] and routes[1][7] and string.match(asked.order_id or '', '^%d+$') then
     redis.call('ZADD', ROOT .. 'sorted:' .. lane_of('l', s.priority) .. ':' .. s.look_class, asked.order_id, id)

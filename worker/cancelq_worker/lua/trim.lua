@@ -9,6 +9,7 @@
 -- entry it is verified) never past what is in it.
 
 --include prelude
+--include memory
 
 if math.abs(wall / 1000 - tonumber(ARGV[3])) > 3600000 then return {0, 0, 0} end
 
@@ -30,11 +31,11 @@ end
 
 -- All buckets within an hour of calls a minute, but never so many that others wait for it; a lane that has more is a
 -- busy one, and looks through its buckets as it adds to them.
-local ids, forgotten = ids_state(), 0
+local ids, forgotten = memory(), 0
 ids.hours = tonumber(ARGV[2])
 if ids.count > 0 then
-  forgotten = forget_ids(ids, math.min(100, math.ceil(ids.buckets / 60)))
-  keep_ids(ids)
+  forgotten = ids.forget(math.min(100, math.ceil(ids.buckets / 60)))
+  ids.keep()
 end
 keep_clock()
 return {results, inbox, forgotten}
