@@ -571,6 +571,14 @@ MUTANTS = (
         ("tests/integration/test_open_ahead.py::test_a_clock_that_no_connection_asks_for_is_read_anyway",),
     ),
     Mutant(
+        "no-body-is-not-told",
+        f"{_WORKER}/http.py",
+        "if request.body or request.method in _WITH_LENGTH:",
+        "if request.body:",
+        "a PUT without a body says nothing of its length: proxies on the way refuse it, and the stream it keeps ends",
+        ("tests/unit/test_http.py::test_a_call_says_of_its_body_what_the_library_says_of_it",),
+    ),
+    Mutant(
         "answers-packed-as-the-venue-likes",
         f"{_WORKER}/http.py",
         '(b"Accept-Encoding", b"identity"), ',
@@ -809,8 +817,8 @@ MUTANTS = (
     Mutant(
         "refusal-taken-for-a-reply",
         f"{_WORKER}/trips.py",
-        "    if isinstance(reply, RedisError):\n        raise reply\n    return reply\n",
-        "    return reply\n",
+        "isinstance(reply, RedisError)), None):\n        raise refused\n",
+        "isinstance(reply, RedisError)), None):\n        pass\n",
         "a server that refuses a heartbeat or a unit of the address is believed to have granted it",
         ("tests/integration/test_trips.py::test_what_the_server_refuses_is_raised",),
     ),

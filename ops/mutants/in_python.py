@@ -370,7 +370,7 @@ MUTANTS = (
     Mutant(
         "far-clock-is-read-once",
         "worker/cancelq_worker/clocks.py",
-        "if not self._readings or now_ns - self._readings[-1].read_ns >= 1_000_000_000:",
+        "if not self._readings or now_ns - self._readings[-1].read_ns >= self.RECENT_NS:",
         "if not self._readings:",
         "a clock that was near is not read again once the way to it is long, as every later reading fits: nobody "
         "vouches for it, so that permits stay out",

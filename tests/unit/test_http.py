@@ -347,6 +347,22 @@ async def test_a_look_has_no_body() -> None:
         assert headers.get("content-length", "0") == "0"
 
 
+@pytest.mark.parametrize("body", [b"", b'{"orderId":"1"}'])
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE"])
+async def test_a_call_says_of_its_body_what_the_library_says_of_it(method: str, body: bytes) -> None:
+    """Also that there is none: some proxies refuse a PUT that does not."""
+    async with at_the_door() as (venue, door):
+        signed = Signed(Request(method, "/good", "", body), {"ACCESS-SIGN": "a"})
+        await door.call(signed, send_by_ns=in_s(AMPLE_S), total_s=AMPLE_S)
+        own = {"ACCESS-SIGN": "a", "Accept-Encoding": "identity", "User-Agent": "cancelq"}
+        url = f"http://{venue.requests[0][1]['host']}/good"
+        wire = httpx.Request(method, url, headers=own, content=body or None)
+        async with httpx.AsyncHTTPTransport() as library:
+            await (await library.handle_async_request(wire)).aread()
+        ours, librarys = venue.requests
+        assert ours == librarys
+
+
 async def test_an_error_status_is_an_answer() -> None:
     """The business code is in its body."""
     async with at_the_door() as (_, door):

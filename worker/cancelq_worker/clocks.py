@@ -65,6 +65,7 @@ class RemoteClock:
 
     KEEP_NS = 60_000_000_000
     KEEP = 32
+    RECENT_NS = 100_000_000  # a busy lane keeps its last few seconds: a clock that is slewed parts from older readings
 
     def __init__(self, resolution_us: int, monotonic_ns: Monotonic = monotonic_ns) -> None:
         self._resolution_us = resolution_us
@@ -111,7 +112,7 @@ class RemoteClock:
 
     def _knows_better(self, now_ns: int, least: int, most: int) -> bool:
         """Whether a reading tells nothing beside what is known from a recent one."""
-        if not self._readings or now_ns - self._readings[-1].read_ns >= 1_000_000_000:
+        if not self._readings or now_ns - self._readings[-1].read_ns >= self.RECENT_NS:
             return False
         doubt_us = self._doubt_us + drift_us(now_ns - self._readings[-1].read_ns)
         return least <= self._offset_us - doubt_us and self._offset_us + doubt_us <= most

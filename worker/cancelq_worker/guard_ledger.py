@@ -15,6 +15,7 @@ from cancelq.contract import Event, Lane
 from cancelq.errors import EventError
 from cancelq_worker.data_version import DATA_VERSION
 from cancelq_worker.ledger import SCRIPTS, NewIntent, command, memory_key, round_trip, script_keys
+from cancelq_worker.trips import ask_all
 
 LANES_A_TRIP = 500
 LANES_A_COMMAND = 50  # so that none keeps the server for long
@@ -97,9 +98,7 @@ async def kept_of(client: aioredis.Redis, lanes: Sequence[Lane]) -> list[Kept]:
     for start in range(0, len(lanes), LANES_A_TRIP):
         some = lanes[start : start + LANES_A_TRIP]
         commands = [("MGET", *_keys_kept(some[n : n + at_once])) for n in range(0, len(some), at_once)]
-        for reply in await round_trip(client, commands):
-            if isinstance(reply, RedisError):
-                raise reply
+        for reply in await ask_all(client, commands):
             found += [Kept(*reply[n : n + KEYS_KEPT]) for n in range(0, len(reply), KEYS_KEPT)]
     return found
 

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import redis.asyncio as aioredis
-from redis.exceptions import RedisError
 
 from cancelq.contract import Lane
 from cancelq_worker.guard_ledger import Fired
-from cancelq_worker.ledger import round_trip
+from cancelq_worker.trips import ask_all
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +59,9 @@ async def guard_statuses(redis: aioredis.Redis, lanes: Sequence[Lane]) -> dict[L
     commands: list[tuple[str, ...]] = []
     for lane in lanes:
         commands += [("PTTL", lane.guard), ("MGET", lane.key("armed"), lane.key("fired"))]
-    replies = await round_trip(redis, commands)
+    replies = await ask_all(redis, commands)
     found = {}
     for lane, left, kept in zip(lanes, replies[::2], replies[1::2], strict=True):
-        for reply in (left, kept):
-            if isinstance(reply, RedisError):
-                raise reply
         left_ms = None if left == -2 else int(left)
         found[lane] = GuardStatus(left_ms, left_ms is None and kept[0] is not None, Fired.read(kept[1]))
     return found

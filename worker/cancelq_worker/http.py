@@ -65,6 +65,9 @@ class Exchange:
     answered_ns: int
 
 
+#: Methods whose calls tell the length of their body also where there is none (RFC 9110, 8.6).
+_WITH_LENGTH = frozenset({"POST", "PUT", "PATCH"})
+
 #: What the HTTP library calls the moment before it writes, and what it tells of such moments.
 FIRST_BYTE = "http11.send_request_headers.started"
 Trace = Callable[[str, object], Awaitable[None]]
@@ -200,7 +203,7 @@ class Door:
         """All of them, as bytes: where the library adds what a body needs, it reads and copies them three times."""
         request = signed.request
         own = [(name.encode("ascii"), value.encode("ascii")) for name, value in signed.headers.items()]
-        if request.body or request.method == "POST":
+        if request.body or request.method in _WITH_LENGTH:
             own.append((b"Content-Length", b"%d" % len(request.body)))
         return [(b"Host", self._base.netloc), *own, (b"Accept-Encoding", b"identity"), (b"User-Agent", b"cancelq")]
 

@@ -22,7 +22,17 @@ from cancelq_worker.data_version import NEWER, NewerDataError, is_newer
 from cancelq_worker.page_size import PageSize
 from cancelq_worker.scripts import NOT_WAITED_FOR, SCRIPTS, Durability, Scripts, script_source
 from cancelq_worker.state import LOCAL, State, Work
-from cancelq_worker.trips import RawEntry, command, connect, home, is_memory_full, read_entries, round_trip, script_keys
+from cancelq_worker.trips import (
+    RawEntry,
+    ask_all,
+    command,
+    connect,
+    home,
+    is_memory_full,
+    read_entries,
+    round_trip,
+    script_keys,
+)
 from cancelq_worker.venues.port import Bucket, Route, Stage
 
 # What those who use a ledger need beside it.
@@ -373,11 +383,9 @@ class RedisLedger:
         worker opens many."""
         lane, buckets = self._plan.lane, self._plan.buckets
         told = [("HGET", lane.key(f"rtt:{bucket.name}"), "units") for bucket in buckets]
-        there = await round_trip(
+        there = await ask_all(
             self._client, [("EXISTS", lane.inbox), ("EXISTS", lane.results), *told, ("GET", lane.key("cursor"))]
         )
-        if refused := next((reply for reply in there if isinstance(reply, RedisError)), None):
-            raise refused
         for stream, exists in zip((lane.inbox, lane.results), there, strict=False):
             if not exists:
                 # The one way to make an empty stream: a group that is taken away again.
@@ -407,10 +415,7 @@ class RedisLedger:
     async def standing(self) -> tuple[str, bool]:
         """Where the admission stands in the inbox, and whether any intent of the lane is open."""
         keys = self._plan.lane.key
-        cursor, open_ = await round_trip(self._client, [("GET", keys("cursor")), ("EXISTS", keys("state"))])
-        for reply in (cursor, open_):
-            if isinstance(reply, RedisError):
-                raise reply
+        cursor, open_ = await ask_all(self._client, [("GET", keys("cursor")), ("EXISTS", keys("state"))])
         return _place(cursor), bool(open_)
 
     async def round(self, wanted: RoundRequest) -> Round:

@@ -73,10 +73,16 @@ async def ask(client: aioredis.Redis, *args: Any) -> Any:
     long as the command. Raises RedisError, also for what the server refused, and OSError."""
     if isinstance(client, AsyncClusterRedis) or not isinstance(client.connection_pool, _Connections):
         return await command(client, *args)
-    (reply,) = await round_trip(client, [args])
-    if isinstance(reply, RedisError):
-        raise reply
+    (reply,) = await ask_all(client, [args])
     return reply
+
+
+async def ask_all(client: aioredis.Redis, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """The replies to commands sent as one write. Raises RedisError, also for what the server refused, and OSError."""
+    replies = await round_trip(client, commands)
+    if refused := next((reply for reply in replies if isinstance(reply, RedisError)), None):
+        raise refused
+    return replies
 
 
 async def round_trip(

@@ -17,14 +17,12 @@ local JUMP_HOLD_US = 1100000 -- one window of the longest per-account limit
 -- Data of a newer version are left alone, by every script of a lane and before anything else (data_version.py). The
 -- loader puts DATA_VERSION here.
 --data-version
-local kept_clock
 do
-  local kept = redis.call('MGET', ROOT .. 'version', KEYS[1])
-  if kept[1] and tonumber(kept[1]) > DATA_VERSION then
-    return {err = 'NEWER the lane\'s data are of version ' .. kept[1] .. ', and this program reads up to '
+  local kept = redis.call('GET', ROOT .. 'version')
+  if kept and tonumber(kept) > DATA_VERSION then
+    return {err = 'NEWER the lane\'s data are of version ' .. kept .. ', and this program reads up to '
       .. DATA_VERSION .. ': run a newer one'}
   end
-  kept_clock = kept[2]
 end
 
 local function text(n) return string.format('%.0f', n) end
@@ -35,8 +33,9 @@ do
   local t = redis.call('TIME')
   wall = t[1] * 1000000 + t[2]
   local last_wall, last_steady
-  if kept_clock then
-    last_wall, last_steady, server, out_until = string.match(kept_clock, '^(%d+) (%d+) (%S+) (%d+)$')
+  local kept = redis.call('GET', KEYS[1])
+  if kept then
+    last_wall, last_steady, server, out_until = string.match(kept, '^(%d+) (%d+) (%S+) (%d+)$')
     last_wall, last_steady, out_until = tonumber(last_wall), tonumber(last_steady), tonumber(out_until)
   else
     last_wall, last_steady, server, out_until = wall, wall, '-', 0
