@@ -221,40 +221,34 @@ def test_how_long_a_clock_was_known_begins_anew_with_every_break() -> None:
     assert clock.vouched_us == 0
 
 
-def test_a_clock_far_away_is_known_as_well_after_hours() -> None:
-    """Each of its readings takes long, and tells nothing new beside one that is recent."""
+def known_by(rtts_ns: list[int], pause_ns: int) -> RemoteClock:
+    """A clock that was read so often, in the middle of each round trip, with a pause after each."""
     monotonic = Monotonic(0)
     clock = RemoteClock(1, monotonic)
-    for _ in range(3_600):
+    for rtt_ns in rtts_ns:
         before_ns = monotonic.ns
-        monotonic.ns += 50 * MS_NS
-        clock.learn(before_ns, monotonic.ns, 700_000_000 + before_ns // 1000 + 25_000)
-        monotonic.ns += 2 * SECOND_NS
+        monotonic.ns += rtt_ns
+        clock.learn(before_ns, monotonic.ns, 700_000_000 + (before_ns + monotonic.ns) // 2_000)
+        monotonic.ns += pause_ns
+    return clock
+
+
+def test_a_clock_far_away_is_known_as_well_after_hours() -> None:
+    """Each of its readings takes long, and tells nothing new beside one that is recent."""
+    clock = known_by(3_600 * [50 * MS_NS], pause_ns=2 * SECOND_NS)
     assert clock.uncertainty_us <= 25_500
     assert clock.vouched_us >= 7_000_000_000
 
 
 def test_a_clock_whose_way_has_become_long_is_vouched_for_as_before() -> None:
     """Each reading tells less than what is known already, and that the clock still goes as it did."""
-    monotonic = Monotonic(0)
-    clock = RemoteClock(1, monotonic)
-    for n in range(60):
-        before_ns, rtt_ms = monotonic.ns, 50 if n else 1
-        monotonic.ns += rtt_ms * MS_NS
-        clock.learn(before_ns, monotonic.ns, 700_000_000 + (before_ns + monotonic.ns) // 2_000)
-        monotonic.ns += 2 * SECOND_NS
+    clock = known_by([MS_NS, *60 * [50 * MS_NS]], pause_ns=2 * SECOND_NS)
     assert clock.vouched_us >= 120_000_000
 
 
 def test_what_tells_nothing_new_is_not_kept() -> None:
     """A reading that is no better than a recent one drops none that is."""
-    monotonic = Monotonic(0)
-    clock = RemoteClock(1, monotonic)
-    for n in range(200):
-        before_ns, rtt_us = monotonic.ns, 900 if n else 100
-        monotonic.ns += rtt_us * 1_000
-        clock.learn(before_ns, monotonic.ns, 700_000_000 + (before_ns + monotonic.ns) // 2_000)
-        monotonic.ns += 10 * MS_NS
+    clock = known_by([MS_NS // 10, *200 * [MS_NS]], pause_ns=10 * MS_NS)
     assert clock.uncertainty_us <= 250
 
 

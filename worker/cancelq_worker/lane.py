@@ -360,7 +360,6 @@ class LaneServer:
             if result.applied:
                 self.head_start.moved(result.cursor)
             else:
-                self._wait_us = 0
                 self.head_start.saw(result.cursor, back_ns)
         elif is_memory_full(result):
             self._log.error("Redis' memory is full: the intake is closed until there is room", error=str(result)[:200])
