@@ -21,7 +21,7 @@ from pathlib import Path
 
 from ops.mutants import ALL
 from ops.mutants.mutant import Mutant
-from ops.mutants.trial import ROOT, Copy, Verdict
+from ops.mutants.trial import LONGEST_S, ROOT, TEST_S, Copy, Verdict
 
 
 def main() -> int:
@@ -63,9 +63,10 @@ def _sound(copy: Copy, chosen: Sequence[Mutant]) -> bool:
     """Whether the tests pass where nothing is broken; a failing one is given a second chance alone."""
     tests = sorted({test for mutant in chosen for test in mutant.tests})
     print(f"unbroken: {len(tests)} selections of tests", flush=True)
-    status, said = copy.tests(tests, stop=False)
+    within_s = LONGEST_S + TEST_S * len(tests)  # each has a time-out of its own
+    status, said = copy.tests(tests, stop=False, within_s=within_s)
     if status:
-        status, said = copy.tests(tests, stop=False)
+        status, said = copy.tests(tests, stop=False, within_s=within_s)
     if status:
         print(said[-4000:])
         print("these tests fail without any mutant: nothing can be shown with them")

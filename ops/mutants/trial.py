@@ -103,7 +103,7 @@ class Copy:
         ran = caught or all_passed(status, said)
         return Verdict(mutant.name, caught, ran, by, time.monotonic() - began_s, said[-2000:])
 
-    def tests(self, tests: Sequence[str], *, stop: bool = True) -> tuple[int, str]:
+    def tests(self, tests: Sequence[str], *, stop: bool = True, within_s: float = LONGEST_S) -> tuple[int, str]:
         """Pytest's exit status and what it said; tests that hang are failures by their own time-out."""
         command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "--tb=line", "-p", "no:cacheprovider"]
         command += [f"--timeout={TEST_S}"]
@@ -111,8 +111,8 @@ class Copy:
         try:
             done = subprocess.run(
                 [*command, *tests], cwd=self._folder, env=self._env, capture_output=True, text=True, check=False,
-                timeout=LONGEST_S,
+                timeout=within_s,
             )  # fmt: skip
         except subprocess.TimeoutExpired as slow:
-            return FAILED, f"FAILED {tests[0]} (all of them: no end within {LONGEST_S} s)\n{slow.output or ''}"
+            return FAILED, f"FAILED {tests[0]} (all of them: no end within {within_s} s)\n{slow.output or ''}"
         return done.returncode, done.stdout + done.stderr
