@@ -125,8 +125,8 @@ MUTANTS = (
     Mutant(
         "permit-freed-from-its-sending",
         f"{_LUA}/settle.lua",
-        "free = steady - ago + window - fastest_us(bucket, stats, kept, how == 'a' and rtt or nil) + guard",
-        "free = steady - ago - rtt + window + 0 * fastest_us(bucket, stats, kept, how == 'a' and rtt or nil) + guard",
+        "free = steady - ago + window - fastest_us(permits, stats, kept, how == 'a' and rtt or nil) + guard",
+        "free = steady - ago - rtt + window + 0 * fastest_us(permits, stats, kept, how == 'a' and rtt or nil) + guard",
         "with a way that varies, more than the limit arrives in one window",
         (f"{_SCRIPTS}test_a_permit_is_counted_from_the_answer_and_not_from_the_sending",),
     ),
@@ -141,8 +141,8 @@ MUTANTS = (
     Mutant(
         "guard-of-permits-ignored",
         f"{_LUA}/settle.lua",
-        "(bucket, stats, kept, how == 'a' and rtt or nil) + guard",
-        "(bucket, stats, kept, how == 'a' and rtt or nil)",
+        "(permits, stats, kept, how == 'a' and rtt or nil) + guard",
+        "(permits, stats, kept, how == 'a' and rtt or nil)",
         "nothing is left for the venue's clock: the limit is broken by a millisecond",
         (f"{_SCRIPTS}test_a_permit_is_counted_from_the_answer_and_not_from_the_sending",),
     ),

@@ -114,7 +114,7 @@ class RemoteClock:
         """Whether a reading tells nothing beside what is known from a recent one."""
         if not self._readings or now_ns - self._readings[-1].read_ns >= self.RECENT_NS:
             return False
-        doubt_us = self._doubt_us + drift_us(now_ns - self._readings[-1].read_ns)
+        doubt_us = self._doubt_at_us(now_ns)
         return least <= self._offset_us - doubt_us and self._offset_us + doubt_us <= most
 
     def _combine(self, now_ns: int) -> None:
@@ -167,8 +167,11 @@ class RemoteClock:
         """By how much `at_us` may be off, either way; a second where nothing was ever read."""
         if not self._readings:
             return 1_000_000
-        age_ns = self._monotonic_ns() - self._readings[-1].read_ns
-        return self._doubt_us + drift_us(age_ns)
+        return self._doubt_at_us(self._monotonic_ns())
+
+    def _doubt_at_us(self, now_ns: int) -> int:
+        """What the readings leave open, and how far the clocks may have parted since the last one."""
+        return self._doubt_us + drift_us(now_ns - self._readings[-1].read_ns)
 
 
 class Pace:

@@ -37,7 +37,7 @@ local GUARD_US, GUARD_MAX_US, CALM_US = 2000, 100000, 600000000
 -- less a margin that shrinks as samples come in; 0 until there are enough of them. What counts is the shortest way
 -- there plus the shortest way back, and these seldom meet in one call: with three times the spread over the root of
 -- the number, 500 simulated minutes of independent ways saw no window overdrawn by more than half the guard.
-local function fastest_us(bucket, stats, kept, rtt)
+local function fastest_us(permits, stats, kept, rtt)
   local slot = math.floor(steady / 10000000)
   local least, sum, count, current, trusted = nil, 0, 0, nil, tonumber(kept.fast or 0)
   for name, value in pairs(kept) do
@@ -63,7 +63,6 @@ local function fastest_us(bucket, stats, kept, rtt)
   end
   if rtt and trusted > 0 and rtt < trusted - GUARD_US then
     -- The way to the venue became shorter than was relied on: what is out was to be free too early by that much.
-    local permits = ROOT .. 'permits:' .. bucket
     for _, member in ipairs(redis.call('ZRANGEBYSCORE', permits, text(steady), '+inf', 'LIMIT', 0, 1000)) do
       redis.call('ZINCRBY', permits, text(trusted - rtt), member)
     end
@@ -139,7 +138,7 @@ for _ = 1, take_number() do
     if how == 'n' then
       free = steady - ago + window + 1000000
     else
-      free = steady - ago + window - fastest_us(bucket, stats, kept, how == 'a' and rtt or nil) + guard
+      free = steady - ago + window - fastest_us(permits, stats, kept, how == 'a' and rtt or nil) + guard
     end
     if free > new_out then new_out = free end
   end

@@ -39,10 +39,6 @@
 --include take_local
 --include take_limits
 
--- Walks the few class heads that are visible; returns the first call that can be made and is worth it, or is overdue,
--- else the first that can be made: where calls that are worth it come in all the time, the others would wait for ever.
--- Where a kind of looks has no permit, the others of that kind are passed by. A call: the stage and priority of its queue
--- (and both, as `where`), its class, its route, how many it can carry, and how many wait there.
 local OVERDUE_US = 1000000
 local ORDER = {{'c', 'u'}, {'l', 'u'}, {'c', 'n'}, {'l', 'n'}}
 local HEADS = {c = 128, l = 1024}
@@ -63,6 +59,10 @@ local function head_changed(where, class)
   return at
 end
 
+-- Walks the few class heads that are visible; returns the first call that can be made and is worth it, or is overdue,
+-- else the first that can be made: where calls that are worth it come in all the time, the others would wait for ever.
+-- Where a kind of looks has no permit, the others of that kind are passed by. A call: the stage and priority of its queue
+-- (and both, as `where`), its class, its route, how many it can carry, and how many wait there.
 local function choose()
   short_until = nil
   for _, o in ipairs(ORDER) do
@@ -360,4 +360,4 @@ if resting and #reply == 0 and #steps == 0 and out_until <= steady
   next_at = steady + (for_address and UNWOKEN_US or REST_US)
 end
 return {text(steady), text(wall), text(math.max(0, next_at - steady)), steps, reply, stopped and 1 or 0,
-  marks[2] and 1 or 0, suspects and 1 or 0, starved and 1 or 0, more}
+  streamed and 1 or 0, suspects and 1 or 0, starved and 1 or 0, more}

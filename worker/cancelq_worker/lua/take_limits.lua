@@ -52,9 +52,9 @@ end
 -- bucket, so that nothing waits for ever.
 local YIELDED, ASIDE_US = 0.9, 12000000
 local yielding, urgent_sweep, aside = false, false, false
-local marks = redis.call('MGET', ROOT .. 'sweeping', ROOT .. 'stream')
+local sweeping, streamed = unpack(redis.call('MGET', ROOT .. 'sweeping', ROOT .. 'stream'))
 do
-  local till, began = string.match(marks[1] or '', '^(%d+) (%d+)$')
+  local till, began = string.match(sweeping or '', '^(%d+) (%d+)$')
   urgent_sweep = till and tonumber(till) > steady
   aside = urgent_sweep and steady < tonumber(began) + ASIDE_US
   if aside then no_later(math.min(tonumber(till), tonumber(began) + ASIDE_US)) end
@@ -198,9 +198,11 @@ local function route_for(queue, class, visible, urgent, since)
         best, best_carry, best_fits = r, carry, fits
       end
       -- What carries all of them in company enough is beaten by a smaller one only.
-      local smaller = false
-      for n = i + 1, #routes do smaller = smaller or routes[n][2] < best[2] end
-      if best_fits and best_carry == visible and not smaller then break end
+      if best_fits and best_carry == visible then
+        local smaller = false
+        for n = i + 1, #routes do smaller = smaller or routes[n][2] < best[2] end
+        if not smaller then break end
+      end
     elseif when < at then
       at = when
     end

@@ -92,9 +92,8 @@ if #revocations > 0 then
     local line = redis.call('HGET', ROOT .. 'state', id)
     if not line then return end
     local s = parse(line)
-    local target, target_line = s.look_class, nil
-    target_line = redis.call('HGET', ROOT .. 'state', target)
-    local why = nil
+    local target, why = s.look_class, nil
+    local target_line = redis.call('HGET', ROOT .. 'state', target)
     local t = target_line and parse(target_line)
     if not t then
       why = not_open(target, s.orders)
