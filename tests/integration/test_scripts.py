@@ -395,7 +395,7 @@ async def test_a_take_tells_whether_something_waits_for_the_address(bench: Bench
     assert (empty.starved, empty.wait_us) == (False, 10_000_000)
     await bench.orders("1")
     waits = await bench.take("cl", closed)
-    assert (waits.batch, waits.starved, waits.wait_us) == (None, True, 5_000_000)
+    assert (waits.batch, waits.starved, waits.wait_us) == (None, True, 10_000_000)
     assert not (await bench.take("", closed)).starved, "whoever has no connection for it has no use for a share"
     assert (await bench.take("cl")).batch
     assert not (await bench.take("cl", closed)).starved
@@ -407,6 +407,29 @@ async def test_a_lane_with_a_call_out_is_looked_at_at_every_poll_also_if_it_wait
     assert (await bench.take(closed=("cancel-order",))).batch
     waits = await bench.take("cl", tuple(route.name for route in ROUTES))
     assert (waits.batch, waits.starved, waits.wait_us) == (None, True, 2_000_000)
+
+
+@pytest.mark.parametrize(("how", "gap_us"), [("a", 0), ("u", 1_000_000)])
+async def test_a_lane_rests_once_nothing_of_what_it_sent_is_out(bench: Bench, how: str, gap_us: int) -> None:
+    """Neither a permit nor an order of a call that has ended; a call that might live on is no longer waited for. A jump
+    of the clock before that is seen."""
+    await bench.orders("11", "12")
+    taken = await bench.take()
+    assert taken.batch
+    permit = PermitUse(BATCH, 1, taken.batch.id, how)
+    orders = tuple(order for work in taken.batch.works for order in work.before.orders)
+    ends = (ended(work) for work in taken.batch.works)
+    await bench.settle(Settlement(permit, [*ends], order_keys=orders, gap_us=gap_us))
+    assert (await bench.take("cl")).wait_us == 2_000_000
+    await bench.jump(5_000_000)
+    assert (await bench.take("cl")).wait_us <= 2_000_000
+    assert (await bench.holds())["clock"] > BATCH.window_us
+    await bench.forward(2 * BATCH.window_us)
+    await bench.take("cl")
+    assert (await bench.take("cl")).wait_us == 10_000_000
+    await bench.jump(5_000_000)
+    assert (await bench.take("cl")).wait_us == 10_000_000
+    assert await bench.holds() == {}
 
 
 async def test_a_take_tells_how_many_calls_could_follow_at_once(bench: Bench) -> None:

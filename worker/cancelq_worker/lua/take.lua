@@ -43,7 +43,6 @@ local OVERDUE_US = 1000000
 local ORDER = {{'c', 'u'}, {'l', 'u'}, {'c', 'n'}, {'l', 'n'}}
 local HEADS = {c = 128, l = 1024}
 local short_until -- when the first permit comes that something waits for
-local for_address = false -- whether something waits for nothing but the caller's address
 
 -- The classes of a stage and priority with the times of their heads, as far as they are looked at. Read once, and again
 -- where this take has changed them.
@@ -94,9 +93,7 @@ local function choose()
               visible = visible}
             if fits or at <= steady - OVERDUE_US then return call end
             spare = spare or call
-          elseif short and later == math.huge then
-            for_address = true
-          else
+          elseif not short or later < math.huge then -- else it waits for its address alone, which wakes the lane
             short_until = math.min(short_until or later, later)
             no_later(later)
           end
@@ -309,6 +306,18 @@ local function grant(call)
   return reply, free
 end
 
+-- Until when a permit is out, or an order may not be sent; where nothing is leased, nothing else relies on the clock.
+local function still_out()
+  local last = steady
+  local function look(set)
+    local found = redis.call('ZRANGE', ROOT .. set, -1, -1, 'WITHSCORES')
+    if found[2] then last = math.max(last, tonumber(found[2])) end
+  end
+  look('sent')
+  for bucket in string.gmatch(PLAN, '\nB (%S+)') do look('permits:' .. bucket) end
+  return last
+end
+
 -- Another server than before (restart, failover): permits it has forgotten and permits granted elsewhere
 -- must not add up.
 local function server_changed()
@@ -352,12 +361,15 @@ if timed < math.huge then no_later(steady + math.max(0, timed * 1000 - wall)) en
 if expiry < math.huge then no_later(steady + math.max(0, (expiry + 1) * 1000 - wall)) end
 
 if #steps > 0 then out = math.max(out or 0, steady + plan.lease_us) end
-keep_clock(out)
 -- The steady clock follows TIME for a poll or two; while somebody relies on it, the lane must look that often. So it must
--- while a guard is armed: what that fires passes no inbox.
-if resting and #reply == 0 and #steps == 0 and out_until <= steady
-  and redis.call('EXISTS', ROOT .. 'guard', ROOT .. 'armed') == 0 then
-  next_at = steady + (for_address and UNWOKEN_US or REST_US)
+-- while a guard is armed: what that fires passes no inbox. What was granted counts as out for as long as its call could
+-- live; once nothing else keeps the lane awake, by what its settlement has left.
+if resting and #reply == 0 and #steps == 0 then
+  if out_until > steady then out_until = still_out() end
+  if out_until <= steady and redis.call('EXISTS', ROOT .. 'guard', ROOT .. 'armed') == 0 then
+    next_at = steady + REST_US
+  end
 end
+keep_clock(out)
 return {text(steady), text(wall), text(math.max(0, next_at - steady)), steps, reply, stopped and 1 or 0,
   streamed and 1 or 0, suspects and 1 or 0, starved and 1 or 0, more}

@@ -1,8 +1,7 @@
 -- Part of take.lua: the lane's plan, as its header tells it, and what every part of a take gathers: when to come back, and
 -- steps without a call.
 
-local REST_US = 10000000 -- how often a lane with nothing to do is looked at, in case that nobody woke it
-local UNWOKEN_US = 5000000 -- the same, of one that is woken once its address has a share
+local REST_US = 10000000 -- how often a lane is looked at that is woken once there is something to do, in case that nobody did
 
 local PLAN = ARGV[1]
 local plan = {}
