@@ -9,14 +9,17 @@ from __future__ import annotations
 import random
 import sys
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
-from statistics import median, quantiles
+from dataclasses import dataclass, replace
+from statistics import fmean, median, quantiles
 from typing import Any, cast
 
+import pace
 import rig
 import throughput
+from metering import Cost, Meter, at_one_pace, cpu_s
+from pace import Pace
 from redis import Redis
 from report import Row, aimed
 from rig import RedisTime, Server, Venue, Worker
@@ -26,9 +29,9 @@ from cancelq.contract import Lane
 AXES = ("lanes", "backlog", "workers", "ids", "idle", "lone", "hundred")
 FLAT = 1.2  # the dearest point of an axis against its cheapest
 WAITING_BYTES, REMEMBERED_BYTES = 700, 60
-EACH, FEW = 300, 100  # intents of a lane at least; and so few that its opening weighs: two full calls, a page of looks
+EACH, LONG = 100, 300  # intents of a lane: at least two full calls and a page of looks; and beside that
 REAL = 20_000  # the first intents of a backlog are of orders that exist, the others never have their turn
-PROBES = 10_000
+PROBES, LOOKS = 10_000, 3
 FULL = 100_000  # of all lanes together: so many that beginning and end are a small part
 LONE_A_SECOND = 50
 MONITOR_S = 4.0
@@ -36,10 +39,10 @@ SETTLE_DOWN_S = 5.0  # from the last worker's first sign until nothing of its st
 WITHIN_S = 900.0
 
 NOTES = (
-    "**lanes**, **workers**: as part `throughput`: inboxes filled before the workers start, everything carried to its "
-    "final event, limits lifted. Each lane has at least 300 intents; beside that, 100, of which its opening is a "
-    "larger part. The points are "
-    "played in turns; rates are the median of the repeats, costs the least of them.",
+    "**lanes**, **workers**: inboxes filled, and all at once shown to workers that are up and rest; everything carried "
+    "to its final event, limits lifted. As many intents at each point (100,000 and 20,000), so that nothing but lanes, "
+    "or workers, differs; beside that, 1,000 lanes of 300, of which three times as much lies in memory. The points are "
+    "played in turns; the median of the repeats.",
     "**backlog**: one lane, paused, is filled and admitted; then resumed, and the cost of each of some thousand "
     "events is taken while the rest waits: two of them are an intent; 1,000 are drained a dozen times. "
     "Memory by MEMORY USAGE of every key, for each waiting intent; the inbox by itself, as it is the audit's ledger "
@@ -57,6 +60,12 @@ NOTES = (
     "then): there an admission cost 24 µs with a thousand ids remembered and 47 with a million.",
     "**Redis time** is `usec` of INFO commandstats, wall time; **Redis CPU** the server's whole processor time. What "
     "is judged is processor time: a machine that does other work too adds little to it.",
+    "**The machine's pace** is what a fixed piece of work costs that is done all the time beside a run, by a "
+    "process of its own at some two hundredths of a processor: parsing, hashing and text, and as much time in reads "
+    "that miss the caches. The machine's neighbours make all code dearer by up to a half, for minutes. So Redis "
+    "time, Redis CPU and worker CPU of **lanes**, **backlog**, **workers** and **ids** are told as they would be at "
+    "the median pace of their axis: what a point cost, divided by its own pace, times that median. Rates are as "
+    "they were.",
 )
 
 
@@ -88,7 +97,7 @@ def sizes(axes: Sequence[str], most: int, intents: int, seconds: float, repeat: 
         lanes=upto(1, 10, 100, 1_000),
         backlog=upto(1_000, 100_000, 1_000_000),
         workers=(1, 2, 4, 8),
-        ids=upto(1_000, 10_000, 100_000, 1_000_000),
+        ids=upto(10_000, 100_000, 1_000_000),
         pairs=pairs,
         intents=intents,
         seconds=seconds,
@@ -98,99 +107,70 @@ def sizes(axes: Sequence[str], most: int, intents: int, seconds: float, repeat: 
 
 def measure(server: Server, wanted: Sizes) -> list[Row]:
     """The axes that are wanted, in their order."""
-    steps = {
-        "lanes": _lanes,
-        "backlog": _backlog,
-        "workers": _workers,
-        "ids": _ids,
-        "idle": _idle,
-        "lone": _lone,
-        "hundred": _hundred,
-    }
+    paced = {"lanes": _lanes, "backlog": _backlog, "workers": _workers, "ids": _ids}
+    others = {"idle": _idle, "lone": _lone, "hundred": _hundred}
     rows: list[Row] = []
     for axis in AXES:
         if axis in wanted.axes:
             print(f"growth along {axis} …", file=sys.stderr, flush=True)
-            rows += steps[axis](server, wanted)
+            if axis in paced:
+                with pace.kept() as kept:
+                    rows += paced[axis](server, wanted, kept)
+            else:
+                rows += others[axis](server, wanted)
     return rows
 
 
 # -- throughput along lanes and workers ------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Cost:
-    """Of one run, per intent."""
-
-    rate: float
-    redis_us: float
-    redis_cpu_us: float
-    worker_us: float
-    bytes_kept: float = 0.0
-
-
-class _Meter:
-    """What a server and a fleet spend from here on."""
-
-    def __init__(self, server: Server, redis: Redis, fleet: Sequence[Worker]) -> None:
-        self._server, self._fleet = server, fleet
-        self._redis_time = RedisTime(redis)
-        self._redis_s, self._worker_s, self._wall_s = rig.cpu_s(server.pid), _cpu_s(fleet), time.perf_counter()
-
-    def per(self, intents: float) -> _Cost:
-        """So far, for each of so many."""
-        wall_s, redis_us = time.perf_counter() - self._wall_s, self._redis_time.spent_us()
-        redis_s, worker_s = rig.cpu_s(self._server.pid) - self._redis_s, _cpu_s(self._fleet) - self._worker_s
-        return _Cost(intents / wall_s, redis_us / intents, redis_s * 1e6 / intents, worker_s * 1e6 / intents)
-
-
-def _lanes(server: Server, wanted: Sizes) -> list[Row]:
+def _lanes(server: Server, wanted: Sizes, kept: Pace) -> list[Row]:
     most = max(wanted.lanes)
-    few = f"{most:,} lanes of {FEW} intents"
-    points = {f"{count:,} lanes": (count, 1, max(wanted.intents, EACH * count)) for count in wanted.lanes}
-    points[few] = (most, 1, FEW * most)
-    return _axis("lanes", server, _in_turns(server, points, wanted.repeat), {few})
+    total, long = max(wanted.intents, EACH * most), f"{most:,} lanes of {LONG} intents"
+    points = {f"{count:,} lanes": (count, 1, total) for count in wanted.lanes} | {long: (most, 1, LONG * most)}
+    return _axis("lanes", server, _in_turns(server, kept, points, wanted.repeat), {long})
 
 
-def _workers(server: Server, wanted: Sizes) -> list[Row]:
+def _workers(server: Server, wanted: Sizes, kept: Pace) -> list[Row]:
     points = {f"{count} workers": (20, count, wanted.intents) for count in wanted.workers}
-    return _axis("workers", server, _in_turns(server, points, wanted.repeat))
+    return _axis("workers", server, _in_turns(server, kept, points, wanted.repeat))
 
 
-def _in_turns(server: Server, points: Mapping[str, tuple[int, int, int]], repeat: int) -> dict[str, _Cost]:
-    """What each point (lanes, workers, intents) costs: of the repeats the least, as other programs only add to it."""
-    runs: dict[str, list[_Cost]] = {at: [] for at in points}
+def _in_turns(server: Server, kept: Pace, points: Mapping[str, tuple[int, int, int]], repeat: int) -> dict[str, Cost]:
+    """What each point (lanes, workers, intents) costs."""
+    runs: dict[str, list[Cost]] = {at: [] for at in points}
     for _ in range(repeat):
         for at, point in points.items():
-            runs[at].append(_drained(server, *point))
-    return {
-        at: _Cost(
-            median(cost.rate for cost in costs),
-            *(min(getattr(cost, name) for cost in costs) for name in ("redis_us", "redis_cpu_us", "worker_us")),
-            bytes_kept=min(cost.bytes_kept for cost in costs),
-        )
-        for at, costs in runs.items()
-    }
+            runs[at].append(_drained(server, kept, *point))
+    return at_one_pace(runs, median)
 
 
-def _drained(server: Server, count: int, workers: int, intents: int) -> _Cost:
-    """Inboxes filled, then drained. Counted from the first event on, so that no start is in it."""
+def _drained(server: Server, kept: Pace, count: int, workers: int, intents: int) -> Cost:
+    """Inboxes filled, put aside until all workers are up and rest, then drained: no start is in what is counted."""
     lanes = [Lane("bitget", f"t{number}") for number in range(count)]
     with server.client() as redis, rig.venue() as venue:
         rig.clear(redis)
         orders = throughput.preload(redis, venue, lanes, intents // count)
         total = sum(len(ids) for ids in orders.values())
         bytes_before = _dataset(redis)
+        _rename(redis, {lane.inbox: f"{lane.inbox}:aside" for lane in lanes})
         with rig.fleet(server, venue, [lane.account for lane in lanes], workers) as fleet:
-            _until("the first event", lambda: _events(redis, lanes) > 0, fleet, count)
-            meter, done = _Meter(server, redis, fleet), _events(redis, lanes) / 2
+            _until_at_rest(redis, lanes, fleet)
+            meter = Meter(server, redis, fleet, kept)
+            _rename(redis, {f"{lane.inbox}:aside": lane.inbox for lane in lanes})
             _until("all settled", lambda: _events(redis, lanes) >= 2 * total, fleet, count)
-            cost = meter.per(total - done)
-        kept = (_dataset(redis) - bytes_before) / total
-    return replace(cost, bytes_kept=kept)
+            cost = meter.per(total)
+        return replace(cost, bytes_kept=(_dataset(redis) - bytes_before) / total)
 
 
-def _axis(name: str, server: Server, costs: dict[str, _Cost], beside: Collection[str] = ()) -> list[Row]:
+def _rename(redis: Redis, names: Mapping[str, str]) -> None:
+    pipe = redis.pipeline(transaction=False)
+    for name, new in names.items():
+        pipe.rename(name, new)
+    pipe.execute()
+
+
+def _axis(name: str, server: Server, costs: dict[str, Cost], beside: Collection[str] = ()) -> list[Row]:
     """Each point, and whether the axis is flat without those `beside` it. Rates are not judged: all processes share
     this machine."""
     rows = []
@@ -200,6 +180,7 @@ def _axis(name: str, server: Server, costs: dict[str, _Cost], beside: Collection
             Row(name, server.name, f"{at}: Redis time", cost.redis_us, "µs/intent"),
             Row(name, server.name, f"{at}: Redis CPU", cost.redis_cpu_us, "µs/intent"),
             Row(name, server.name, f"{at}: worker CPU", cost.worker_us, "µs/intent"),
+            Row(name, server.name, f"{at}: the machine's pace", cost.pace_us, "µs/unit"),
         ]
         if cost.bytes_kept:
             kept = Row(name, server.name, f"{at}: left behind, results above all", cost.bytes_kept, "bytes/intent")
@@ -218,12 +199,12 @@ def _flat(name: str, server: Server, what: str, values: list[float]) -> Row:
 # -- a backlog ---------------------------------------------------------------------------------------------------------
 
 
-def _backlog(server: Server, wanted: Sizes) -> list[Row]:
+def _backlog(server: Server, wanted: Sizes, kept: Pace) -> list[Row]:
     rows, costs = [], {}
     for waiting in wanted.backlog:
         # Of a short backlog few are weighed: as many in all as of the others.
-        runs = [_waited(server, waiting, min(REAL, waiting)) for _ in range(max(1, REAL * 3 // 5 // waiting))]
-        taken, costs[f"{waiting:,} waiting"] = runs[0], _mean([run.drain for run in runs])
+        runs = [_waited(server, kept, waiting, min(REAL, waiting)) for _ in range(max(1, REAL * 3 // 5 // waiting))]
+        taken, costs[f"{waiting:,} waiting"] = runs[0], [run.drain for run in runs]
         others = sum(taken.by_key.values())
         keys = Row("backlog", server.name, f"{waiting:,} waiting: all keys but the inbox", others, "bytes/intent")
         rows += [
@@ -236,12 +217,7 @@ def _backlog(server: Server, wanted: Sizes) -> list[Row]:
                 for key, size in taken.by_key.items()
             ),
         ]
-    return rows + _axis("backlog", server, costs)
-
-
-def _mean(costs: Sequence[_Cost]) -> _Cost:
-    names = (field.name for field in fields(_Cost))
-    return _Cost(**{name: sum(getattr(cost, name) for cost in costs) / len(costs) for name in names})
+    return rows + _axis("backlog", server, at_one_pace(costs, fmean))
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,10 +226,10 @@ class _Waited:
     dataset_bytes: float
     inbox_bytes: float
     by_key: dict[str, float]
-    drain: _Cost
+    drain: Cost
 
 
-def _waited(server: Server, waiting: int, real: int) -> _Waited:
+def _waited(server: Server, kept: Pace, waiting: int, real: int) -> _Waited:
     """A paused lane with that many intents, the first `real` of orders that exist."""
     lane = Lane("bitget", "t0")
     with server.client() as redis, rig.venue() as venue:
@@ -268,16 +244,16 @@ def _waited(server: Server, waiting: int, real: int) -> _Waited:
             admit_us = redis_time.spent_us() / waiting
             dataset_bytes = (_dataset(redis) - before) / waiting
             by_key = {key: size / waiting for key, size in _sizes(redis, lane).items()}
-            drain = _drain(server, redis, lane, fleet, real)
+            drain = _drain(redis, lane, fleet, real, lambda: Meter(server, redis, fleet, kept))
     return _Waited(admit_us, dataset_bytes, by_key.pop("inbox"), by_key, drain)
 
 
-def _drain(server: Server, redis: Redis, lane: Lane, fleet: Sequence[Worker], real: int) -> _Cost:
+def _drain(redis: Redis, lane: Lane, fleet: Sequence[Worker], real: int, begin: Callable[[], Meter]) -> Cost:
     """Resumed; what each of the next intents costs. The start is left out, and the end, where calls are fewer or of
     orders that do not exist."""
     redis.hdel(lane.key("hold"), "*|paused")
     _until("the first ends", lambda: redis.xlen(lane.results) >= real // 4, fleet)
-    meter, at = _Meter(server, redis, fleet), redis.xlen(lane.results)
+    meter, at = begin(), redis.xlen(lane.results)
     enough = real if real == REAL else real * 3 // 2
     _until("the drain", lambda: redis.xlen(lane.results) >= enough, fleet)
     return meter.per((redis.xlen(lane.results) - at) / 2)
@@ -309,22 +285,27 @@ def _literally(text: str) -> str:
 # -- remembered ids ----------------------------------------------------------------------------------------------------
 
 
-def _ids(server: Server, wanted: Sizes) -> list[Row]:
-    rows, costs = [], []
+def _ids(server: Server, wanted: Sizes, kept: Pace) -> list[Row]:
+    rows, runs = [], {}
     for count in wanted.ids:
-        size, cost = _remembered(server, count)
-        costs.append(cost.redis_cpu_us)
-        row = Row("ids", server.name, f"{count:,} remembered", size, "bytes/id")
-        rows.append(aimed(row, f"≤ {REMEMBERED_BYTES}", size <= REMEMBERED_BYTES))
+        at = f"{count:,} remembered"
+        size, runs[at] = _remembered(server, kept, count)
         rows.append(
-            Row("ids", server.name, f"{count:,} remembered: admission of one, Redis CPU", costs[-1], "µs/intent")
+            aimed(Row("ids", server.name, at, size, "bytes/id"), f"≤ {REMEMBERED_BYTES}", size <= REMEMBERED_BYTES)
         )
-    return [*rows, _flat("ids", server, "admission", costs)]
+    costs = at_one_pace(runs)
+    for at, cost in costs.items():
+        rows += [
+            Row("ids", server.name, f"{at}: admission of one, Redis CPU", cost.redis_cpu_us, "µs/intent"),
+            Row("ids", server.name, f"{at}: the machine's pace", cost.pace_us, "µs/unit"),
+        ]
+    return [*rows, _flat("ids", server, "admission", [cost.redis_cpu_us for cost in costs.values()])]
 
 
-def _remembered(server: Server, count: int) -> tuple[float, _Cost]:
-    """Bytes of an id, and what an admission costs once that many are remembered."""
-    lane = Lane("bitget", "t0")
+def _remembered(server: Server, kept: Pace, count: int) -> tuple[float, list[Cost]]:
+    """Bytes of an id, and what an admission costs once that many are remembered: looked at a few times, while they
+    become more by a few thousand."""
+    lane, costs = Lane("bitget", "t0"), []
     with server.client() as redis, rig.venue() as venue:
         rig.clear(redis)
         with rig.fleet(server, venue, [lane.account], 1) as fleet:
@@ -332,13 +313,14 @@ def _remembered(server: Server, count: int) -> tuple[float, _Cost]:
             for first in range(0, count, 10_000):
                 _refused(redis, lane, range(first, min(count, first + 10_000)))
             _until("all refused", lambda: redis.xlen(lane.results) == count, fleet)
-            meter = _Meter(server, redis, fleet)
-            _refused(redis, lane, range(count, count + PROBES))
-            _until("the last refused", lambda: redis.xlen(lane.results) == count + PROBES, fleet)
-            cost = meter.per(PROBES)
+            for first in range(count, count + LOOKS * PROBES, PROBES):
+                meter = Meter(server, redis, fleet, kept)
+                _refused(redis, lane, range(first, first + PROBES))
+                _until("the last refused", lambda last=first + PROBES: redis.xlen(lane.results) == last, fleet)
+                costs.append(meter.per(PROBES))
         keys = redis.scan_iter(match=lane.key("ids") + "*", count=1_000)
         size = sum(cast("int", redis.memory_usage(key, samples=0)) for key in keys)
-    return size / (count + PROBES), cost
+    return size / (count + LOOKS * PROBES), costs
 
 
 def _refused(redis: Redis, lane: Lane, numbers: Iterable[int]) -> None:
@@ -372,10 +354,15 @@ def _resting(server: Server, workers: int, lanes: Sequence[Lane], each: int) -> 
             venue.open_account(lane.account)
             orders[lane] = venue.orders(lane.account, each) if each else []
         with rig.fleet(server, venue, [lane.account for lane in lanes], workers) as fleet:
-            _until("all workers", lambda: redis.zcard(rig.ROSTER) == workers, fleet)
-            _until("all lanes", lambda: _watched(redis, lanes), fleet)
-            time.sleep(SETTLE_DOWN_S)
+            _until_at_rest(redis, lanes, fleet)
             yield redis, venue, fleet, orders
+
+
+def _until_at_rest(redis: Redis, lanes: Sequence[Lane], fleet: Sequence[Worker]) -> None:
+    """All workers are up, and nothing of their start is left."""
+    _until("all workers", lambda: redis.zcard(rig.ROSTER) == len(fleet), fleet)
+    _until("all lanes", lambda: _watched(redis, lanes), fleet)
+    time.sleep(SETTLE_DOWN_S)
 
 
 def _watched(redis: Redis, lanes: Sequence[Lane]) -> bool:
@@ -405,7 +392,7 @@ def _idle(server: Server, wanted: Sizes) -> list[Row]:
 
 
 def _spent_idle(server: Server, redis: Redis, fleet: Sequence[Worker], seconds: float) -> _Idle:
-    meter = _Meter(server, redis, fleet)
+    meter = Meter(server, redis, fleet)
     time.sleep(seconds)
     spent = meter.per(1)
     return _Idle(spent.redis_cpu_us * spent.rate / 1e3, spent.worker_us * spent.rate / 1e3, _commands_a_second(redis))
@@ -432,7 +419,7 @@ def _lone(server: Server, wanted: Sizes) -> list[Row]:
             time.sleep(SETTLE_DOWN_S)
             idle = _spent_idle(server, redis, fleet, wanted.seconds)
             venue.calls()
-            meter = _Meter(server, redis, fleet)
+            meter = Meter(server, redis, fleet)
             left_us = _send_lone(redis, orders, cancels)
             time.sleep(1.0)  # looks of the last ones
             spent = meter.per(cancels)
@@ -501,9 +488,9 @@ def _at_limits(server: Server, count: int, intents: int, limits: dict[str, int])
         with rig.fleet(server, venue, [lane.account for lane in lanes], 1, limits) as fleet:
             _until("the first event", lambda: _events(redis, lanes) > intents // 4, fleet, count)
             venue.calls()
-            marks = [(time.perf_counter(), _cpu_s(fleet), *_others_s(server, venue), _events(redis, lanes))]
+            marks = [(time.perf_counter(), cpu_s(fleet), *_others_s(server, venue), _events(redis, lanes))]
             _until("most of them", lambda: _events(redis, lanes) >= intents * 3 // 2, fleet, count)
-            marks.append((time.perf_counter(), _cpu_s(fleet), *_others_s(server, venue), _events(redis, lanes)))
+            marks.append((time.perf_counter(), cpu_s(fleet), *_others_s(server, venue), _events(redis, lanes)))
             calls = [call["endpoint"] for call in venue.calls()]
     wall_s, worker_s, venue_s, redis_s, events = (b - a for a, b in zip(*marks, strict=True))
     batches = sum(endpoint.endswith("batch-cancel-order") for endpoint in calls)
@@ -525,10 +512,6 @@ def _until(what: str, ready: Any, fleet: Sequence[Worker], lanes: int = 1) -> No
 
 def _events(redis: Redis, lanes: Sequence[Lane]) -> int:
     return throughput.events_told(redis, lanes)
-
-
-def _cpu_s(fleet: Sequence[Worker]) -> float:
-    return sum(worker.cpu_s() for worker in fleet)
 
 
 def _dataset(redis: Redis) -> int:

@@ -18,6 +18,7 @@ from cancelq_worker.intake import Intake
 from cancelq_worker.ledger import (
     ERRORS_MOST,
     SCRIPTS,
+    End,
     Hold,
     LanePlan,
     Move,
@@ -30,6 +31,7 @@ from cancelq_worker.ledger import (
 )
 from cancelq_worker.roster import FRESH_MS, ROSTER
 from cancelq_worker.scripts import Durability
+from cancelq_worker.state import Work
 from cancelq_worker.venues.bingx.adapter import Bingx
 from cancelq_worker.venues.bingx.signing import Credentials as BingxCredentials
 from cancelq_worker.venues.bitget.adapter import BUCKETS, ROUTES
@@ -999,6 +1001,77 @@ async def test_a_look_that_would_be_worth_it_only_in_company_goes_first_once_it_
         await bench.forward(1_000)
     await bench.forward(1_100_000 if overdue else 100_000)
     assert [work.id for work in works_of(await bench.take("l"))] == ["i-11" if overdue else "i-12"]
+
+
+# -- which go together ------------------------------------------------------------------------------------------
+
+
+async def test_what_was_asked_for_first_goes_first_whatever_its_id(bench: Bench) -> None:
+    """Also of one page, which is admitted in one moment."""
+    asked = [f"i-{n}" for n in range(1, 61)]
+    await bench.orders(*(id_.removeprefix("i-") for id_ in asked))
+    went = [[work.id for work in works_of(await bench.take())] for _ in range(2)]
+    assert went == [asked[:50], asked[50:]]
+
+
+async def sent(bench: Bench, *order_ids: str, due_us: dict[str, int] | None = None) -> None:
+    """Cancels of these orders that were acknowledged, to be looked for by pages; after `due_us`, those named there."""
+    await bench.orders(*order_ids)
+    left = set(order_ids)
+    while left:
+        moves: list[End | Move] = []
+        for work in works_of(await bench.take()):
+            order_id = work.record["order_id"]
+            left.remove(order_id)
+            moves.append(replace(looked_for(work, (due_us or {}).get(order_id, 0)), sort=order_id))
+        await bench.settle(Settlement(None, moves))
+        await bench.forward(BATCH.window_us)  # its permit is not settled
+
+
+async def page(bench: Bench) -> tuple[list[Work], list[str]]:
+    """What the next look carries, and its orders."""
+    await bench.forward(BATCH.window_us)
+    works = works_of(await bench.take("l"))
+    return works, [work.record["order_id"] for work in works]
+
+
+@pytest.mark.parametrize("first", [1_510_634_987_083_268_000, 95])
+async def test_a_page_of_looks_carries_neighbours_also_where_their_ids_differ_in_the_last_digits(
+    bench: Bench, first: int
+) -> None:
+    """As those of orders that were placed at once do: 19 digits, of which a score would hold 16."""
+    orders = [str(first + n) for n in range(220)]
+    await sent(bench, *orders)
+    assert [(await page(bench))[1] for _ in range(3)] == [orders[:100], orders[100:200], orders[200:]]
+
+
+async def test_a_page_of_looks_has_room_for_neighbours_that_are_not_due_yet(bench: Bench) -> None:
+    """The venue shows them, too: what lies above them would not be reached."""
+    orders = [str(1_510_634_987_083_268_000 + n) for n in range(150)]
+    await sent(bench, *orders, due_us=dict.fromkeys(orders[50:100], 60_000_000))
+    carried = (await page(bench))[1]
+    assert carried == [*orders[:50], *orders[100:110]]
+
+
+async def test_a_page_of_looks_begins_with_the_oldest_only_if_others_passed_it_by(bench: Bench) -> None:
+    """One that is full of other orders does not reach down to it: then one look in four is for it and those below."""
+    tries = 40  # which one it is depends on the moment
+    for n in range(tries):
+        lower, upper = (str(2_000_000_000_000_000_000 + 10 * n + m) for m in range(2))
+        await sent(bench, lower, upper)
+        works, orders = await page(bench)
+        assert orders == [lower, upper]
+        await bench.settle(Settlement(None, [ended(work) for work in works]))
+
+    lower, upper = "3000000000000000001", "3000000000000000002"
+    await sent(bench, lower, upper)
+    carried = set()
+    for _ in range(2 * tries):
+        works, orders = await page(bench)
+        carried.add(tuple(orders))
+        back = [Move(work, work.before.at_rest(work.fence), None, sort=work.record["order_id"]) for work in works]
+        await bench.settle(Settlement(None, [*back]))
+    assert carried == {(lower, upper), (lower,)}
 
 
 async def test_what_is_taken_from_a_server_that_had_forgotten_the_scripts_is_not_confirmed(bench: Bench) -> None:

@@ -63,6 +63,17 @@ def _bound(word: bytes) -> tuple[float, bool]:
     return number(word), False
 
 
+def is_within(member: bytes, least: bytes, most: bytes) -> bool:
+    """Whether a member lies between two bounds as ZRANGE takes them with BYLEX. Raises ResponseError."""
+    for word in (least, most):
+        if word not in (b"-", b"+") and word[:1] not in (b"(", b"["):
+            raise ResponseError("min or max not valid string range item")
+    if least == b"+" or most == b"-":
+        return False
+    above = least == b"-" or member > least[1:] or (least[:1] == b"[" and member == least[1:])
+    return above and (most == b"+" or member < most[1:] or (most[:1] == b"[" and member == most[1:]))
+
+
 def number(word: bytes) -> float:
     """A score as a client writes it. Raises ResponseError."""
     try:

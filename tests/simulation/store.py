@@ -19,6 +19,7 @@ from tests.simulation.keyspace import (
     StreamId,
     flags,
     id_text,
+    is_within,
     number,
     read_id,
     shown,
@@ -318,7 +319,20 @@ class Store:
         return int(last - first)
 
     def _zrange(self, a: Words) -> list[bytes]:
-        return self._by_place(a, backwards=False)
+        options = [word.upper() for word in a[3:]]
+        return self._by_text(a, options) if b"BYLEX" in options else self._by_place(a, backwards=False)
+
+    def _by_text(self, a: Words, options: Words) -> list[bytes]:
+        """Of members that all have the same score."""
+        least, most = (a[2], a[1]) if b"REV" in options else (a[1], a[2])
+        members = self.get(a[0], SortedSet)
+        found = [member for _, member in members.order if is_within(member, least, most)] if members else []
+        if b"REV" in options:
+            found.reverse()
+        if b"LIMIT" not in options:
+            return found
+        offset, count = (int(a[3 + options.index(b"LIMIT") + n]) for n in (1, 2))
+        return found[offset:] if count < 0 else found[offset : offset + count]
 
     def _zrevrange(self, a: Words) -> list[bytes]:
         return self._by_place(a, backwards=True)

@@ -126,6 +126,28 @@ class StoreMachine(RuleBasedStateMachine):
     ) -> None:
         self.both(name, key, first, last, *(("WITHSCORES",) if scores else ()), *(("LIMIT", *limit) if limit else ()))
 
+    @rule(
+        key=key,
+        members=st.lists(member, min_size=1, max_size=4),
+        ends=st.tuples(*[st.sampled_from(["-", "+"]) | st.tuples(st.sampled_from("[("), member)] * 2),
+        backwards=st.booleans(),
+        limit=st.none() | st.tuples(st.integers(0, 3), st.integers(-1, 3)),
+    )
+    def by_text(
+        self,
+        key: bytes,
+        members: list[bytes],
+        ends: tuple[str | tuple[str, bytes], ...],
+        backwards: bool,
+        limit: tuple[int, int] | None,
+    ) -> None:
+        """Defined where all scores are the same: of a set of its own."""
+        self.both(b"DEL", key)
+        self.both(b"ZADD", key, *(word for one in members for word in ("0", one)))
+        words = [end if isinstance(end, str) else end[0].encode() + end[1] for end in ends]
+        options = (*(("REV",) if backwards else ()), *(("LIMIT", *limit) if limit else ()))
+        self.both(b"ZRANGE", key, *words, "BYLEX", *options)
+
     @rule(name=st.sampled_from([b"ZCOUNT", b"ZREMRANGEBYSCORE"]), key=key, first=bound, last=bound)
     def between(self, name: bytes, key: bytes, first: str, last: str) -> None:
         self.both(name, key, first, last)

@@ -123,7 +123,7 @@ end
 local new, sets, records = {}, {}, {}
 local duplicates, admitted = 0, 0
 local settled, orders_changed = {}, {}
-local place = text(steady)
+local first_place = steady - #entries -- in the order in which they were asked for, and none later than now
 
 -- The open intents of each order that is named here, by its key: '' where there is none.
 local lists = {}
@@ -148,7 +148,8 @@ local function index_order(key, id)
   lists[key], orders_changed[key] = list, list
 end
 
-for _, e in ipairs(entries) do
+for n, e in ipairs(entries) do
+  local place = text(first_place + n)
   local known, digest = e.known, e.known_digest
   if not known and e.memory ~= '' and new[e.id] then known, digest = new[e.id].how, new[e.id].digest end
   if known then
@@ -163,7 +164,7 @@ for _, e in ipairs(entries) do
       sets[#sets + 1] = e.id
       sets[#sets + 1] = ARGV[i + 5] .. place .. ARGV[i + 6]
       local queue, expires_ms, due_ms = ARGV[i + 7], ARGV[i + 8], ARGV[i + 9]
-      for n = i + 11, i + 10 + tonumber(ARGV[i + 10]) do index_order(ARGV[n], e.id) end
+      for at = i + 11, i + 10 + tonumber(ARGV[i + 10]) do index_order(ARGV[at], e.id) end
       if due_ms ~= '0' and tonumber(due_ms) > wall / 1000 then
         redis.call('ZADD', ROOT .. 'timed', due_ms, e.id)
       else

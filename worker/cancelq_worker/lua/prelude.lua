@@ -128,6 +128,16 @@ local function fix_head(where, class)
   return tonumber(head[2])
 end
 
+-- Pages of looks reach intents by their orders' ids: beside a look queue stand its intents in that order. The ids have 19
+-- digits, a score holds 16: they are text of one length, and all scores are 0.
+local function by_order(order_id, id) return string.rep('0', 20 - #order_id) .. order_id .. ' ' .. id end
+local function order_id_of(orders)
+  for key in string.gmatch(orders, '[^,]+') do
+    local order_id = string.match(key, '^%a+:i:(%d+)$')
+    if order_id then return order_id end
+  end
+end
+
 -- Takes an intent out of whatever place it waits in.
 local function unqueue(id, s)
   if s.cancel_class == 'local' then
@@ -135,7 +145,8 @@ local function unqueue(id, s)
   else
     local where, class = lane_of(s.stage, s.priority), class_of(s)
     redis.call('ZREM', ROOT .. 'queue:' .. where .. ':' .. class, id)
-    if s.stage == 'l' then redis.call('ZREM', ROOT .. 'sorted:' .. where .. ':' .. class, id) end
+    local order_id = s.stage == 'l' and order_id_of(s.orders)
+    if order_id then redis.call('ZREM', ROOT .. 'sorted:' .. where .. ':' .. class, by_order(order_id, id)) end
     fix_head(where, class)
   end
   redis.call('ZREM', ROOT .. 'timed', id)

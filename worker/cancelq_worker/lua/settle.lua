@@ -276,10 +276,10 @@ if #works > 0 then
         if due == 'p' then
           due = string.match(state, '^%d+ %d %a %d+ %d+ %d+ %d+ %a (%d+)')
         else
-          due = text(steady + tonumber(due))
+          due = text(steady + tonumber(due) - #works + i) -- in their order in the call
         end
         queue_later(queue, id, due)
-        if sort ~= '' then gather(sorted, queue, sort, id) end
+        if sort ~= '' then gather(sorted, queue, '0', by_order(sort, id)) end
       end
     end
   end

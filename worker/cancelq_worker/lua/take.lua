@@ -110,24 +110,33 @@ local TAKE = '^(%d+) %d %a (%d+) (%d+) (%S+) (%d+) (%a %d+) (%d+) (%S+ %S+ %S+) 
 
 -- For a route that reads a page downwards from an order id: the intent that waits longest and those that wait with the
 -- ids next above its own, so that one page reaches as many as it can. Who waits longest mostly has the lowest id: below
--- it nothing waits. A page that is full of other orders does not reach down to it, so one in four begins with it. Nil
--- where that is not known.
+-- it nothing waits. A page that is full of other orders does not reach down to it: of those that follow, one in four
+-- begins with it. Nil where that is not known.
 local OLDEST_FIRST = 4
 local function page_above(queue, where, class, carry)
   local oldest = redis.call('ZRANGEBYSCORE', queue, '-inf', text(steady), 'LIMIT', 0, 1)[1]
-  local key = ROOT .. 'sorted:' .. where .. ':' .. class
-  local bottom = oldest and redis.call('ZSCORE', key, oldest)
-  if not bottom then return nil end
-  local how, till = 'ZRANGEBYSCORE', '+inf'
-  if math.floor(steady / 1000) % OLDEST_FIRST == 0 then how, till = 'ZREVRANGEBYSCORE', '-inf' end
-  local found = redis.call(how, key, bottom, till, 'LIMIT', 0, carry + 50)
-  local times = redis.call('ZMSCORE', queue, unpack(found))
-  local ids, gone = {oldest}, {}
+  local line = oldest and redis.call('HGET', ROOT .. 'state', oldest)
+  if not line then return nil end
+  local fence, attempts, lookups, _, _, _, _, _, orders = string.match(line, TAKE)
+  local order_id = order_id_of(orders)
+  if not order_id then return nil end
+  local passed_by = fence - attempts - lookups > 0 -- taken, and not counted as a look
+  local key, first = ROOT .. 'sorted:' .. where .. ':' .. class, by_order(order_id, oldest)
+  local found
+  if passed_by and math.floor(steady / 1000) % OLDEST_FIRST == 0 then
+    found = redis.call('ZRANGE', key, '[' .. first, '-', 'BYLEX', 'REV', 'LIMIT', 0, carry + 10)
+  else
+    found = redis.call('ZRANGE', key, '[' .. first, '+', 'BYLEX', 'LIMIT', 0, carry + 10)
+  end
+  if found[1] ~= first then return nil end
+  local neighbours, ids, gone = {}, {}, {}
+  for i = 1, #found do neighbours[i] = string.match(found[i], '^%d+ (.+)$') or found[i] end -- as versions before noted it
+  local times = redis.call('ZMSCORE', queue, unpack(neighbours))
   for i = 1, #found do
     if not times[i] then
       gone[#gone + 1] = found[i]
-    elseif #ids < carry + 10 and tonumber(times[i]) <= steady and found[i] ~= oldest then
-      ids[#ids + 1] = found[i]
+    elseif tonumber(times[i]) <= steady then
+      ids[#ids + 1] = neighbours[i]
     end
   end
   if #gone > 0 then redis.call('ZREM', key, unpack(gone)) end
@@ -249,7 +258,7 @@ end
 -- The grant: everything a crash of the caller must not undo is written here, before anything is sent.
 local function grant(call)
   local where, class, route, stage = call.where, call.class, call.route, call.route[10]
-  local ids, sets, leases = {}, {}, {}
+  local ids, sets, leases, looked_for = {}, {}, {}, {}
   local told = route[1] .. ' ' .. batch_id .. ' ' .. text(call.items) .. ' ' .. text(wall)
   for i, b in ipairs(call.batch) do
     local w = b[3]
@@ -265,12 +274,14 @@ local function grant(call)
       .. ' ' .. w[6] .. ' ' .. w[7] .. ' ' .. w[8] .. ' ' .. w[9] .. ' ' .. last .. ' ' .. w[11]
     leases[2 * i - 1] = lease_end
     leases[2 * i] = b[1]
+    local order_id = call.stage == 'l' and order_id_of(w[9])
+    if order_id then looked_for[#looked_for + 1] = by_order(order_id, b[1]) end
   end
   redis.call('HSET', ROOT .. 'state', unpack(sets))
   redis.call('ZADD', ROOT .. 'leases', unpack(leases))
   firsts.leases = math.min(first_of('leases'), steady + plan.lease_us)
   redis.call('ZREM', ROOT .. 'queue:' .. where .. ':' .. class, unpack(ids))
-  if stage == 'l' then redis.call('ZREM', ROOT .. 'sorted:' .. where .. ':' .. class, unpack(ids)) end
+  if #looked_for > 0 then redis.call('ZREM', ROOT .. 'sorted:' .. where .. ':' .. class, unpack(looked_for)) end
   head_changed(where, class)
   if stage == 'c' then
     local sent, till = {}, text(steady + plan.lease_us + plan.gap_us)

@@ -67,6 +67,6 @@ local function leave_to(sweep, asked, id, line)
   seen_heads[lane_of('l', s.priority)] = nil
   local routes = plan_routes('l', s.look_class)
   if routes[1] and routes[1][7] and string.match(asked.order_id or '', '^%d+$') then
-    redis.call('ZADD', ROOT .. 'sorted:' .. lane_of('l', s.priority) .. ':' .. s.look_class, asked.order_id, id)
+    redis.call('ZADD', ROOT .. 'sorted:' .. lane_of('l', s.priority) .. ':' .. s.look_class, '0', by_order(asked.order_id, id))
   end
 end
