@@ -539,6 +539,16 @@ MUTANTS = (
         ("tests/integration/test_scripts.py::test_what_was_asked_for_first_goes_first_whatever_its_id",),
     ),
     Mutant(
+        "looks-by-letters",
+        f"{_WORKER}/lua/settle.lua",
+        "text(steady + tonumber(due) - #works + i)",
+        "text(steady + tonumber(due))",
+        "orders of one call are looked for in the order of their ids' letters, on pages that reach few of them",
+        (
+            "tests/integration/test_scripts.py::test_a_page_of_looks_carries_neighbours_also_where_their_ids_differ_in_the_last_digits",
+        ),
+    ),
+    Mutant(
         "pages-by-first-digits",
         f"{_WORKER}/lua/prelude.lua",
         "string.rep('0', 20 - #order_id) .. ",
