@@ -20,8 +20,7 @@ from redis.exceptions import RedisError
 
 from cancelq.broker import slot_of
 from cancelq.contract import Lane
-from cancelq_worker.embedded import free_port
-from tests.servers import RedisDebian, find_redis_server
+from tests.servers import RedisDebian, find_redis_server, quiet_port
 
 MASTER = "desk"
 SENTINELS, QUORUM = 3, 2
@@ -271,7 +270,7 @@ def _run(server: RedisDebian, *words: Any) -> Any:
 def cluster(folder: Path) -> Iterator[ClusterOfThree]:
     """A cluster made by `redis-cli --cluster create`."""
     with ExitStack() as stack:
-        buses = [free_port() for _ in range(3)]
+        buses = [quiet_port() for _ in range(3)]
         nodes = []
         for n, bus in enumerate(buses):
             config = {

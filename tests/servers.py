@@ -3,9 +3,12 @@
 Each is a process on a free port of 127.0.0.1 with a folder of its own; only that process is ever ended.
 """
 
+import contextlib
 import os
+import random
 import re
 import shutil
+import socket
 import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -17,7 +20,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from cancelq_worker.embedded import DURABLE, EmbeddedServer, free_port
+from cancelq_worker.embedded import DURABLE, LOOPBACK, EmbeddedServer
 
 READY_TRIES = 1000
 READY_STEP_S = 0.01
@@ -30,6 +33,18 @@ class ServerMissing(Exception):
     """The server is not installed on this machine; the message says how to get it."""
 
 
+def quiet_port() -> int:
+    """A free port of 127.0.0.1 below those that the system hands out to connections: one of these may be taken by a
+    connection of another test before the server comes up, or while it is down."""
+    handed_out = Path("/proc/sys/net/ipv4/ip_local_port_range")
+    above = int(handed_out.read_text().split()[0]) if handed_out.exists() else 32_768
+    while True:
+        port = random.SystemRandom().randrange(10_000, above)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((LOOPBACK, port))
+            return port
+
+
 class RedisServer(ABC):
     """One running server: `url`, `pid`, and ways to harm it.
 
@@ -39,7 +54,7 @@ class RedisServer(ABC):
 
     def __init__(self, folder: Path, *, durable: bool, config: Mapping[str, str] | None = None) -> None:
         self.folder = folder
-        self.port = free_port()
+        self.port = quiet_port()
         self.durable = durable
         self.config = dict(config or {})
 
