@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from statistics import fmean, median, quantiles
+from statistics import fmean, quantiles
 from typing import Any, cast
 
 import pace
 import rig
 import throughput
-from metering import Cost, Meter, at_one_pace, cpu_s
+from metering import Cost, Meter, at_one_pace, fleet_cpu_s
 from pace import Pace
 from redis import Redis
 from report import Row, aimed
@@ -142,7 +142,7 @@ def _in_turns(server: Server, kept: Pace, points: Mapping[str, tuple[int, int, i
     for _ in range(repeat):
         for at, point in points.items():
             runs[at].append(_drained(server, kept, *point))
-    return at_one_pace(runs, median)
+    return at_one_pace(runs)
 
 
 def _drained(server: Server, kept: Pace, count: int, workers: int, intents: int) -> Cost:
@@ -488,9 +488,9 @@ def _at_limits(server: Server, count: int, intents: int, limits: dict[str, int])
         with rig.fleet(server, venue, [lane.account for lane in lanes], 1, limits) as fleet:
             _until("the first event", lambda: _events(redis, lanes) > intents // 4, fleet, count)
             venue.calls()
-            marks = [(time.perf_counter(), cpu_s(fleet), *_others_s(server, venue), _events(redis, lanes))]
+            marks = [(time.perf_counter(), fleet_cpu_s(fleet), *_others_s(server, venue), _events(redis, lanes))]
             _until("most of them", lambda: _events(redis, lanes) >= intents * 3 // 2, fleet, count)
-            marks.append((time.perf_counter(), cpu_s(fleet), *_others_s(server, venue), _events(redis, lanes)))
+            marks.append((time.perf_counter(), fleet_cpu_s(fleet), *_others_s(server, venue), _events(redis, lanes)))
             calls = [call["endpoint"] for call in venue.calls()]
     wall_s, worker_s, venue_s, redis_s, events = (b - a for a, b in zip(*marks, strict=True))
     batches = sum(endpoint.endswith("batch-cancel-order") for endpoint in calls)

@@ -38,12 +38,12 @@ class Meter:
         self._server, self._fleet, self._kept = server, fleet, kept
         self._mark = kept.mark() if kept else (0, 0)
         self._redis_time = RedisTime(redis)
-        self._redis_s, self._worker_s, self._wall_s = rig.cpu_s(server.pid), cpu_s(fleet), time.perf_counter()
+        self._redis_s, self._worker_s, self._wall_s = rig.cpu_s(server.pid), fleet_cpu_s(fleet), time.perf_counter()
 
     def per(self, intents: float) -> Cost:
         """So far, for each of so many."""
         wall_s, redis_us = time.perf_counter() - self._wall_s, self._redis_time.spent_us()
-        redis_s, worker_s = rig.cpu_s(self._server.pid) - self._redis_s, cpu_s(self._fleet) - self._worker_s
+        redis_s, worker_s = rig.cpu_s(self._server.pid) - self._redis_s, fleet_cpu_s(self._fleet) - self._worker_s
         pace_us = self._kept.since(self._mark) if self._kept else 0.0
         each = (redis_us / intents, redis_s * 1e6 / intents, worker_s * 1e6 / intents)
         return Cost(intents / wall_s, *each, pace_us=pace_us)
@@ -63,6 +63,6 @@ def _middle(costs: Sequence[Cost], middle: Callable[[Iterable[float]], float]) -
     return Cost(**{name: middle(getattr(cost, name) for cost in costs) for name in names})
 
 
-def cpu_s(fleet: Sequence[Worker]) -> float:
+def fleet_cpu_s(fleet: Sequence[Worker]) -> float:
     """Processor time of all of them so far."""
     return sum(worker.cpu_s() for worker in fleet)

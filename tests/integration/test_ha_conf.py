@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cancelq_worker.embedded import free_port
 from tests.ha import SentinelProcess, conf_lines
-from tests.servers import KINDS, ServerMissing
+from tests.servers import KINDS, ServerMissing, quiet_port
 
 REDIS = Path(__file__).parents[2] / "ops" / "redis"
 
@@ -16,7 +15,7 @@ REDIS = Path(__file__).parents[2] / "ops" / "redis"
 @pytest.mark.parametrize("name", ["replicated", "cluster"])
 def test_a_server_takes_them(server_kind: str, tmp_path: Path, name: str) -> None:
     config = dict(line.split(maxsplit=1) for line in conf_lines(REDIS / f"{name}.conf"))
-    more = {"cluster-port": str(free_port())} if name == "cluster" else {}
+    more = {"cluster-port": str(quiet_port())} if name == "cluster" else {}
     server = KINDS[server_kind](tmp_path, durable=True, config={**config, **more})
     try:
         server.start()

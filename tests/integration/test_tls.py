@@ -15,14 +15,13 @@ from cancelq.broker import client as redis_client
 from cancelq.contract import Status
 from cancelq.errors import BrokerDown, NotAccepted, UrlError
 from cancelq.results import ResultsReader
-from cancelq_worker.embedded import free_port
 from cancelq_worker.exits import Exit
 from tests.ha import until
 from tests.integration.doors import PATIENCE_S, Run, Venue, accounts, run, start
 from tests.integration.jobs_rig import ended, rq
 from tests.integration.test_rq_worker import Child
 from tests.integration.tls_rig import Papers, TlsSentinel, TlsServer
-from tests.servers import ServerMissing
+from tests.servers import ServerMissing, quiet_port
 
 LANE, NEVER_SERVED = Lane("bitget", "main"), Lane("bybit", "never")
 SERVERS = ("server", "elsewhere-server", "expired-server", "stranger-server")
@@ -117,7 +116,7 @@ def test_rq_over_tls(url: str, venue: Venue) -> None:
 
 
 def test_a_cluster_over_tls(papers: Papers, tmp_path: Path) -> None:
-    bus = str(free_port())
+    bus = str(quiet_port())
     server = TlsServer(tmp_path / "node", papers, cluster_enabled="yes", cluster_port=bus, tls_cluster="yes")
     server.start()
     try:

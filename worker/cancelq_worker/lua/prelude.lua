@@ -131,10 +131,10 @@ end
 -- Pages of looks reach intents by their orders' ids: beside a look queue stand its intents in that order. The ids have 19
 -- digits, a score holds 16: they are text of one length, and all scores are 0.
 local function by_order(order_id, id) return string.rep('0', 20 - #order_id) .. order_id .. ' ' .. id end
-local function order_id_of(orders)
+local function among_orders(orders, id) -- the same by the keys of its orders; nil if none of them is an order id
   for key in string.gmatch(orders, '[^,]+') do
     local order_id = string.match(key, '^%a+:i:(%d+)$')
-    if order_id then return order_id end
+    if order_id then return by_order(order_id, id) end
   end
 end
 
@@ -145,8 +145,8 @@ local function unqueue(id, s)
   else
     local where, class = lane_of(s.stage, s.priority), class_of(s)
     redis.call('ZREM', ROOT .. 'queue:' .. where .. ':' .. class, id)
-    local order_id = s.stage == 'l' and order_id_of(s.orders)
-    if order_id then redis.call('ZREM', ROOT .. 'sorted:' .. where .. ':' .. class, by_order(order_id, id)) end
+    local member = s.stage == 'l' and among_orders(s.orders, id)
+    if member then redis.call('ZREM', ROOT .. 'sorted:' .. where .. ':' .. class, member) end
     fix_head(where, class)
   end
   redis.call('ZREM', ROOT .. 'timed', id)

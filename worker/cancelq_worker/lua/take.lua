@@ -118,10 +118,9 @@ local function page_above(queue, where, class, carry)
   local line = oldest and redis.call('HGET', ROOT .. 'state', oldest)
   if not line then return nil end
   local fence, attempts, lookups, _, _, _, _, _, orders = string.match(line, TAKE)
-  local order_id = order_id_of(orders)
-  if not order_id then return nil end
+  local key, first = ROOT .. 'sorted:' .. where .. ':' .. class, among_orders(orders, oldest)
+  if not first then return nil end
   local passed_by = fence - attempts - lookups > 0 -- taken, and not counted as a look
-  local key, first = ROOT .. 'sorted:' .. where .. ':' .. class, by_order(order_id, oldest)
   local found
   if passed_by and math.floor(steady / 1000) % OLDEST_FIRST == 0 then
     found = redis.call('ZRANGE', key, '[' .. first, '-', 'BYLEX', 'REV', 'LIMIT', 0, carry + 10)
@@ -274,8 +273,7 @@ local function grant(call)
       .. ' ' .. w[6] .. ' ' .. w[7] .. ' ' .. w[8] .. ' ' .. w[9] .. ' ' .. last .. ' ' .. w[11]
     leases[2 * i - 1] = lease_end
     leases[2 * i] = b[1]
-    local order_id = call.stage == 'l' and order_id_of(w[9])
-    if order_id then looked_for[#looked_for + 1] = by_order(order_id, b[1]) end
+    if call.stage == 'l' then looked_for[#looked_for + 1] = among_orders(w[9], b[1]) end
   end
   redis.call('HSET', ROOT .. 'state', unpack(sets))
   redis.call('ZADD', ROOT .. 'leases', unpack(leases))
