@@ -7,6 +7,7 @@ from ops.mutants.mutant import Mutant
 _WORKER = "worker/cancelq_worker"
 _TRUTH = "tests/integration/test_lane_truth.py::"
 _BUSY = "tests/integration/test_busy_process.py"
+_WATCHING = "tests/integration/test_watching.py"
 _BEHIND = "tests/integration/test_head_start.py"
 
 MUTANTS = (
@@ -509,10 +510,34 @@ MUTANTS = (
     Mutant(
         "takes-in-hope",
         f"{_WORKER}/lane.py",
-        "max(1, min(most, self._more))",
+        "max(1, min(most, self._calls_left))",
         "most",
         "each round of a busy lane asks three times in vain",
         ("tests/integration/test_busy_process.py::test_a_round_asks_for_no_more_calls_than_there_is_something_for",),
+    ),
+    Mutant(
+        "a-page-for-each-of-a-thousand",
+        f"{_WORKER}/page_size.py",
+        "min(self.now, max(LEAST, AT_HAND // max(1, lanes)))",
+        "self.now",
+        "a burst for a thousand lanes fills the memory of their process",
+        (f"{_WATCHING}::test_of_a_thousand_lanes_each_is_given_no_more_than_a_full_call",),
+    ),
+    Mutant(
+        "crowd-not-seen",
+        f"{_WORKER}/lane.py",
+        "                wanted.among = self._p.rounds.waiting + 1\n",
+        "",
+        "each of a thousand busy lanes holds a whole page until its turn",
+        (f"{_BUSY}::test_a_lane_in_a_crowd_reads_little_at_once_and_looks_ahead_nevertheless",),
+    ),
+    Mutant(
+        "short-page-taken-for-the-last",
+        f"{_WORKER}/ledger.py",
+        "len(out.entries) >= page",
+        "len(out.entries) >= self.READ_MOST",
+        "where lanes read little at once, nothing urgent overtakes",
+        (f"{_BUSY}::test_a_lane_in_a_crowd_reads_little_at_once_and_looks_ahead_nevertheless",),
     ),
     Mutant(
         "takes-one-by-one",

@@ -361,6 +361,34 @@ async def test_a_lane_that_ends_as_it_waits_for_its_round_keeps_none(given: bool
         pass
 
 
+async def test_a_lane_in_a_crowd_reads_little_at_once_and_looks_ahead_nevertheless(redis_url: str) -> None:
+    """What it read stays in memory until the others have had their turn."""
+    async with hand(redis_url) as one:
+        one, _, lane = await one_round_at_once(one)
+        rounds = one.parts.rounds
+        async with one.inbox.client.pipeline(transaction=False) as pipe:
+            for n in range(400):
+                priority = "urgent" if n == 390 else "normal"
+                pipe.xadd(LANE.inbox, {"symbol": "BTCUSDT", "order_id": str(n), "priority": priority})
+            await pipe.execute()
+
+        async def another() -> None:
+            async with rounds.turn(lambda: False):
+                pass
+
+        async with rounds.turn(lambda: False):
+            others = [asyncio.ensure_future(another()) for _ in range(124)]
+            await asyncio.sleep(0)
+            await lane._round()
+            assert len(lane._entries) == 100
+            await lane._round()
+            assert lane._ahead.found
+        await asyncio.gather(*others)
+        lane._ahead.forget()
+        await lane._round()
+        assert len(lane._entries) == 200, "alone it reads what is left, up to a whole page"
+
+
 async def test_what_is_urgent_makes_a_round_urgent(redis_url: str) -> None:
     """An entry that came in, one that was found ahead, and a call that came back."""
     async with hand(redis_url) as one:

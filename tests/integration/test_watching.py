@@ -28,9 +28,11 @@ class Resting:
         self.lane = Lane("bitget", name)
         self.cursor = "0-0"
         self.idle = True
+        self.more = False
         self.given: asyncio.Queue[tuple[str, list[str]]] = asyncio.Queue()
 
-    def deliver(self, after: str, entries: list[RawEntry]) -> None:
+    def deliver(self, after: str, entries: list[RawEntry], more: bool) -> None:
+        self.more = more
         self.given.put_nowait((after, [entry_id for entry_id, _ in entries]))
         self.cursor = entries[-1][0]
 
@@ -39,10 +41,10 @@ class Resting:
 
 
 @asynccontextmanager
-async def watching(redis_url: str, *lanes: Resting) -> AsyncIterator[tuple[aioredis.Redis, Watcher]]:
-    """A watcher that reads the inboxes of these, all resting."""
+async def watching(redis_url: str, *lanes: Resting, of: int = 1) -> AsyncIterator[tuple[aioredis.Redis, Watcher]]:
+    """A watcher that reads the inboxes of these, all resting; the process has so many lanes."""
     client, blocking = connect(redis_url), connect(redis_url, max_connections=1, timeout_s=6.0)
-    watcher = Watcher(blocking, client)
+    watcher = Watcher(blocking, client, lambda: of)
     for lane in lanes:
         watcher.adopt(lane)
         watcher.arm(lane)
@@ -106,6 +108,21 @@ async def test_a_lane_that_is_busy_is_told_once_and_again_when_it_rests(redis_ur
         assert busy.given.empty()
         watcher.arm(busy)
         assert await busy.next() == ("1-1", ["2-1", "3-1", "4-1"])
+
+
+async def test_of_a_thousand_lanes_each_is_given_no_more_than_a_full_call(redis_url: str) -> None:
+    """A burst may wake them all: what they are given stays in memory until it is their turn."""
+    few, many = Resting("few"), Resting("many")
+    async with watching(redis_url, few, many, of=1_000) as (client, _):
+        async with client.pipeline() as pipe:
+            for n in range(60):
+                pipe.xadd(many.lane.inbox, {"symbol": "BTCUSDT"}, f"{n + 1}-1")
+            await pipe.execute()
+        after, given = await many.next()
+        assert (after, len(given), many.more) == ("0-0", 50, True)
+        await add(client, few, "1-1")
+        await few.next()
+        assert not few.more
 
 
 async def test_a_lane_with_nothing_to_do_rests_long_and_one_that_waits_for_something_does_not(redis_url: str) -> None:

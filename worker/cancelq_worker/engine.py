@@ -48,7 +48,7 @@ class Resting(Protocol):
 
     @property
     def idle(self) -> bool: ...
-    def deliver(self, after: str, entries: list[RawEntry]) -> None: ...
+    def deliver(self, after: str, entries: list[RawEntry], more: bool) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +67,10 @@ class Watcher:
     busy one; it reads its inbox itself and comes back when it rests.
     """
 
-    def __init__(self, blocking: aioredis.Redis, other: aioredis.Redis) -> None:
+    def __init__(self, blocking: aioredis.Redis, other: aioredis.Redis, lanes: Callable[[], int] = lambda: 1) -> None:
+        """`lanes`: how many the process has in all; a burst may wake them at once."""
         self._blocking = blocking
+        self._in_all = lanes
         self.other = other  # to end its reads by
         self._lanes: set[str] = set()
         self._armed: dict[str, Resting] = {}
@@ -136,21 +138,22 @@ class Watcher:
             return
         cursors = [one.cursor for one in asked.values()]
         with self._page.tried():
-            count = ("COUNT", self._page.now, "BLOCK", BLOCK_MS)
+            page = self._page.among(self._in_all())
+            count = ("COUNT", page, "BLOCK", BLOCK_MS)
             reply = await ask(self._blocking, "XREAD", *count, "STREAMS", *asked, *cursors)
         for inbox, entries in read_entries(reply).items():
-            self._wake(inbox, asked[inbox], entries)
+            self._wake(inbox, asked[inbox], entries, len(entries) >= page)
 
-    def _wake(self, inbox: str, asked: _Asked, entries: list[RawEntry]) -> None:
-        """Entries after the cursor that was asked for. A lane that stands elsewhere by now stays armed: the next read
-        asks behind where it stands."""
+    def _wake(self, inbox: str, asked: _Asked, entries: list[RawEntry], more: bool) -> None:
+        """Entries after the cursor that was asked for; whether there may be more. A lane that stands elsewhere by now
+        stays armed: the next read asks behind where it stands."""
         self._woken.pop(inbox, None)
         lane = self._armed.get(inbox)
         if lane is asked.lane and lane.idle and lane.cursor == asked.cursor:
             del self._armed[inbox]
-            if len(entries) < READ_MOST:  # else there is more, and it reads that itself
+            if not more:  # else it reads that itself
                 self._woken[inbox] = _Asked(lane, entries[-1][0])
-            lane.deliver(asked.cursor, entries)
+            lane.deliver(asked.cursor, entries, more)
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,7 +366,7 @@ class Engine:
         for watcher in self._watchers:
             if watcher.other is other and watcher.adopt(lane):
                 return watcher
-        watcher = Watcher(home(self._blocking(), lane.lane.inbox), other)
+        watcher = Watcher(home(self._blocking(), lane.lane.inbox), other, lambda: len(self._running))
         watcher.adopt(lane)
         self._watchers.append(watcher)
         task = asyncio.ensure_future(watcher.run())

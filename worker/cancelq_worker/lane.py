@@ -84,11 +84,12 @@ class LaneServer:
         self._wake = asyncio.Event()
         self._wanted = False  # a round, as soon as it wakes
         self._entries: list[RawEntry] = []
+        self._more_behind = False  # the entries at hand are not all there are
         self._outcomes: list[Outcome] = []
         self._calls: set[asyncio.Task[None]] = set()
         self._free = {Stage.CANCEL: SLOTS, Stage.LOOK: SLOTS}
         self._wait_us = 0
-        self._more = 0  # calls that the last take left
+        self._calls_left = 0  # that the last take could have filled, too
         self._batches = 0
         self._turn = Turn(parts.suspects)
         self._breath = Breath()
@@ -186,10 +187,10 @@ class LaneServer:
         self._p.egress.wait_no_more(self.look)
         self.look()
 
-    def deliver(self, after: str, entries: list[RawEntry]) -> None:
-        """Entries the watcher has read after `after`."""
+    def deliver(self, after: str, entries: list[RawEntry], more: bool = False) -> None:
+        """Entries the watcher has read after `after`; whether there may be more behind them."""
         if after == self.cursor and not self._entries:
-            self._entries = entries
+            self._entries, self._more_behind = entries, more
             if self.head_start.second:
                 self._wake.set()  # it sees first whether they are left to it
             else:
@@ -247,7 +248,8 @@ class LaneServer:
         urgent, others = _by_urgency(self._outcomes)
         if self._entries and intake and not overtaking and not any(outcome.urgent for outcome in urgent):
             wanted.admission = self._intake.prepare(self.cursor, self._entries, self._ahead.overtaken)
-            wanted.scan_after = None if self.head_start.second else self._ahead.scan_after(self._entries)
+            if self._more_behind and not self.head_start.second:
+                wanted.scan_after = self._ahead.scan_after(wanted.admission.last)
         # Never twice in a row: the leases of the others do not wait for ever.
         self._hurried = bool(urgent and others) and not self._hurried
         reserved: list[Reservation] = []
@@ -257,6 +259,7 @@ class LaneServer:
         if intake and (wanted.admission or not (self._entries or overtaking)):
             if self.head_start.may_admit(monotonic_ns()):
                 wanted.read_after = wanted.admission.last if wanted.admission else self.cursor
+                wanted.among = self._p.rounds.waiting + 1
             else:
                 wanted.standing = True
         outcomes, self._outcomes = (urgent, others) if self._hurried else (self._outcomes, [])
@@ -349,6 +352,7 @@ class LaneServer:
 
     def _admitted(self, reply: Round, back_ns: int) -> None:
         result = reply.admitted
+        self._more_behind = reply.more
         if result is None:
             self._entries = reply.entries
         elif isinstance(result, Admitted) and result.overtaken:
@@ -380,7 +384,7 @@ class LaneServer:
         """What is asked for in this round, each with its address' units set aside beforehand."""
         takes: list[tuple[TakeRequest, Reservation]] = []
         self._lacking.clear()
-        for n in range(max(1, min(most, self._more)) if self._wait_us == 0 else 1):
+        for n in range(max(1, min(most, self._calls_left)) if self._wait_us == 0 else 1):
             stages = "" if self._breath.left_us else "".join(s.value for s in Stage if self._free[s] > n)
             if not stages and n:
                 break
@@ -414,7 +418,7 @@ class LaneServer:
         self._turn.round_over()
 
     def _taken(self, taken: Taken, reserved: Reservation, asked_ns: int, back_ns: int) -> None:
-        self._wait_us, self._more = taken.wait_us, taken.more
+        self._wait_us, self._calls_left = taken.wait_us, taken.more
         if left_us := self._breath.left_us:
             self._wait_us = min(self._wait_us, left_us)
         if self._lacking and (again_us := self._p.egress.look_again_us):

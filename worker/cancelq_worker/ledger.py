@@ -292,6 +292,7 @@ class Round:
     admitted: Admitted | RedisError | None = None
     taken: list[Taken | RedisError] = field(default_factory=list)
     entries: list[RawEntry] = field(default_factory=list)
+    more: bool = False  # there may be more behind these entries
     overtook: Admitted | RedisError | None = None
     scanned: Scanned | RedisError | None = None
     cursor: str | None = None
@@ -299,14 +300,15 @@ class Round:
 
 @dataclass(slots=True)
 class RoundRequest:
-    """What a lane wants done in one round trip. `read_after`, `scan_after`: entry ids of the inbox; `standing`: whether
-    it is to be told where the admission stands."""
+    """What a lane wants done in one round trip. `read_after`, `scan_after`: entry ids of the inbox; `among`: how many
+    lanes hold what they have read at the same time; `standing`: whether it is to be told where the admission stands."""
 
     settlements: Sequence[Settlement] = ()
     admission: Admission | None = None
     overtaking: Overtaking | None = None
     takes: Sequence[TakeRequest] = ()
     read_after: str | None = None
+    among: int = 1
     scan_after: str | None = None
     standing: bool = False
 
@@ -432,8 +434,9 @@ class RedisLedger:
             commands.append(self._admit(wanted.admission))
         takes = slice(len(commands), len(commands) + len(wanted.takes))
         commands += [self._take(t) for t in wanted.takes]
+        page = self._page.among(wanted.among)
         if wanted.read_after:
-            commands.append(("XREAD", "COUNT", self._page.now, "STREAMS", self._inbox, wanted.read_after))
+            commands.append(("XREAD", "COUNT", page, "STREAMS", self._inbox, wanted.read_after))
         if wanted.scan_after:
             sizes = (self.SCAN_MOST, self.URGENT_MOST)
             inbox = script_keys(self._client, self._inbox)
@@ -442,12 +445,12 @@ class RedisLedger:
             commands.append(("GET", self._plan.lane.key("cursor")))
         with self._page.tried():
             if not self._durability.replicas:
-                return self._read_round(await self._pipeline(commands), wanted)
+                return self._read_round(await self._pipeline(commands), wanted, page)
             replies = await self._pipeline(
                 commands, lambda told: self._durability.command if _granted(told[takes]) else None
             )
         waited = replies[len(commands) :]
-        return self._read_round(replies[: len(commands)], wanted, self._durability.missing(waited))
+        return self._read_round(replies[: len(commands)], wanted, page, self._durability.missing(waited))
 
     async def _pipeline(
         self,
@@ -470,7 +473,7 @@ class RedisLedger:
                 raise NewerDataError(str(reply).removeprefix(NEWER))
         return replies
 
-    def _read_round(self, replies: list[Any], wanted: RoundRequest, unconfirmed: str = "") -> Round:
+    def _read_round(self, replies: list[Any], wanted: RoundRequest, page: int, unconfirmed: str = "") -> Round:
         out, rest = Round(), iter(replies)
         for _ in wanted.settlements:
             reply = next(rest)
@@ -489,6 +492,7 @@ class RedisLedger:
             if isinstance(reply, RedisError):
                 raise reply
             out.entries = read_entries(reply).get(self._inbox, [])
+            out.more = len(out.entries) >= page
         if wanted.scan_after:
             reply = next(rest)
             if isinstance(reply, RedisError):

@@ -12,7 +12,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from cancelq_worker.intake import Intake, entry_order
-from cancelq_worker.ledger import Admitted, Overtaking, RawEntry, RedisLedger, Scanned
+from cancelq_worker.ledger import Admitted, Overtaking, RawEntry, Scanned
 
 log = structlog.get_logger("cancelq.lane")
 
@@ -38,12 +38,11 @@ class Overtaker:
         """Nothing of what was found is certain any more."""
         self._found, self._scanned = [], "0-0"
 
-    def scan_after(self, page: list[RawEntry]) -> str | None:
-        """Where to look on, given the page of the inbox that is admitted next; None if there is nothing ahead."""
-        if len(page) < RedisLedger.READ_MOST or self._found or len(self.overtaken) >= AHEAD_MOST:
+    def scan_after(self, admitted: str) -> str | None:
+        """Where to look on, with more behind the entry that the admission comes to next; None if enough was found."""
+        if self._found or len(self.overtaken) >= AHEAD_MOST:
             return None
-        last = page[-1][0]
-        return max(last, self._scanned, key=entry_order)
+        return max(admitted, self._scanned, key=entry_order)
 
     def scanned(self, result: Scanned | RedisError | None) -> None:
         """What the ledger found ahead."""

@@ -1,4 +1,5 @@
-"""How many entries of an inbox are read at once, where some may be too large to be carried in time."""
+"""How many entries of an inbox are read at once, where some may be too large to be carried in time, and where many
+lanes of a process hold theirs until it is their turn."""
 
 from __future__ import annotations
 
@@ -6,6 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from redis.exceptions import RedisError
+
+AT_HAND = 12_500  # entries of a process' lanes together, of a kilobyte or so
+LEAST = 50  # of one lane nevertheless: a full call
 
 
 class PageSize:
@@ -15,6 +19,10 @@ class PageSize:
     def __init__(self, most: int) -> None:
         self.now = most
         self._most = most
+
+    def among(self, lanes: int) -> int:
+        """The number to ask for where so many lanes hold a page of theirs at the same time."""
+        return min(self.now, max(LEAST, AT_HAND // max(1, lanes)))
 
     @contextmanager
     def tried(self) -> Iterator[None]:
