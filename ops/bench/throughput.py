@@ -20,7 +20,7 @@ from report import Row, aimed
 from rig import RedisTime, Server, Venue, cpu_s
 
 from cancelq.contract import Lane
-from cancelq_worker.ledger import command, connect, read_entries
+from cancelq_worker.trips import command, connect, read_entries
 
 TARGET_RATE = 5_000
 TARGET_REDIS_US = 100

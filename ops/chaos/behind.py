@@ -16,7 +16,7 @@ import redis.asyncio as aioredis
 from redis.exceptions import RedisError
 
 from cancelq.contract import Lane
-from cancelq_worker.ledger import command
+from cancelq_worker.trips import command
 from ops.chaos.world import World, client, closed_by_errors
 
 FORGOTTEN_S = 480.0  # after which BingX' equal errors lock nothing any more

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import redis.asyncio as aioredis
 
 from cancelq.contract import Lane
-from cancelq_worker.ledger import command
+from cancelq_worker.trips import command
 from ops.chaos.asking import produce
 from ops.chaos.workers import LEASE_MS
 from ops.chaos.world import World, all_serving, client, until

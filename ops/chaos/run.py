@@ -14,9 +14,9 @@ import redis.asyncio as aioredis
 
 from cancelq.contract import Lane
 from cancelq_worker.embedded import EmbeddedServer, free_port
-from cancelq_worker.ledger import command
 from cancelq_worker.simulator.app import serve as serve_simulator
 from cancelq_worker.simulator.simulator import Simulator
+from cancelq_worker.trips import command
 from ops.chaos.asking import produce
 from ops.chaos.behind import later_s, watch
 from ops.chaos.clocks import Clocks

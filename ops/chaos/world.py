@@ -18,10 +18,11 @@ from redis.exceptions import RedisError
 
 from cancelq.contract import Lane
 from cancelq_worker.embedded import EmbeddedServer
-from cancelq_worker.ledger import ERRORS_MOST, command
+from cancelq_worker.records import ERRORS_MOST
 from cancelq_worker.simulator.core import Entry
 from cancelq_worker.simulator.orders import Kind
 from cancelq_worker.simulator.simulator import DEMO_UID, Simulator
+from cancelq_worker.trips import command
 from ops.chaos.links import Link
 from ops.chaos.places import Place
 from ops.chaos.workers import Slot

@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cancelq_worker.ledger import SCRIPTS
+from cancelq_worker.scripts import SCRIPTS
 from ops.chaos.places import PLACES
 from ops.crash.desk import LEASE_MS, LOOK_S, NOISE_S, PATIENCE_S, SETTLE_S, Desk, Floor, desk, until
 from ops.crash.hooks import REPLIES, Plan

@@ -37,18 +37,9 @@ from cancelq_worker import ledger
 from cancelq_worker.carrier import Carrier
 from cancelq_worker.http import FIRST_BYTE, Door, Exchange, Trace
 from cancelq_worker.lane_parts import Call, Outcome
-from cancelq_worker.ledger import (
-    SCRIPTS,
-    Admitted,
-    RedisLedger,
-    Round,
-    RoundRequest,
-    Scripts,
-    Settled,
-    Settlement,
-    Taken,
-    read_taken,
-)
+from cancelq_worker.ledger import RedisLedger, read_taken
+from cancelq_worker.records import Admitted, Round, RoundRequest, Settled, Settlement, Taken
+from cancelq_worker.scripts import SCRIPTS, Scripts
 from cancelq_worker.state import Work
 from cancelq_worker.venues.port import SWEEPS, Stage
 from cancelq_worker.verdict import Judge
@@ -156,7 +147,7 @@ class _Step:
 
 
 def _wrap_trips(step: _Step) -> None:
-    trip, run = ledger.round_trip, Scripts.run
+    trip, run = ledger.round_trip, Scripts.run  # type: ignore[attr-defined]
 
     async def round_trip(
         client: aioredis.Redis,
@@ -189,7 +180,7 @@ def _wrap_trips(step: _Step) -> None:
             step.reached("push.claim-sent")
         return reply
 
-    ledger.round_trip = round_trip
+    ledger.round_trip = round_trip  # type: ignore[attr-defined]
     Scripts.run = run_script  # type: ignore[method-assign]
 
 

@@ -21,7 +21,7 @@ import redis.asyncio as aioredis
 from redis.exceptions import RedisError
 
 from cancelq.contract import Lane
-from cancelq_worker.ledger import command
+from cancelq_worker.trips import command
 from ops.durability.desk import LANES, Desk, add, open_desk, reader, until_open, working
 from ops.durability.keys import judge
 from ops.durability.server import Missing, Server, running, tool

@@ -10,7 +10,9 @@ import redis.asyncio as aioredis
 
 from cancelq.contract import Event, Lane
 from cancelq_worker.intake import Intake
-from cancelq_worker.ledger import Admitted, LanePlan, RawEntry, RedisLedger, RoundRequest, command, read_entries
+from cancelq_worker.ledger import RedisLedger
+from cancelq_worker.records import Admitted, LanePlan, RoundRequest
+from cancelq_worker.trips import RawEntry, command, read_entries
 from tests.fuzz.answers import VENUES
 from tests.fuzz.entries import Flat, check_event, entry
 

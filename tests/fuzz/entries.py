@@ -15,7 +15,7 @@ import orjson
 from cancelq.contract import MAX_ENTRY_BYTES, MAX_ENTRY_FIELDS, Event, Lane, Refused, Status, read_entry
 from cancelq_worker.cli import showing
 from cancelq_worker.intake import Intake
-from cancelq_worker.ledger import NewIntent, NewOutcome
+from cancelq_worker.records import NewIntent, NewOutcome
 from cancelq_worker.state import LOCAL, State
 from cancelq_worker.venues.port import Target
 from tests.fuzz.answers import VENUES, Broken

@@ -22,7 +22,7 @@ from random import Random, SystemRandom
 import orjson
 
 from cancelq_worker.embedded import EmbeddedServer
-from cancelq_worker.ledger import connect
+from cancelq_worker.trips import connect
 from tests.fuzz import answers, entries
 from tests.fuzz.admission import Admission
 

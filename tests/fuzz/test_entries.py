@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cancelq.contract import Event
 from cancelq_worker.cli import showing
-from cancelq_worker.ledger import connect
+from cancelq_worker.trips import connect
 from tests.fuzz import entries
 from tests.fuzz.admission import Admission
 from tests.fuzz.answers import VENUES

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from redis.exceptions import RedisError
 
 from cancelq import AsyncClient, BatchIncomplete, BrokerDown, BrokerRefused, Event, Lane, Uncertain
-from cancelq_worker.ledger import command
+from cancelq_worker.trips import command
 from tests.integration.floor import Floor, spelled
 
 T = TypeVar("T")

@@ -14,10 +14,10 @@ import redis.asyncio as aioredis
 
 from cancelq.contract import Event, Lane
 from cancelq_worker import operate, wiring
-from cancelq_worker.ledger import command, connect
 from cancelq_worker.settings import Settings
 from cancelq_worker.simulator import Account, Entry, Fault, Kind, Simulator, State
 from cancelq_worker.simulator import serve as serve_simulator
+from cancelq_worker.trips import command, connect
 
 STREAM_PATHS = {"bitget": "/v2/ws/private", "bybit": "/v5/private", "bingx": "/market"}
 KINDS = {"order": Kind.order, "tpsl": Kind.tpsl, "stop": Kind.plan}

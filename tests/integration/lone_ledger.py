@@ -11,19 +11,11 @@ from pydantic import SecretStr
 
 from cancelq.contract import Lane
 from cancelq_worker.intake import Intake
-from cancelq_worker.ledger import (
-    Admitted,
-    LanePlan,
-    RawEntry,
-    RedisLedger,
-    RoundRequest,
-    Taken,
-    TakeRequest,
-    command,
-    connect,
-)
-from cancelq_worker.ledger import read_entries as entries_of
+from cancelq_worker.ledger import RedisLedger
+from cancelq_worker.records import Admitted, LanePlan, RoundRequest, Taken, TakeRequest
 from cancelq_worker.state import ALONE, SUSPECT_STRIKES, State
+from cancelq_worker.trips import RawEntry, command, connect
+from cancelq_worker.trips import read_entries as entries_of
 from cancelq_worker.venues.bitget.adapter import Bitget
 from cancelq_worker.venues.bitget.signing import Credentials
 from tests.integration.rig import LANE

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from cancelq_worker.ledger import command
+from cancelq_worker.trips import command
 from tests.integration.rig import Rig
 
 ROOT = Path(__file__).parents[2]

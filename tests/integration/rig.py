@@ -13,13 +13,13 @@ import redis.asyncio as aioredis
 
 from cancelq.contract import Event, Lane
 from cancelq_worker import wiring
-from cancelq_worker.ledger import command
 from cancelq_worker.settings import Settings
 from cancelq_worker.simulator.app import serve as serve_simulator
 from cancelq_worker.simulator.core import Entry
 from cancelq_worker.simulator.faults import Fault
 from cancelq_worker.simulator.orders import Kind, State
 from cancelq_worker.simulator.simulator import DEMO_KEY, DEMO_PASSPHRASE, DEMO_SECRET, Simulator
+from cancelq_worker.trips import command
 
 LANE = Lane("bitget", "main")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from cancelq.contract import Lane, Status
 from cancelq_worker.events import head
-from cancelq_worker.ledger import (
+from cancelq_worker.records import (
     Admission,
     Admitted,
     End,
@@ -18,9 +18,9 @@ from cancelq_worker.ledger import (
     Settlement,
     Taken,
     TakeRequest,
-    command,
 )
 from cancelq_worker.state import State, Work
+from cancelq_worker.trips import command
 from cancelq_worker.venues.bitget.adapter import BUCKETS
 from cancelq_worker.venues.port import Stage
 from tests.integration.lone_ledger import Desk

@@ -25,7 +25,8 @@ from cancelq_worker.archive.canonical import line
 from cancelq_worker.archive.compare import ArchiveFlawed
 from cancelq_worker.archive.fence import LaneBusy, held, marker_key
 from cancelq_worker.archive.repair import OtherArchive
-from cancelq_worker.ledger import SCRIPTS, command
+from cancelq_worker.scripts import SCRIPTS
+from cancelq_worker.trips import command
 from tests.integration.rig import desk
 from tests.integration.told import MAIN, archived, audited, entry_id, event, fill, named
 

@@ -8,7 +8,7 @@ import pytest
 
 from cancelq.contract import Lane, Status
 from cancelq_worker import operate
-from cancelq_worker.ledger import command
+from cancelq_worker.trips import command
 from tests.integration.floor import Floor, floor
 from tests.integration.lone_ledger import make_suspect
 

@@ -11,8 +11,8 @@ import pytest
 
 from cancelq.contract import Status
 from cancelq_worker import operate
-from cancelq_worker.ledger import command
 from cancelq_worker.simulator.orders import State
+from cancelq_worker.trips import command
 from tests.integration.rig import UNCLEAR, Rig, desk
 
 pytestmark = pytest.mark.one_server

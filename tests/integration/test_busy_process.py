@@ -13,8 +13,10 @@ import redis.asyncio as aioredis
 from cancelq.contract import Status
 from cancelq_worker.egress import ROUND_US, Egress, Ticket
 from cancelq_worker.lane import LaneServer
-from cancelq_worker.ledger import LanePlan, RedisLedger, Round, RoundRequest, Scanned, command, connect
+from cancelq_worker.ledger import RedisLedger
+from cancelq_worker.records import LanePlan, Round, RoundRequest, Scanned
 from cancelq_worker.rounds import IN_A_ROW, Rounds
+from cancelq_worker.trips import command, connect
 from cancelq_worker.venues.port import Bucket
 from ops.chaos.world import until
 from tests.integration.rig import LANE

@@ -12,8 +12,8 @@ import pytest
 
 from cancelq.contract import Status
 from cancelq_worker import operate
-from cancelq_worker.ledger import command
 from cancelq_worker.simulator.simulator import DEMO_KEY, DEMO_SECRET
+from cancelq_worker.trips import command
 from tests.integration.rig import UNCLEAR, Rig, desk
 
 pytestmark = pytest.mark.one_server

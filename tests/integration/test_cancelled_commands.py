@@ -7,7 +7,7 @@ import asyncio
 import pytest
 import redis.asyncio as aioredis
 
-from cancelq_worker.ledger import command, connect, round_trip
+from cancelq_worker.trips import command, connect, round_trip
 
 pytestmark = pytest.mark.one_server
 

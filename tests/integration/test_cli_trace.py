@@ -15,7 +15,7 @@ from redis import Redis
 
 from cancelq import Lane
 from cancelq_worker import cli
-from cancelq_worker.ledger import command
+from cancelq_worker.trips import command
 from tests.integration.rig import desk
 
 pytestmark = pytest.mark.one_server

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from cancelq.contract import VENUES, Status
-from cancelq_worker.ledger import command
+from cancelq_worker.trips import command
 from tests.integration.floor import floor, spelled
 from tests.integration.rig import desk
 

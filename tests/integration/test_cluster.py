@@ -16,8 +16,9 @@ from cancelq.link import options
 from cancelq.results import ResultsReader
 from cancelq_worker import cli
 from cancelq_worker.flatten import Flattening, Wish
-from cancelq_worker.ledger import RoundRequest, TakeRequest, command, connect, round_trip, script_keys
+from cancelq_worker.records import RoundRequest, TakeRequest
 from cancelq_worker.roster import ROSTER
+from cancelq_worker.trips import command, connect, round_trip, script_keys
 from tests.ha import ClusterOfThree, cluster, move_key
 from tests.integration.failover import Asking, passed_limits, patiently, settled, true
 from tests.integration.floor import Floor, floor, spelled

@@ -15,7 +15,10 @@ from cancelq import AsyncClient, BrokerRefused, Client
 from cancelq.contract import Lane
 from cancelq_worker import cli
 from cancelq_worker.egress import Egress
-from cancelq_worker.ledger import NOT_WAITED_FOR, Durability, LanePlan, RedisLedger, connect
+from cancelq_worker.ledger import RedisLedger
+from cancelq_worker.records import LanePlan
+from cancelq_worker.scripts import NOT_WAITED_FOR, Durability
+from cancelq_worker.trips import connect
 from cancelq_worker.venues.port import Bucket
 from tests.ha import until
 from tests.servers import KINDS, RedisServer

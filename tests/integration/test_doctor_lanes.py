@@ -20,8 +20,8 @@ from cancelq_worker import events, operate
 from cancelq_worker.data_version import DATA_VERSION
 from cancelq_worker.doctor.findings import Level
 from cancelq_worker.exits import Exit
-from cancelq_worker.ledger import command
 from cancelq_worker.snapshot import LAST_ID
+from cancelq_worker.trips import command
 from tests.integration.rig import desk
 from tests.integration.ward import at, empty_lane, examined, the
 

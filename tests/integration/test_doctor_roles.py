@@ -13,7 +13,7 @@ from redis import Redis
 from cancelq.contract import Lane
 from cancelq_worker.doctor.findings import Level
 from cancelq_worker.exits import Exit
-from cancelq_worker.ledger import SCRIPTS
+from cancelq_worker.scripts import SCRIPTS
 from tests.integration.ward import at, empty_lane, examined, the
 from tests.servers import RedisDebian
 

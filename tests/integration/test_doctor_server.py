@@ -20,7 +20,7 @@ from cancelq_worker.doctor.findings import About, Level
 from cancelq_worker.doctor.patient import on_this_machine
 from cancelq_worker.exits import Exit
 from cancelq_worker.growth import Growth
-from cancelq_worker.ledger import SCRIPTS
+from cancelq_worker.scripts import SCRIPTS
 from ops.durability.full import small_disk
 from ops.durability.server import Missing
 from tests.ha import until

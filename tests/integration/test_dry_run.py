@@ -12,8 +12,8 @@ from cancelq import Event
 from cancelq.contract import Status
 from cancelq_worker import cli, wiring
 from cancelq_worker.dry_run import DryRunLane, dry_workers_alive
-from cancelq_worker.ledger import command
 from cancelq_worker.settings import Settings
+from cancelq_worker.trips import command
 from tests.integration.rig import Rig, desk
 
 pytestmark = pytest.mark.one_server

@@ -11,7 +11,8 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from cancelq_worker.egress import LONGEST_CALL_US, UNIT_LIVES_NS, Egress
-from cancelq_worker.ledger import SCRIPTS, command, connect
+from cancelq_worker.scripts import SCRIPTS
+from cancelq_worker.trips import command, connect
 from cancelq_worker.venues.port import Bucket
 
 pytestmark = pytest.mark.one_server

@@ -11,8 +11,8 @@ import pytest
 
 from cancelq.contract import Status
 from cancelq_worker.data_version import DATA_VERSION
-from cancelq_worker.ledger import connect
 from cancelq_worker.simulator.core import Entry
+from cancelq_worker.trips import connect
 from tests.integration.lone_ledger import lone_desk
 from tests.integration.rig import LANE, desk
 from tests.wire.lane_file import load_lane

@@ -19,8 +19,8 @@ from cancelq.link import options
 from cancelq_worker import cli, events, operate
 from cancelq_worker.guard_ledger import LANES_A_COMMAND, Kept, kept_of
 from cancelq_worker.guard_status import GuardStatus, guard_statuses
-from cancelq_worker.ledger import command, connect
 from cancelq_worker.settings import Settings, SettingsError
+from cancelq_worker.trips import command, connect
 from tests.integration.rig import Rig, desk
 from tests.integration.test_worker_process import running
 

@@ -13,7 +13,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from cancelq.contract import Status
 from cancelq_worker import lane as lane_module
 from cancelq_worker.lane import LaneServer
-from cancelq_worker.ledger import LanePlan, RawEntry, Round, RoundRequest
+from cancelq_worker.records import LanePlan, Round, RoundRequest
+from cancelq_worker.trips import RawEntry
 from ops.chaos.world import until
 from tests.integration.test_busy_process import Counted, turns, until_it_rests
 from tests.integration.test_send_by import Hand, hand, served

@@ -17,8 +17,8 @@ from cancelq.contract import Lane, Status
 from cancelq_worker.jobs.guarded import Duty, GuardedJob
 from cancelq_worker.jobs.redrive import redriven_id
 from cancelq_worker.jobs.trigger import Period, Trigger
-from cancelq_worker.ledger import command
 from cancelq_worker.simulator.orders import State
+from cancelq_worker.trips import command
 from tests.integration.jobs_rig import StallingProxy, ended, give_up_the_dead, queue_on, start_jobs
 from tests.integration.rig import Rig, desk
 from tests.integration.test_jobs_work import ONE_TRY, resolved, unresolved

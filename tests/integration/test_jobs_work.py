@@ -17,10 +17,10 @@ from cancelq_worker.jobs import redrive
 from cancelq_worker.jobs.reconcile import Reconciled, _whose_turn, reconcile
 from cancelq_worker.jobs.table import PREFIX, NotEmpty, table_of
 from cancelq_worker.jobs.unresolved import Unresolved
-from cancelq_worker.ledger import command
 from cancelq_worker.settings import Settings, SettingsError
 from cancelq_worker.settings_jobs import Jobs, Sweep
 from cancelq_worker.simulator.orders import State
+from cancelq_worker.trips import command
 from tests.integration.rig import Rig, desk
 from tests.unit.test_client_lost_replies import Listener
 

@@ -13,9 +13,11 @@ import pytest
 from cancelq.contract import Status
 from cancelq_worker import cli, key_watch, operate
 from cancelq_worker.key_watch import KeyWatch
-from cancelq_worker.ledger import LanePlan, RedisLedger, command
+from cancelq_worker.ledger import RedisLedger
+from cancelq_worker.records import LanePlan
 from cancelq_worker.simulator.orders import Right
 from cancelq_worker.simulator.simulator import DEMO_KEY
+from cancelq_worker.trips import command
 from cancelq_worker.venues.port import Bucket
 from tests.integration.rig import Rig, desk
 

@@ -17,8 +17,8 @@ import pytest
 
 from cancelq.contract import Status
 from cancelq_worker.flatten import Flattening, NotServed, Report, Wish
-from cancelq_worker.ledger import connect
 from cancelq_worker.simulator.orders import State
+from cancelq_worker.trips import connect
 from tests.integration.rig import LANE, Rig, desk
 from tests.servers import RedisServer
 

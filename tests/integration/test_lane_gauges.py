@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from cancelq.contract import Lane
 from cancelq_worker.lane_gauges import EVERY_S, FRESH_PASSES, LaneGauges
-from cancelq_worker.ledger import command, connect
+from cancelq_worker.trips import command, connect
 
 pytestmark = pytest.mark.one_server
 

@@ -11,9 +11,9 @@ import pytest
 
 from cancelq.contract import Event, Status
 from cancelq_worker import cli, operate
-from cancelq_worker.ledger import command
 from cancelq_worker.simulator.orders import Right
 from cancelq_worker.simulator.simulator import DEMO_KEY
+from cancelq_worker.trips import command
 from tests.integration.rig import LANE, Rig, desk
 from tests.servers import RedisServer
 

@@ -10,16 +10,9 @@ import pytest
 import redis.asyncio as aioredis
 from pydantic import SecretStr
 
-from cancelq_worker.ledger import (
-    Admission,
-    Admitted,
-    LanePlan,
-    NewOutcome,
-    RedisLedger,
-    RoundRequest,
-    connect,
-    memory_key,
-)
+from cancelq_worker.ledger import RedisLedger, memory_key
+from cancelq_worker.records import Admission, Admitted, LanePlan, NewOutcome, RoundRequest
+from cancelq_worker.trips import connect
 from cancelq_worker.venues.bitget.adapter import Bitget
 from cancelq_worker.venues.bitget.signing import Credentials
 from tests.integration.rig import LANE

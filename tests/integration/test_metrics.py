@@ -24,7 +24,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from cancelq.contract import Status
 from cancelq_worker.embedded import free_port
-from cancelq_worker.ledger import command
+from cancelq_worker.trips import command
 from tests.integration.observed_worker import (
     PATIENCE_S,
     ROOT,

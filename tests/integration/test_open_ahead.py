@@ -18,9 +18,9 @@ from cancelq_worker.gate import Gate
 from cancelq_worker.health import Health
 from cancelq_worker.http import Door, connection
 from cancelq_worker.lane_parts import CANCELS_A_LANE, CANCELS_MOST, LOOKS_MOST
-from cancelq_worker.ledger import command
 from cancelq_worker.settings import Settings
 from cancelq_worker.simulator.simulator import DEMO_PASSPHRASE, DEMO_SECRET
+from cancelq_worker.trips import command
 from cancelq_worker.wiring import Wiring
 from ops.chaos.world import until
 from tests.integration.rig import Rig, desk

@@ -10,9 +10,11 @@ import pytest
 
 from cancelq.contract import Status
 from cancelq_worker import operate
-from cancelq_worker.ledger import RedisLedger, RoundRequest, Scanned, command
+from cancelq_worker.ledger import RedisLedger
 from cancelq_worker.overtaking import AHEAD_MOST, Overtaker
+from cancelq_worker.records import RoundRequest, Scanned
 from cancelq_worker.state import State
+from cancelq_worker.trips import command
 from tests.integration.lone_ledger import Desk, lone_desk
 from tests.integration.rig import LANE, desk
 

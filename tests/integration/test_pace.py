@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from cancelq_worker.ledger import command
+from cancelq_worker.trips import command
 from tests.integration.lone_ledger import Desk, lone_desk
 from tests.integration.rig import LANE
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from cancelq_worker.exits import CommandFailed, Exit
-from cancelq_worker.ledger import connect
 from cancelq_worker.preflight import check_server
+from cancelq_worker.trips import connect
 from tests.servers import RedisServer
 
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from cancelq.contract import Status
 from cancelq_worker import operate
 from cancelq_worker.egress import Egress, Ticket
-from cancelq_worker.ledger import command, connect
+from cancelq_worker.trips import command, connect
 from cancelq_worker.venues.port import Bucket
 from tests.integration.rig import Rig, desk
 

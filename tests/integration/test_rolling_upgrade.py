@@ -12,8 +12,9 @@ from redis.exceptions import ResponseError
 
 from cancelq.contract import Status
 from cancelq_worker.data_version import DATA_VERSION, is_newer
-from cancelq_worker.ledger import SCRIPTS, command, connect
 from cancelq_worker.roster import ROSTER
+from cancelq_worker.scripts import SCRIPTS
+from cancelq_worker.trips import command, connect
 from tests.integration.observed_worker import PROGRAM, ObservedWorker, observed_worker
 from tests.integration.rig import Rig, desk
 

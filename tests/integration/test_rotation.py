@@ -13,11 +13,11 @@ from cancelq.contract import Lane, Status
 from cancelq_worker import wiring
 from cancelq_worker.engine import Engine
 from cancelq_worker.health import Health
-from cancelq_worker.ledger import command
 from cancelq_worker.rotation import FOR_LANES, restart_for, same_for_lanes, same_key
 from cancelq_worker.settings import Settings
 from cancelq_worker.simulator.orders import Account
 from cancelq_worker.simulator.simulator import DEMO_KEY, DEMO_PASSPHRASE, DEMO_SECRET
+from cancelq_worker.trips import command
 from tests.integration.rig import Rig, desk
 
 pytestmark = pytest.mark.one_server

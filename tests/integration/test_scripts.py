@@ -15,23 +15,12 @@ from cancelq.contract import Status
 from cancelq_worker import guard_ledger, operate
 from cancelq_worker.events import head
 from cancelq_worker.intake import Intake
-from cancelq_worker.ledger import (
-    ERRORS_MOST,
-    SCRIPTS,
-    End,
-    Hold,
-    LanePlan,
-    Move,
-    PermitUse,
-    RedisLedger,
-    RoundRequest,
-    Settlement,
-    command,
-    is_memory_full,
-)
+from cancelq_worker.ledger import RedisLedger
+from cancelq_worker.records import ERRORS_MOST, End, Hold, LanePlan, Move, PermitUse, RoundRequest, Settlement
 from cancelq_worker.roster import FRESH_MS, ROSTER
-from cancelq_worker.scripts import Durability
+from cancelq_worker.scripts import SCRIPTS, Durability
 from cancelq_worker.state import Work
+from cancelq_worker.trips import command, is_memory_full
 from cancelq_worker.venues.bingx.adapter import Bingx
 from cancelq_worker.venues.bingx.signing import Credentials as BingxCredentials
 from cancelq_worker.venues.bitget.adapter import BUCKETS, ROUTES

@@ -23,20 +23,11 @@ from cancelq_worker.gate import Gate
 from cancelq_worker.http import Door, NotSent
 from cancelq_worker.lane import SLOTS, LaneServer
 from cancelq_worker.lane_parts import SEND_BY_MS, Call, LaneParts
-from cancelq_worker.ledger import (
-    Batch,
-    End,
-    Move,
-    RawEntry,
-    RedisLedger,
-    Round,
-    RoundRequest,
-    Taken,
-    TakeRequest,
-    command,
-)
+from cancelq_worker.ledger import RedisLedger
+from cancelq_worker.records import Batch, End, Move, Round, RoundRequest, Taken, TakeRequest
 from cancelq_worker.settings import Settings
 from cancelq_worker.simulator.simulator import DEMO_KEY, DEMO_PASSPHRASE
+from cancelq_worker.trips import RawEntry, command
 from cancelq_worker.venues.bitget.adapter import BAN_US
 from cancelq_worker.venues.port import Reply, Signed, Stage, Word
 from cancelq_worker.venues.registry import open_venue

@@ -12,7 +12,6 @@ from cancelq.contract import Lane
 from cancelq_worker import operate
 from cancelq_worker.egress import Egress
 from cancelq_worker.flow import Flows
-from cancelq_worker.ledger import connect
 from cancelq_worker.snapshot import (
     COUNT_PAGE,
     Refusals,
@@ -21,6 +20,7 @@ from cancelq_worker.snapshot import (
     find_addresses,
     server_status,
 )
+from cancelq_worker.trips import connect
 from cancelq_worker.venues.port import Bucket
 
 LANE = Lane("bitget", "main")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cancelq_worker.ledger import Batch, RoundRequest, Taken, TakeRequest
+from cancelq_worker.records import Batch, RoundRequest, Taken, TakeRequest
 from cancelq_worker.state import State, Work
 from cancelq_worker.suspects import TURN_S, Suspects, Turn
 from cancelq_worker.venues.port import Stage

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from redis import Redis
 
 from cancelq import Lane
-from cancelq_worker.ledger import command
 from cancelq_worker.state import LOCAL, State
 from cancelq_worker.steps import Asked, Kind, Waiting
 from cancelq_worker.trace import NAMES_MOST, Trace, reader, trace
+from cancelq_worker.trips import command
 from cancelq_worker.venues.port import Stage
 
 MAIN = Lane("bitget", "main")

@@ -12,7 +12,9 @@ from pydantic import SecretStr
 
 from cancelq.contract import Lane, Status
 from cancelq_worker.engine import Watcher
-from cancelq_worker.ledger import LanePlan, RawEntry, RedisLedger, RoundRequest, Taken, TakeRequest, command, connect
+from cancelq_worker.ledger import RedisLedger
+from cancelq_worker.records import LanePlan, RoundRequest, Taken, TakeRequest
+from cancelq_worker.trips import RawEntry, command, connect
 from cancelq_worker.venues.bitget.adapter import Bitget
 from cancelq_worker.venues.bitget.signing import Credentials
 from tests.integration.rig import LANE, desk

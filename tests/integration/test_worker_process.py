@@ -15,7 +15,7 @@ import pytest
 
 from cancelq.contract import Status
 from cancelq_worker.guard_status import guard_statuses
-from cancelq_worker.ledger import command
+from cancelq_worker.trips import command
 from tests.integration.rig import Rig, desk
 from tests.integration.test_rotation import new_key
 

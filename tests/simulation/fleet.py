@@ -15,9 +15,9 @@ from cancelq_worker.engine import Engine
 from cancelq_worker.health import Health
 from cancelq_worker.http import Door
 from cancelq_worker.lane_parts import LaneParts
-from cancelq_worker.ledger import connect
 from cancelq_worker.settings import Account, Settings
 from cancelq_worker.simulator.simulator import DEMO_KEY, DEMO_PASSPHRASE, DEMO_SECRET, Simulator
+from cancelq_worker.trips import connect
 from cancelq_worker.venues.port import Venue
 from cancelq_worker.wiring import Wiring, beside
 from ops.chaos.places import PLACES

@@ -21,7 +21,7 @@ from cancelq.batch import prepare_many
 from cancelq.client import AsyncClient
 from cancelq.contract import Lane
 from cancelq.errors import BatchIncomplete, BrokerDown, BrokerRefused, IntentError, NotAccepted
-from cancelq_worker.ledger import command
+from cancelq_worker.trips import command
 from ops.chaos.asking import next_intent
 from ops.checks import Ask, Broken
 from tests.simulation.fleet import Worker

@@ -21,7 +21,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, ResponseError
 from redis.retry import Retry
 
-from cancelq_worker.ledger import SCRIPTS
+from cancelq_worker.scripts import SCRIPTS
 from tests.simulation.run import run
 from tests.simulation.store import Store
 from tests.simulation.world import Plan

@@ -4,7 +4,8 @@ import pytest
 
 from cancelq.contract import Event, Lane
 from cancelq_worker.intake import Intake
-from cancelq_worker.ledger import NewIntent, NewOutcome, memory_key
+from cancelq_worker.ledger import memory_key
+from cancelq_worker.records import NewIntent, NewOutcome
 from cancelq_worker.state import LOCAL, NONE, State
 from cancelq_worker.venues.port import Stage
 from tests.unit.bitget_account import BITGET, ORDER_ID

@@ -9,8 +9,8 @@ from pydantic import SecretStr
 from redis.exceptions import ResponseError
 
 from cancelq.contract import Lane
-from cancelq_worker.ledger import Admission, Admitted, End, Move, NewIntent, NewOutcome, Settled, Settlement
 from cancelq_worker.metrics import LaneMetrics, Metrics
+from cancelq_worker.records import Admission, Admitted, End, Move, NewIntent, NewOutcome, Settled, Settlement
 from cancelq_worker.settings import Account
 from cancelq_worker.state import State, Work
 from cancelq_worker.venues.port import Reply, Stage, Word

@@ -12,7 +12,7 @@ from typing import Any
 import redis.asyncio as aioredis
 
 from cancelq.contract import Lane
-from cancelq_worker.ledger import command, round_trip
+from cancelq_worker.trips import command, round_trip
 
 #: How the whole of a key is read, and how it is written back, by its type.
 _READ: dict[str, tuple[Any, ...]] = {

@@ -19,15 +19,10 @@ import structlog
 from cancelq.contract import Lane
 from cancelq_worker.http import Door, Exchange, Pick
 from cancelq_worker.lane_parts import LaneParts
-from cancelq_worker.ledger import (
-    LanePlan,
-    NewIntent,
-    NewOutcome,
-    RedisLedger,
-    Settlement,
-    round_trip,
-)
+from cancelq_worker.ledger import RedisLedger
+from cancelq_worker.records import LanePlan, NewIntent, NewOutcome, Settlement
 from cancelq_worker.roster import ROSTER, workers_of
+from cancelq_worker.trips import round_trip
 from cancelq_worker.venues.port import SWEEPS, Answer, Reply, Request, Route, Signed, Stage, Target, Venue, Word
 
 log = structlog.get_logger("cancelq.dryrun")

@@ -17,7 +17,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from cancelq_worker.clocks import monotonic_ns, monotonic_s
-from cancelq_worker.ledger import NOT_WAITED_FOR, SCRIPTS, Durability
+from cancelq_worker.scripts import NOT_WAITED_FOR, SCRIPTS, Durability
 from cancelq_worker.venues.port import Bucket
 
 log = structlog.get_logger("cancelq.egress")

@@ -23,9 +23,9 @@ from cancelq_worker.data_version import DATA_VERSION, NewerDataError, OlderWorke
 from cancelq_worker.head_start import HEAD_START_US
 from cancelq_worker.health import Health
 from cancelq_worker.lane import LaneServer
-from cancelq_worker.ledger import SCRIPTS
 from cancelq_worker.page_size import PageSize
 from cancelq_worker.roster import FRESH_MS, ROSTER, rank, workers_of
+from cancelq_worker.scripts import SCRIPTS
 from cancelq_worker.trips import RawEntry, ask, home, read_entries
 
 log = structlog.get_logger("cancelq.engine")

@@ -17,10 +17,10 @@ import redis.asyncio as aioredis
 
 from cancelq.contract import Event, Lane, Status
 from cancelq.errors import EventError
-from cancelq_worker.ledger import command, read_entries
 from cancelq_worker.operate import UnknownLane, operator_event
 from cancelq_worker.snapshot import Snapshots, workers_alive
 from cancelq_worker.state import State
+from cancelq_worker.trips import command, read_entries
 from cancelq_worker.venues.registry import KINDS
 from cancelq_worker.venues.sweeping import ORDER
 
@@ -101,7 +101,7 @@ class Report:
 
 class Flattening:
     """One run of the kill switch. `report` is true at any moment, also after an error. The client is one that
-    `ledger.connect` made."""
+    `trips.connect` made."""
 
     def __init__(self, redis: aioredis.Redis, wish: Wish, actor: str, act: str = "kill") -> None:
         self._redis = redis

@@ -10,7 +10,7 @@ import structlog
 from cancelq_worker.clocks import in_s, monotonic_ns
 from cancelq_worker.http import Door, Exchange, NoAnswer, NotSent, Pick
 from cancelq_worker.lane_parts import Call, LaneParts
-from cancelq_worker.ledger import KEY_WORKS, Hold, KeyTried, KeyWord
+from cancelq_worker.records import KEY_WORKS, Hold, KeyTried, KeyWord
 from cancelq_worker.repeating import discreet
 from cancelq_worker.venues.port import Answer, KeyRights, Reply, Request, Signed, Word
 

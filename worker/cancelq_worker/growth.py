@@ -12,7 +12,8 @@ from typing import Any
 import redis.asyncio as aioredis
 
 from cancelq.contract import Lane
-from cancelq_worker.ledger import SCRIPTS, command
+from cancelq_worker.scripts import SCRIPTS
+from cancelq_worker.trips import command
 
 #: Nodes of a stream that the server looks at to estimate its size.
 SAMPLES = 5

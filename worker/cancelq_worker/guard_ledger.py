@@ -14,8 +14,10 @@ from cancelq.broker_async import AsyncClusterRedis
 from cancelq.contract import Event, Lane
 from cancelq.errors import EventError
 from cancelq_worker.data_version import DATA_VERSION
-from cancelq_worker.ledger import SCRIPTS, NewIntent, command, memory_key, round_trip, script_keys
-from cancelq_worker.trips import ask_all
+from cancelq_worker.ledger import memory_key
+from cancelq_worker.records import NewIntent
+from cancelq_worker.scripts import SCRIPTS
+from cancelq_worker.trips import ask_all, command, round_trip, script_keys
 
 LANES_A_TRIP = 500
 LANES_A_COMMAND = 50  # so that none keeps the server for long

@@ -28,7 +28,7 @@ from cancelq_worker.guard_ledger import Fired, Seen
 from cancelq_worker.guard_timer import GuardTimers
 from cancelq_worker.intake import Intake
 from cancelq_worker.lane import LaneServer
-from cancelq_worker.ledger import NewIntent
+from cancelq_worker.records import NewIntent
 from cancelq_worker.venues.registry import KINDS
 
 log = structlog.get_logger("cancelq.guard")

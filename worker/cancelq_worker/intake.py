@@ -7,8 +7,10 @@ from collections.abc import Collection, Sequence
 
 from cancelq.contract import Accepted, Lane, Refused, Status, read_entry
 from cancelq_worker import events
-from cancelq_worker.ledger import Admission, NewIntent, NewOutcome, Overtaking, RawEntry, memory_key
+from cancelq_worker.ledger import memory_key
+from cancelq_worker.records import Admission, NewIntent, NewOutcome, Overtaking
 from cancelq_worker.state import LOCAL, NONE, State
+from cancelq_worker.trips import RawEntry
 from cancelq_worker.venues.port import Unfit, Venue
 
 _ENTRY_ID = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")

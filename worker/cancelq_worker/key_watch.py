@@ -19,7 +19,7 @@ from cancelq_worker.clocks import monotonic_s
 from cancelq_worker.gate import Gate
 from cancelq_worker.http import NoAnswer, NotSent
 from cancelq_worker.lane_parts import LaneParts
-from cancelq_worker.ledger import Hold
+from cancelq_worker.records import Hold
 from cancelq_worker.venues.port import KeyRights
 
 log = structlog.get_logger("cancelq.lane")

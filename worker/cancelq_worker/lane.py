@@ -30,25 +30,24 @@ from cancelq_worker.head_start import THROUGH_US, HeadStart
 from cancelq_worker.intake import Intake, entry_order
 from cancelq_worker.key_watch import KeyWatch
 from cancelq_worker.lane_parts import Call, LaneParts, Outcome
-from cancelq_worker.ledger import (
+from cancelq_worker.overtaking import Overtaker
+from cancelq_worker.records import (
     Admitted,
     End,
     Hold,
     LocalStep,
     Move,
-    RawEntry,
     Round,
     RoundRequest,
     Settled,
     Settlement,
     Taken,
     TakeRequest,
-    is_memory_full,
 )
-from cancelq_worker.overtaking import Overtaker
 from cancelq_worker.state import Work
 from cancelq_worker.streaming import LaneStream, StreamParts
 from cancelq_worker.suspects import Turn
+from cancelq_worker.trips import RawEntry, is_memory_full
 from cancelq_worker.venues.port import Answer, Push, Request, Route, Stage, Venue
 from cancelq_worker.verdict import Finish, ended_by_push, learn
 

@@ -11,8 +11,9 @@ from websockets.asyncio.client import connect
 from cancelq_worker.clocks import Pace, RemoteClock
 from cancelq_worker.egress import Egress, Ticket
 from cancelq_worker.http import Door
-from cancelq_worker.ledger import Batch, LanePlan, Ledger, Settlement
+from cancelq_worker.ledger import Ledger
 from cancelq_worker.metrics import LaneMetrics
+from cancelq_worker.records import Batch, LanePlan, Settlement
 from cancelq_worker.rounds import Rounds
 from cancelq_worker.state import Work
 from cancelq_worker.streaming import OpenSocket

@@ -23,7 +23,7 @@ from prometheus_client import (
 
 from cancelq.contract import Lane, Status
 from cancelq_worker.histograms import Cells, Histogram
-from cancelq_worker.ledger import Admission, Admitted, End, Move, NewOutcome, Overtaking, Settled, Settlement
+from cancelq_worker.records import Admission, Admitted, End, Move, NewOutcome, Overtaking, Settled, Settlement
 from cancelq_worker.venues.port import ABOUT_THE_CALL, Reply, Stage, Venue
 
 LANE = ("venue", "account")

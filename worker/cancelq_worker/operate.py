@@ -17,7 +17,8 @@ import redis.asyncio as aioredis
 
 from cancelq.contract import Lane, Status
 from cancelq_worker import events
-from cancelq_worker.ledger import KEY_WORKS, KeyTried, key_refused
+from cancelq_worker.ledger import key_refused
+from cancelq_worker.records import KEY_WORKS, KeyTried
 from cancelq_worker.snapshot import LaneStatus, Snapshots, find_lanes, steady_now, workers_alive
 
 __all__ = [

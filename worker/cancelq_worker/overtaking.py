@@ -12,7 +12,8 @@ import structlog
 from redis.exceptions import RedisError
 
 from cancelq_worker.intake import Intake, entry_order
-from cancelq_worker.ledger import Admitted, Overtaking, RawEntry, Scanned
+from cancelq_worker.records import Admitted, Overtaking, Scanned
+from cancelq_worker.trips import RawEntry
 
 log = structlog.get_logger("cancelq.lane")
 

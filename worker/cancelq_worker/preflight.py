@@ -7,7 +7,7 @@ import structlog
 from redis.exceptions import ResponseError
 
 from cancelq_worker.exits import CommandFailed, Exit
-from cancelq_worker.ledger import command
+from cancelq_worker.trips import command
 
 log = structlog.get_logger("cancelq.preflight")
 

@@ -18,8 +18,8 @@ from redis.exceptions import NoScriptError
 
 from cancelq.contract import Lane
 from cancelq.errors import LaneError
-from cancelq_worker.ledger import SCRIPTS
 from cancelq_worker.roster import ROSTERS, rank, workers_of
+from cancelq_worker.scripts import SCRIPTS
 from cancelq_worker.trips import by_home
 
 LANES_A_TRIP = 32

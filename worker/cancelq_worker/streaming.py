@@ -21,7 +21,8 @@ from websockets.exceptions import WebSocketException
 
 from cancelq_worker.clocks import RemoteClock, monotonic_s
 from cancelq_worker.http import NoAnswer, NotSent
-from cancelq_worker.ledger import STREAM_LEASE_MS, Ledger, StreamStep
+from cancelq_worker.ledger import STREAM_LEASE_MS, Ledger
+from cancelq_worker.records import StreamStep
 from cancelq_worker.repeating import LEFT_OUT, repeats, secrets_of_login
 from cancelq_worker.venues.port import Answer, OrderStream, Push, Request
 

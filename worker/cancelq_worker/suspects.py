@@ -8,7 +8,7 @@ So only one suspect is in a process' hands, from the take to the settlement, ove
 from __future__ import annotations
 
 from cancelq_worker.clocks import monotonic_s
-from cancelq_worker.ledger import Taken
+from cancelq_worker.records import Taken
 
 TURN_S = 0.1
 

@@ -19,10 +19,10 @@ import orjson
 import redis.asyncio as aioredis
 
 from cancelq.contract import Lane
-from cancelq_worker.ledger import RawEntry, command, connect
 from cancelq_worker.place import Place
 from cancelq_worker.state import State
 from cancelq_worker.steps import Asked, Entry, Open, Step, Waiting, read_asked, read_told, steps_of
+from cancelq_worker.trips import RawEntry, command, connect
 
 PAGE = 1000
 # Bounds on what is followed and kept; a trace that meets one says so (`Trace.cut`).

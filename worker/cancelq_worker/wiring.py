@@ -30,15 +30,18 @@ from cancelq_worker.health import Health
 from cancelq_worker.http import Door
 from cancelq_worker.lane import LaneServer
 from cancelq_worker.lane_parts import LaneParts
-from cancelq_worker.ledger import Durability, LanePlan, RedisLedger, connect, home
+from cancelq_worker.ledger import RedisLedger
 from cancelq_worker.metrics import Metrics
 from cancelq_worker.observing import observed
 from cancelq_worker.preflight import check_server
+from cancelq_worker.records import LanePlan
 from cancelq_worker.roster import ROSTER, ROSTERS
 from cancelq_worker.rotation import compared, same_for_lanes, same_key
 from cancelq_worker.rounds import Rounds
+from cancelq_worker.scripts import Durability
 from cancelq_worker.settings import Account, Settings
 from cancelq_worker.suspects import Suspects
+from cancelq_worker.trips import connect, home
 from cancelq_worker.venues.port import Bucket, Venue
 from cancelq_worker.venues.registry import KINDS, open_venue
 from cancelq_worker.verdict import Judge, Policy

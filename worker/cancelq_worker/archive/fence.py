@@ -21,7 +21,7 @@ from typing import Any
 import redis
 
 from cancelq.contract import Lane
-from cancelq_worker.ledger import script_source
+from cancelq_worker.scripts import script_source
 
 LOCK = ".lock"
 LEASE_MS = 60_000

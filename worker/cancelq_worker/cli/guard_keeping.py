@@ -17,8 +17,8 @@ from cancelq_worker.cli.invocation import Invocation
 from cancelq_worker.cli.spans import span_ms
 from cancelq_worker.exits import Exit
 from cancelq_worker.guard_status import GuardStatus, guard_statuses
-from cancelq_worker.ledger import connect
 from cancelq_worker.operate import default_actor
+from cancelq_worker.trips import connect
 
 
 def keep_guard(invocation: Invocation, lane: str, ttl: str, *, once: bool) -> Exit:

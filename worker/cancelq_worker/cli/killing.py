@@ -20,8 +20,8 @@ from cancelq_worker.cli.border import failure_of, unknown_lane
 from cancelq_worker.cli.invocation import Invocation
 from cancelq_worker.exits import CommandFailed, Exit
 from cancelq_worker.flatten import Flattening, NotServed, Report, Wish
-from cancelq_worker.ledger import connect
 from cancelq_worker.operate import UnknownLane, default_actor
+from cancelq_worker.trips import connect
 
 PLAIN_EVERY_S = 1.0
 

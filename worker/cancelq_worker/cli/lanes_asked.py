@@ -12,8 +12,8 @@ import redis
 from cancelq import Lane
 from cancelq_worker.cli.border import unknown_lane
 from cancelq_worker.exits import CommandFailed, Exit
-from cancelq_worker.ledger import connect
 from cancelq_worker.operate import find_lanes
+from cancelq_worker.trips import connect
 
 _SPAN = re.compile(r"([0-9]{1,6})(ms|s|m|h|d)")
 _UNIT_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}

@@ -25,10 +25,11 @@ from cancelq_worker.dry_run import dry_workers_alive
 from cancelq_worker.exits import CommandFailed, Exit
 from cancelq_worker.growth import Growth, growth, growth_lines, growth_object
 from cancelq_worker.guard_status import GuardStatus, guard_statuses
-from cancelq_worker.ledger import KeyWord, connect
+from cancelq_worker.records import KeyWord
 from cancelq_worker.rq_worker import rq_suspended
 from cancelq_worker.settings import Settings
 from cancelq_worker.snapshot import AddressStatus, LaneStatus, address_status, find_addresses, find_lanes
+from cancelq_worker.trips import connect
 
 ResultT = TypeVar("ResultT")
 

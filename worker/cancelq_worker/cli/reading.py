@@ -19,8 +19,8 @@ from cancelq_worker.cli import showing
 from cancelq_worker.cli.border import unknown_lane
 from cancelq_worker.cli.invocation import Invocation
 from cancelq_worker.exits import CommandFailed, Exit
-from cancelq_worker.ledger import connect
 from cancelq_worker.operate import find_lanes
+from cancelq_worker.trips import connect
 
 NEWEST = 100
 NEWEST_BEFORE = 10

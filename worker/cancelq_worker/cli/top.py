@@ -30,10 +30,10 @@ from cancelq_worker.dry_run import dry_workers_alive
 from cancelq_worker.exits import CommandFailed, Exit
 from cancelq_worker.flow import Flows
 from cancelq_worker.guard_status import GuardStatus, guard_statuses
-from cancelq_worker.ledger import connect
 from cancelq_worker.rq_worker import rq_suspended
 from cancelq_worker.settings import Settings
 from cancelq_worker.snapshot import Snapshots, address_status, find_addresses, find_lanes, server_status
+from cancelq_worker.trips import connect
 
 #: Entries of the results that are read in a second, of all lanes.
 READ_A_SECOND = 2_000

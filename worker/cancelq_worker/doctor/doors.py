@@ -13,7 +13,8 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError,
 from cancelq.contract import Lane
 from cancelq_worker.doctor.findings import About, Finding
 from cancelq_worker.doctor.patient import Patient, Server, Untold, asked, host_of
-from cancelq_worker.ledger import SCRIPTS, command, connect, round_trip
+from cancelq_worker.scripts import SCRIPTS
+from cancelq_worker.trips import command, connect, round_trip
 
 ROLES = "give each program the user of its role: ops/redis/users.sh writes them"
 #: No user of a program may do any of this.

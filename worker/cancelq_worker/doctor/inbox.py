@@ -13,8 +13,8 @@ from cancelq.contract import Lane, Status
 from cancelq_worker.doctor.findings import About, Finding
 from cancelq_worker.doctor.patient import Patient, asked, server_ms
 from cancelq_worker.doctor.seen import Seen
-from cancelq_worker.ledger import command
 from cancelq_worker.snapshot import LAST_ID
+from cancelq_worker.trips import command
 
 AHEAD_MOST_MS = 60_000
 STANDS_MS = 5_000

@@ -9,7 +9,7 @@ from cancelq_worker.archive.manifest import NOTHING_ARCHIVED
 from cancelq_worker.doctor.findings import About, Finding
 from cancelq_worker.doctor.inbox import stream_facts
 from cancelq_worker.doctor.patient import Patient, asked
-from cancelq_worker.ledger import command
+from cancelq_worker.trips import command
 
 DAY_MS = 86_400_000
 #: An archive that runs daily is late after so long.

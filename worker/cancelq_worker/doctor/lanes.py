@@ -10,8 +10,8 @@ from cancelq_worker.doctor.findings import About, Finding
 from cancelq_worker.doctor.patient import Patient, asked
 from cancelq_worker.doctor.seen import Seen
 from cancelq_worker.exits import Exit
-from cancelq_worker.ledger import command
 from cancelq_worker.snapshot import ENDLESS
+from cancelq_worker.trips import command
 
 START = "start a worker that has this account: cancelq worker"
 #: Those who serve a lane touch it at least once a minute, when they trim it.

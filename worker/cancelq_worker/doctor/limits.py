@@ -11,8 +11,8 @@ from redis.exceptions import RedisError
 from cancelq.contract import Lane
 from cancelq_worker.doctor.findings import About, Finding
 from cancelq_worker.doctor.patient import Patient
-from cancelq_worker.ledger import round_trip
 from cancelq_worker.settings import Account
+from cancelq_worker.trips import round_trip
 from cancelq_worker.venues.port import Bucket, sized
 from cancelq_worker.venues.registry import KINDS
 

@@ -16,9 +16,9 @@ from redis.exceptions import NoPermissionError, ResponseError
 from cancelq.broker import Broker, Place, slot_of
 from cancelq.broker_async import AsyncGuide
 from cancelq.contract import Lane
-from cancelq_worker.ledger import command, connect
 from cancelq_worker.settings import Settings
 from cancelq_worker.snapshot import find_lanes
+from cancelq_worker.trips import command, connect
 
 #: Settings of a server that the checks look at.
 CONFIG = (

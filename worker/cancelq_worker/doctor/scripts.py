@@ -7,9 +7,10 @@ from typing import Any
 
 from cancelq_worker.doctor.findings import About, Finding
 from cancelq_worker.doctor.patient import Patient, Server, asked
-from cancelq_worker.ledger import SCRIPTS, command
 from cancelq_worker.roster import FRESH_MS, ROSTER
+from cancelq_worker.scripts import SCRIPTS
 from cancelq_worker.snapshot import workers_alive
+from cancelq_worker.trips import command
 
 
 async def loaded(p: Patient, s: Server) -> list[Finding]:

@@ -10,10 +10,10 @@ import redis.asyncio as aioredis
 
 from cancelq.contract import Lane
 from cancelq_worker.guard_status import GuardStatus, guard_statuses
-from cancelq_worker.ledger import round_trip
 from cancelq_worker.rq_worker import rq_suspended
 from cancelq_worker.settings import Settings
 from cancelq_worker.snapshot import LaneStatus, Snapshots, workers_alive
+from cancelq_worker.trips import round_trip
 
 BETWEEN_S = 0.4
 

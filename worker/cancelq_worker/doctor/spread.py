@@ -12,8 +12,8 @@ from redis.exceptions import RedisError, ResponseError
 from cancelq.broker import Broker, Place
 from cancelq_worker.doctor.findings import About, Finding
 from cancelq_worker.doctor.patient import Patient, Server, asked
-from cancelq_worker.ledger import command
 from cancelq_worker.redaction import redacted_text
+from cancelq_worker.trips import command
 
 SENTINELS_LEAST = 3
 SLOTS = 16_384

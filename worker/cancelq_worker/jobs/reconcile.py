@@ -17,7 +17,7 @@ from redis import Redis
 from cancelq.contract import Lane
 from cancelq_worker.jobs import unresolved
 from cancelq_worker.jobs.unresolved import Unresolved
-from cancelq_worker.ledger import script_source
+from cancelq_worker.scripts import script_source
 from cancelq_worker.settings import Account
 from cancelq_worker.state import LOOKS_BACK, NONE, State
 from cancelq_worker.venues.port import SWEEPS, Plan, Stage, Target, Venue

@@ -22,10 +22,10 @@ from cancelq_worker.flatten import Flattening, Wish
 from cancelq_worker.jobs import redrive
 from cancelq_worker.jobs.guarded import TIMEOUT_MOST_S, Duty
 from cancelq_worker.jobs.reconcile import reconcile
-from cancelq_worker.ledger import connect
 from cancelq_worker.operate import UnknownLane
 from cancelq_worker.settings import Settings, SettingsError
 from cancelq_worker.settings_jobs import DAY_MS, Periodic
+from cancelq_worker.trips import connect
 
 try:
     from cancelq_worker.archive.archiver import Archiver, Options
