@@ -61,7 +61,7 @@ MUTANTS = (
     ),
     Mutant(
         "push-ends-another-order",
-        f"{_WORKER}/lane.py",
+        f"{_WORKER}/order_ends.py",
         "finish = next((ended[key] for key in orders if key in ended), None)",
         "finish = next(iter(ended.values()), None)",
         "an order gets the outcome of the one beside it",

@@ -30,6 +30,7 @@ from cancelq_worker.head_start import THROUGH_US, HeadStart
 from cancelq_worker.intake import Intake, entry_order
 from cancelq_worker.key_watch import KeyWatch
 from cancelq_worker.lane_parts import Call, LaneParts, Outcome
+from cancelq_worker.order_ends import OrderEnds
 from cancelq_worker.overtaking import Overtaker
 from cancelq_worker.records import (
     Admitted,
@@ -48,18 +49,14 @@ from cancelq_worker.state import Work
 from cancelq_worker.streaming import LaneStream, StreamParts
 from cancelq_worker.suspects import Turn
 from cancelq_worker.trips import RawEntry, is_memory_full
-from cancelq_worker.venues.port import Answer, Push, Request, Route, Stage, Venue
-from cancelq_worker.verdict import Finish, ended_by_push, learn
+from cancelq_worker.venues.port import Answer, Request, Route, Stage, Venue
 
 log = structlog.get_logger("cancelq.lane")
 
 SETTLE_TRIES = 40
-ORDERS = 100  # orders whose intents are ended in one script
 SLOTS = 8  # calls in flight per stage, one connection each
 INTAKE_PAUSE_NS = 500_000_000  # after Redis refused an admission
 TAKES = 4  # takes in one round under backlog
-END_KEPT_NS = 10_000_000_000  # how long an order's end waits for an intent's call to end
-END_AGAIN_S = 0.02
 LEAP_TOLD_US = 5_000  # smaller ones belong to a clock that is slewed
 LEAP_HOLD_US = 1_100_000  # as prelude.lua for a jump it sees itself: the longest window of an account's limit
 
@@ -92,8 +89,7 @@ class LaneServer:
         self._batches = 0
         self._turn = Turn(parts.suspects)
         self._breath = Breath()
-        self._told: dict[str, tuple[Finish, int]] = {}
-        self._telling = False
+        self._ends = OrderEnds(parts.ledger, self._carrier, self._spawn, self._settle)
         self._draining = False
         self._closed_until_ns = 0
         self._log = log.bind(lane=str(self.lane))
@@ -137,7 +133,11 @@ class LaneServer:
 
     def _close(self, hold: Hold) -> None:
         """Closes the lane for the whole fleet, in the next round."""
-        self._outcomes.append(Outcome(Settlement(None, [], holds=[hold]), monotonic_ns()))
+        self._settle(Outcome(Settlement(None, [], holds=[hold]), monotonic_ns()))
+
+    def _settle(self, outcome: Outcome) -> None:
+        """In a round that is made at once."""
+        self._outcomes.append(outcome)
         self.look()
 
     async def _try_key(self) -> None:
@@ -152,7 +152,7 @@ class LaneServer:
         return LaneStream(
             StreamParts(
                 str(self.lane), stream, parts.ws_url, parts.worker, parts.ledger, parts.venue_clock, parts.tls,
-                self._gate.call_aside, self.pushed, parts.open_socket,
+                self._gate.call_aside, self._ends.pushed, parts.open_socket,
             )
         )  # fmt: skip
 
@@ -509,7 +509,7 @@ class LaneServer:
             if outcome.settlement.permit:
                 self._turn.over(outcome.settlement.permit.member)
             if reply.others:
-                self._end_all(outcome.ended)
+                self._ends.know(outcome.ended)
 
     def _settle_again(self, outcome: Outcome, error: RedisError) -> None:
         """Redis refused a settlement (read-only, busy, loading): a little later, as long as its lease may live."""
@@ -523,57 +523,6 @@ class LaneServer:
     async def _later(self, outcome: Outcome) -> None:
         await asyncio.sleep(0.25)
         self._outcomes.append(outcome)
-
-    def pushed(self, pushes: list[Push]) -> None:
-        """What the order stream told."""
-        for push in pushes:
-            finish = ended_by_push(push.reply)
-            if finish:
-                self._end_all(dict.fromkeys(push.keys, finish))
-
-    def _end_all(self, ended: dict[str, Finish]) -> None:
-        """An order's end ends every open intent that names it, also one not yet sent. `ended`: by order key."""
-        until_ns = monotonic_ns() + END_KEPT_NS
-        self._told.update({key: (finish, until_ns) for key, finish in ended.items()})
-        if self._told and not self._telling:
-            self._telling = True
-            self._spawn(self._tell())
-
-    async def _tell(self) -> None:
-        """Ends the intents that name orders whose end is known. One that is in a call at this moment is left to its
-        call, which knows its own times, and ended right after it."""
-        try:
-            while self._told:
-                keys = list(self._told)[:ORDERS]
-                try:
-                    works, left_alone = await self._p.ledger.claim(keys)
-                except (RedisError, OSError):
-                    left_alone, works = 1, []
-                self._end_works(works, {key: self._told[key][0] for key in keys})
-                now_ns = monotonic_ns()
-                for key in keys:
-                    if not left_alone or self._told[key][1] < now_ns or self._draining:
-                        del self._told[key]
-                if left_alone:
-                    await asyncio.sleep(END_AGAIN_S)
-        finally:
-            self._telling = False
-
-    def _end_works(self, works: Sequence[Work], ended: dict[str, Finish]) -> None:
-        ends: list[End | Move] = []
-        for work in works:
-            orders = self._carrier.orders(work, work.before)
-            finish = next((ended[key] for key in orders if key in ended), None)
-            if finish:
-                state = work.before.at_rest(work.fence)
-                learn(state, finish.reply)
-                event = self._carrier.event(work, state, finish.status, finish.evidence, finish.detail, finish.reply)
-                ends.append(End(work, event, state.attempts > 0, True, orders))
-            else:
-                ends.append(Move(work, work.before.at_rest(work.fence), None))
-        if ends:
-            self.look()
-            self._outcomes.append(Outcome(Settlement(None, ends), monotonic_ns(), ended))
 
     @property
     def venue(self) -> Venue:
