@@ -40,7 +40,7 @@ WITHIN_S = 900.0
 
 NOTES = (
     "**lanes**, **workers**: inboxes filled, and all at once shown to workers that are up and rest; everything carried "
-    "to its final event, limits lifted. As many intents at each point (100,000 and 20,000), so that nothing but lanes, "
+    "to its final event, limits lifted. As many intents at each point (100,000), so that nothing but lanes, "
     "or workers, differs; beside that, 1,000 lanes of 300, of which three times as much lies in memory. The points are "
     "played in turns; the median of the repeats.",
     "**backlog**: one lane, paused, is filled and admitted; then resumed, and the cost of each of some thousand "
@@ -126,14 +126,19 @@ def measure(server: Server, wanted: Sizes) -> list[Row]:
 
 def _lanes(server: Server, wanted: Sizes, kept: Pace) -> list[Row]:
     most = max(wanted.lanes)
-    total, long = max(wanted.intents, EACH * most), f"{most:,} lanes of {LONG} intents"
+    total, long = _in_all(wanted), f"{most:,} lanes of {LONG} intents"
     points = {f"{count:,} lanes": (count, 1, total) for count in wanted.lanes} | {long: (most, 1, LONG * most)}
     return _axis("lanes", server, _in_turns(server, kept, points, wanted.repeat), {long})
 
 
 def _workers(server: Server, wanted: Sizes, kept: Pace) -> list[Row]:
-    points = {f"{count} workers": (20, count, wanted.intents) for count in wanted.workers}
+    points = {f"{count} workers": (20, count, _in_all(wanted)) for count in wanted.workers}
     return _axis("workers", server, _in_turns(server, kept, points, wanted.repeat))
+
+
+def _in_all(wanted: Sizes) -> int:
+    """The intents of a point of either axis."""
+    return max(wanted.intents, EACH * max(wanted.lanes))
 
 
 def _in_turns(server: Server, kept: Pace, points: Mapping[str, tuple[int, int, int]], repeat: int) -> dict[str, Cost]:

@@ -521,7 +521,7 @@ MUTANTS = (
         "min(self.now, max(LEAST, AT_HAND // max(1, lanes)))",
         "self.now",
         "a burst for a thousand lanes fills the memory of their process",
-        (f"{_WATCHING}::test_of_a_thousand_lanes_each_is_given_no_more_than_a_full_call",),
+        (f"{_WATCHING}::test_of_a_thousand_lanes_each_is_given_no_more_than_a_page_of_looks",),
     ),
     Mutant(
         "crowd-not-seen",

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from redis.exceptions import RedisError
 
 AT_HAND = 12_500  # entries of a process' lanes together, of a kilobyte or so
-LEAST = 50  # of one lane nevertheless: a full call
+LEAST = 125  # of one lane nevertheless: two full calls, which one page of looks confirms
 
 
 class PageSize:
