@@ -29,8 +29,8 @@ MUTANTS = (
     Mutant(
         "fence-not-raised",
         f"{_LUA}/take.lua",
-        "sets[2 * i] = text(w[1] + 1) .. ' 1 '",
-        "sets[2 * i] = w[1] .. ' 1 '",
+        "sets[2 * i] = text(w[FENCE] + 1) .. ' 1 '",
+        "sets[2 * i] = w[FENCE] .. ' 1 '",
         "two takes of one intent look alike, so a late worker's settlement counts",
         (f"{_SCRIPTS}test_a_settlement_twice_is_one_outcome",),
     ),
@@ -53,8 +53,8 @@ MUTANTS = (
     Mutant(
         "attempts-not-counted",
         f"{_LUA}/take.lua",
-        "attempts, last = text(attempts + 1), told",
-        "attempts, last = attempts, told",
+        "w[ATTEMPTS], w[CALL] = text(w[ATTEMPTS] + 1), told",
+        "w[CALL] = told",
         "a call is sent that is on no record: after a crash nobody knows of it",
         (f"{_SCRIPTS}test_a_cancel_whose_lease_ended_is_looked_for_and_counts_its_attempt",),
     ),
@@ -101,8 +101,8 @@ MUTANTS = (
     Mutant(
         "suspects-cancel-in-company",
         f"{_LUA}/take.lua",
-        "local alone = w[4] == SUSPECT and (call.route[10] == 'c' or w[5] == '1')",
-        "local alone = w[4] == SUSPECT and w[5] == '1'",
+        "local alone = w[STRIKES] == SUSPECT and (call.route.stage == 'c' or w[CAP] == '1')",
+        "local alone = w[STRIKES] == SUSPECT and w[CAP] == '1'",
         "an intent whose cancel kills workers takes the rest of its batch along, once a look for it has passed",
         (f"{_SCRIPTS}test_a_look_that_passed_brings_no_company_to_a_cancel",),
     ),
@@ -133,8 +133,8 @@ MUTANTS = (
     Mutant(
         "permit-forgotten-while-its-call-lasts",
         f"{_LUA}/take.lua",
-        "local free = steady + plan.lease_us + b.window_us + 1000000",
-        "local free = steady + b.window_us",
+        "local free = steady + plan.lease_us + bucket.window_us + 1000000",
+        "local free = steady + bucket.window_us",
         "a slow call's permit is granted a second time before it has arrived",
         (f"{_SCRIPTS}test_a_permit_is_in_use_for_as_long_as_its_call_could_live",),
     ),
@@ -458,7 +458,7 @@ MUTANTS = (
     Mutant(
         "calls-under-way-may-be-no-errors",
         "worker/cancelq_worker/lua/take.lua",
-        "  if route[9] > 0 then redis.call('ZADD', ROOT .. 'errors:' .. route[4]"
+        "  if route.errors > 0 then redis.call('ZADD', ROOT .. 'errors:' .. route.bucket"
         " .. ':asked', text(steady), batch_id) end\n",
         "",
         "calls under way, and those that were never answered, count towards no lock: with the errors that "
@@ -486,8 +486,8 @@ MUTANTS = (
     Mutant(
         "expired-although-sent",
         "worker/cancelq_worker/lua/take.lua",
-        "elseif w[7] ~= '0' and w[2] == '0' and (stage == 'c'",
-        "elseif w[7] ~= '0' and (stage == 'c'",
+        "elseif w[EXPIRES_MS] ~= '0' and w[ATTEMPTS] == '0' and (stage == 'c'",
+        "elseif w[EXPIRES_MS] ~= '0' and (stage == 'c'",
         "a cancel that was sent and acknowledged in time is told as `expired` if its time passes before the first look",
         ("tests/integration/test_scripts.py::test_what_was_sent_in_time_is_looked_for_although_its_time_has_passed",),
     ),
@@ -534,7 +534,7 @@ MUTANTS = (
     Mutant(
         "urgent-left-to-a-sweep-that-is-not",
         f"{_LUA}/take_sweeps.lua",
-        "and (sweep[2] == 'u' or priority == 'n') then",
+        "and (sweep.priority == 'u' or priority == 'n') then",
         "then",
         "an urgent cancel waits for a sweep that is in no hurry",
         (f"{_SCRIPTS}test_what_is_urgent_is_not_left_to_a_sweep_that_is_not",),

@@ -13,8 +13,8 @@ SPOILT = {
         "free = steady - ago - fastest_us",
         "6",
     ),
-    "a permit is not written down": ("if units > 0 then redis.call('ZADD', b.key, unpack(permits)) end", "", "6"),
-    "an attempt is not counted": ("attempts, last = text(attempts + 1), told", "last = told", "5"),
+    "a permit is not written down": ("if units > 0 then redis.call('ZADD', bucket.key, unpack(permits)) end", "", "6"),
+    "an attempt is not counted": ("w[ATTEMPTS], w[CALL] = text(w[ATTEMPTS] + 1), told", "w[CALL] = told", "5"),
     "what goes on is queued nowhere": ("queue_later(queue, id, due)", "", "1"),
 }
 SEEDS = 60

@@ -105,7 +105,9 @@ local function choose()
   end
 end
 
--- The words of a state line that a take reads or writes; the rest travels as it is.
+-- The words of a state line by their places here, without the two that a take always writes anew. PLACE is the priority
+-- and the place, CLASSES both classes and the digest, CALL the last call's route, batch, size and time; then come notes.
+local FENCE, ATTEMPTS, LOOKUPS, STRIKES, CAP, PLACE, EXPIRES_MS, CLASSES, ORDERS, CALL = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
 local TAKE = '^(%d+) %d %a (%d+) (%d+) (%S+) (%d+) (%a %d+) (%d+) (%S+ %S+ %S+) (%S+) (%S+ %S+ %d+ %d+) (.*)$'
 
 -- For a route that reads a page downwards from an order id: the intent that waits longest and those that wait with the
@@ -170,11 +172,11 @@ local function add(call, queue, ids)
     if lines[i] and not call.has[ids[i]] then
       local w = {string.match(lines[i], TAKE)}
       words[i] = w
-      if stage == 'c' and w[9] ~= '-' then
-        if string.find(w[9], ',', 1, true) then
-          for key in string.gmatch(w[9], '[^,]+') do keys[#keys + 1] = key end
+      if stage == 'c' and w[ORDERS] ~= '-' then
+        if string.find(w[ORDERS], ',', 1, true) then
+          for key in string.gmatch(w[ORDERS], '[^,]+') do keys[#keys + 1] = key end
         else
-          keys[#keys + 1] = w[9]
+          keys[#keys + 1] = w[ORDERS]
         end
       end
     end
@@ -189,7 +191,7 @@ local function add(call, queue, ids)
       -- seen before
     elseif not w then
       redis.call('ZREM', queue, id)
-    elseif w[7] ~= '0' and w[2] == '0' and (stage == 'c' or w[3] == '0') and tonumber(w[7]) < wall_ms then
+    elseif w[EXPIRES_MS] ~= '0' and w[ATTEMPTS] == '0' and (stage == 'c' or w[LOOKUPS] == '0') and tonumber(w[EXPIRES_MS]) < wall_ms then
       redis.call('ZREM', queue, id)
       redis.call('ZREM', ROOT .. 'expiry', id)
       firsts.expiry = nil
@@ -198,9 +200,9 @@ local function add(call, queue, ids)
       redis.call('ZREM', queue, id)
       leave_to(sweep, asked, id, lines[i])
     else
-      local orders = w[9]
+      local orders = w[ORDERS]
       local many = string.find(orders, ',', 1, true)
-      local alone = w[4] == SUSPECT and (call.route[10] == 'c' or w[5] == '1') -- State.suspect in state.py
+      local alone = w[STRIKES] == SUSPECT and (call.route.stage == 'c' or w[CAP] == '1') -- State.suspect in state.py
       local rides, blocked = orders_in[orders], busy and busy[orders] or 0
       if many then
         for key in string.gmatch(orders, '[^,]+') do
@@ -216,13 +218,13 @@ local function add(call, queue, ids)
       else
         local fits = #batch < call.most
         if not rides then
-          local cap, bound = alone and 1 or tonumber(w[5]), call.limit
+          local cap, bound = alone and 1 or tonumber(w[CAP]), call.limit
           if cap > 0 and cap < bound then bound = cap end
           fits = call.items < bound
           if fits then call.limit, call.items = bound, call.items + 1 end
         end
         if fits then
-          batch[#batch + 1] = {id, lines[i], w}
+          batch[#batch + 1] = {id = id, line = lines[i], words = w}
           call.has[id] = true
           if many then
             for key in string.gmatch(orders, '[^,]+') do orders_in[key] = true end
@@ -242,7 +244,7 @@ end
 local function fill(call)
   local queue, carry = ROOT .. 'queue:' .. call.where .. ':' .. call.class, call.carry
   call.batch, call.items, call.limit, call.most, call.has, call.orders = {}, 0, carry, 2 * carry + 10, {}, {}
-  local ids = call.route[7] and page_above(queue, call.where, call.class, carry)
+  local ids = call.route.downwards and page_above(queue, call.where, call.class, carry)
   if ids then
     add(call, queue, ids)
   else
@@ -256,24 +258,22 @@ end
 
 -- The grant: everything a crash of the caller must not undo is written here, before anything is sent.
 local function grant(call)
-  local where, class, route, stage = call.where, call.class, call.route, call.route[10]
+  local where, class, route, stage = call.where, call.class, call.route, call.route.stage
   local ids, sets, leases, looked_for = {}, {}, {}, {}
-  local told = route[1] .. ' ' .. batch_id .. ' ' .. text(call.items) .. ' ' .. text(wall)
+  local told = route.name .. ' ' .. batch_id .. ' ' .. text(call.items) .. ' ' .. text(wall)
   for i, b in ipairs(call.batch) do
-    local w = b[3]
-    local attempts, lookups, last = w[2], w[3], w[10]
+    local id, w = b.id, b.words
     if stage == 'c' then
-      attempts, last = text(attempts + 1), told
+      w[ATTEMPTS], w[CALL] = text(w[ATTEMPTS] + 1), told
     else
-      lookups = text(lookups + 1)
+      w[LOOKUPS] = text(w[LOOKUPS] + 1)
     end
-    ids[i] = b[1]
-    sets[2 * i - 1] = b[1]
-    sets[2 * i] = text(w[1] + 1) .. ' 1 ' .. stage .. ' ' .. attempts .. ' ' .. lookups .. ' ' .. w[4] .. ' ' .. w[5]
-      .. ' ' .. w[6] .. ' ' .. w[7] .. ' ' .. w[8] .. ' ' .. w[9] .. ' ' .. last .. ' ' .. w[11]
+    ids[i] = id
+    sets[2 * i - 1] = id
+    sets[2 * i] = text(w[FENCE] + 1) .. ' 1 ' .. stage .. ' ' .. table.concat(w, ' ', ATTEMPTS)
     leases[2 * i - 1] = lease_end
-    leases[2 * i] = b[1]
-    if call.stage == 'l' then looked_for[#looked_for + 1] = among_orders(w[9], b[1]) end
+    leases[2 * i] = id
+    if call.stage == 'l' then looked_for[#looked_for + 1] = among_orders(w[ORDERS], id) end
   end
   redis.call('HSET', ROOT .. 'state', unpack(sets))
   redis.call('ZADD', ROOT .. 'leases', unpack(leases))
@@ -289,28 +289,28 @@ local function grant(call)
     end
     if #sent > 0 then redis.call('ZADD', ROOT .. 'sent', unpack(sent)) end
   end
-  if route[9] > 0 then redis.call('ZADD', ROOT .. 'errors:' .. route[4] .. ':asked', text(steady), batch_id) end
-  errors_seen[route[4]] = nil
-  local b = bucket_state(route[4])
-  local units = route[5] + route[6] * call.items
+  if route.errors > 0 then redis.call('ZADD', ROOT .. 'errors:' .. route.bucket .. ':asked', text(steady), batch_id) end
+  errors_seen[route.bucket] = nil
+  local bucket = bucket_state(route.bucket)
+  local units = route.per_call + route.per_order * call.items
   -- Until the caller reports, the permit counts as used for as long as its call could possibly live.
-  local free = steady + plan.lease_us + b.window_us + 1000000
+  local free = steady + plan.lease_us + bucket.window_us + 1000000
   local permits = {}
   for i = 1, units do permits[2 * i - 1], permits[2 * i] = text(free), batch_id .. ':' .. text(i) end
-  if units > 0 then redis.call('ZADD', b.key, unpack(permits)) end
-  b.used, b.last = b.used + units, steady
-  if stage == 'c' then redis.call('HSET', ROOT .. 'rtt:' .. route[4], 'last', text(steady)) end
-  if b.probe then
-    redis.call('HSET', ROOT .. 'rtt:' .. route[4], 'probe', lease_end .. ' ' .. batch_id)
-    b.probing = true
+  if units > 0 then redis.call('ZADD', bucket.key, unpack(permits)) end
+  bucket.used, bucket.last = bucket.used + units, steady
+  if stage == 'c' then redis.call('HSET', ROOT .. 'rtt:' .. route.bucket, 'last', text(steady)) end
+  if bucket.probe then
+    redis.call('HSET', ROOT .. 'rtt:' .. route.bucket, 'probe', lease_end .. ' ' .. batch_id)
+    bucket.probing = true
   end
   local records = redis.call('HMGET', ROOT .. 'intents', unpack(ids))
-  local reply = {route[1], stage, b.fastest, text(call.stage ~= stage and opens[class] or 0)}
-  for i, x in ipairs(call.batch) do
-    reply[3 * i + 2] = x[1]
-    reply[3 * i + 3] = x[2]
+  local reply = {route.name, stage, bucket.fastest, text(call.stage ~= stage and opens[class] or 0)}
+  for i, b in ipairs(call.batch) do
+    reply[3 * i + 2] = b.id
+    reply[3 * i + 3] = b.line
     reply[3 * i + 4] = records[i] or '{}'
-    if x[3][9] == '-' then note_sweep(stage, x[3], records[i]) end
+    if b.words[ORDERS] == '-' then note_sweep(stage, b.words, records[i]) end
   end
   return reply, free
 end

@@ -114,19 +114,19 @@ local function errors_at(bucket)
 end
 -- Until when a route is closed by errors that were told; nil if it is not.
 local function locked_until(r)
-  local seen = errors_at(r[4])
-  if seen.most < r[9] then return nil end
+  local seen = errors_at(r.bucket)
+  if seen.most < r.errors then return nil end
   local till = 0
   for _, times in pairs(seen.times) do
-    if times[r[9]] and times[r[9]] > till then till = times[r[9]] end
+    if times[r.errors] and times[r.errors] > till then till = times[r.errors] end
   end
   return till + plan.errors_us
 end
 -- Whether calls that may yet end in an error, or may have, keep a route closed.
 local function in_doubt(r)
-  local seen, doubted = errors_at(r[4]), 0
+  local seen, doubted = errors_at(r.bucket), 0
   -- What was seen open does not wait for calls that were never answered: after an outage that would be minutes.
-  if r[9] < plan.errors_most then doubted = seen.unanswered end
+  if r.errors < plan.errors_most then doubted = seen.unanswered end
   return seen.most + seen.under_way + doubted >= plan.errors_most
 end
 
@@ -142,23 +142,23 @@ local function usable_routes(queue, class, urgent)
   local routes, usable, at, closed = plan_routes(queue, class), {}, math.huge, {}
   local looks, unsafe, open_at = false, false, math.huge
   for i, r in ipairs(routes) do
-    local till = r[9] > 0 and locked_until(r)
-    closed[i] = till or (r[9] > 0 and in_doubt(r))
+    local till = r.errors > 0 and locked_until(r)
+    closed[i] = till or (r.errors > 0 and in_doubt(r))
     if closed[i] then
       at = math.min(at, math.max(till or 0, steady + 100000))
-      unsafe = unsafe or r[9] < plan.errors_most
+      unsafe = unsafe or r.errors < plan.errors_most
     end
-    if r[10] == 'c' then open_at = math.min(open_at, math.max(till or 0, r[9] > 0 and held[r[4]] or 0)) end
-    looks = looks or (queue == 'c' and r[10] == 'l')
+    if r.stage == 'c' then open_at = math.min(open_at, math.max(till or 0, r.errors > 0 and held[r.bucket] or 0)) end
+    looks = looks or (queue == 'c' and r.stage == 'l')
   end
   local stage, short = queue, false
   if looks and (unsafe or open_at > steady + LOOK_AGAIN_US) then stage = 'l' end
   if stage ~= queue and open_at < math.huge then opens[class] = open_at end
   for i, r in ipairs(routes) do
-    local name = ' ' .. r[1] .. ' '
+    local name = ' ' .. r.name .. ' '
     if string.find(ARGV[5], name, 1, true) or (not urgent and string.find(ARGV[6], name, 1, true)) then
       short = true
-    elseif not closed[i] and string.find(ARGV[2], r[10], 1, true) and r[10] == stage then
+    elseif not closed[i] and string.find(ARGV[2], r.stage, 1, true) and r.stage == stage then
       usable[#usable + 1] = r
     end
   end
@@ -181,10 +181,10 @@ local function route_for(queue, class, visible, urgent, since)
   local best, best_carry, best_fits = nil, 0, false
   local routes, at, short = usable_routes(queue, class, urgent)
   local largest = 0
-  for _, r in ipairs(routes) do largest = math.max(largest, r[2]) end
+  for _, r in ipairs(routes) do largest = math.max(largest, r.most) end
   local sparse = queue == 'c' and not urgent and visible < largest
   for i, r in ipairs(routes) do
-    local most, least, bucket, per_call, per_order = r[2], r[3], r[4], r[5], r[6]
+    local most, least, bucket, per_call, per_order = r.most, r.least, r.bucket, r.per_call, r.per_order
     local carry = math.min(visible, most)
     if per_order > 0 then
       carry = math.min(carry, math.max(1, math.floor((free_units(bucket, urgent) - per_call) / per_order)))
@@ -194,13 +194,13 @@ local function route_for(queue, class, visible, urgent, since)
     if sparse then when = math.max(when, spaced(bucket, need, since)) end
     if when <= steady then
       local fits = visible >= least
-      if not best or (fits and not best_fits) or (fits == best_fits and (carry > best_carry or (carry == best_carry and most < best[2]))) then
+      if not best or (fits and not best_fits) or (fits == best_fits and (carry > best_carry or (carry == best_carry and most < best.most))) then
         best, best_carry, best_fits = r, carry, fits
       end
       -- What carries all of them in company enough is beaten by a smaller one only.
       if best_fits and best_carry == visible then
         local smaller = false
-        for n = i + 1, #routes do smaller = smaller or routes[n][2] < best[2] end
+        for n = i + 1, #routes do smaller = smaller or routes[n].most < best.most end
         if not smaller then break end
       end
     elseif when < at then

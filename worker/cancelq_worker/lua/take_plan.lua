@@ -17,17 +17,19 @@ local function plan_bucket(name)
   return tonumber(units), tonumber(window_us), tonumber(reserve), fixed == '1'
 end
 
--- The routes that serve a class: {name, most, least, bucket, per_call, per_order, downwards, by_class, errors, stage}.
+-- The routes that serve a class.
 local function plan_routes(queue, class)
   local routes, head, at = {}, '\nR ' .. queue .. ':' .. string.match(class, '^[^:]+') .. ' ', 1
   while true do
     local _, last = string.find(PLAN, head, at, true)
     if not last then return routes end
-    local r = {string.match(PLAN, '^(%S+) (%d+) (%d+) (%S+) (%d+) (%d+) (%d) (%d) (%d+) (%a)', last + 1)}
-    for _, i in ipairs({2, 3, 5, 6, 9}) do r[i] = tonumber(r[i]) end
-    r[7] = r[7] == '1'
-    if r[8] == '1' then r[5] = tonumber(string.match(class, ':(%d+)$') or 1) end
-    routes[#routes + 1] = r
+    local name, most, least, bucket, per_call, per_order, downwards, by_class, errors, stage =
+      string.match(PLAN, '^(%S+) (%d+) (%d+) (%S+) (%d+) (%d+) (%d) (%d) (%d+) (%a)', last + 1)
+    if by_class == '1' then per_call = string.match(class, ':(%d+)$') or 1 end
+    routes[#routes + 1] = {
+      name = name, most = tonumber(most), least = tonumber(least), bucket = bucket, per_call = tonumber(per_call),
+      per_order = tonumber(per_order), downwards = downwards == '1', errors = tonumber(errors), stage = stage,
+    }
     at = last
   end
 end

@@ -1,6 +1,6 @@
 -- Part of take.lua: orders that a sweep cancels anyway are looked at instead of being named in a call of their own.
 
--- Sweeps (a pair, an account) that are under way, by kind of order and pair ('*': all): {place, priority, seen_at}.
+-- Sweeps (a pair, an account) that are under way, by kind of order and pair ('*': all).
 -- `seen_at`: when the orders they were to cancel are worth a look. The entry outlives the sweep's last call by a lease.
 local SEEN_AFTER_BULK_US, SEEN_AFTER_LIST_US = 500000, 2000000
 local SWEEP_PAUSE_US = 1500000 -- the longest pause between two calls of a sweep that gets on
@@ -14,7 +14,7 @@ local function sweeps_under_way()
       local place, priority, seen_at, till = string.match(kept[i + 1], '^(%d+) (%a) (%d+) (%d+)$')
       if tonumber(till) > steady then
         under_way = under_way or {}
-        under_way[kept[i]] = {tonumber(place), priority, tonumber(seen_at)}
+        under_way[kept[i]] = {place = tonumber(place), priority = priority, seen_at = tonumber(seen_at)}
       else
         redis.call('HDEL', ROOT .. 'sweeps', kept[i])
       end
@@ -32,7 +32,7 @@ end
 -- A sweep of everything of its kind goes out, or looks what it left: it is under way for a lease more.
 local function note_sweep(stage, w, record)
   local asked = record and cjson.decode(record)
-  local priority, place = string.match(w[6], '^(%a) (%d+)$')
+  local priority, place = string.match(w[PLACE], '^(%a) (%d+)$')
   if priority == 'u' then note_urgent_sweep() end
   -- A look back cancels nothing.
   if not asked or asked.looks_back or asked.older_than_ms or asked.client_prefix then return end
@@ -48,13 +48,13 @@ end
 -- The sweep that cancels this order anyway: of the same urgency at least, queued after it and under way, when nothing
 -- was done for this order yet.
 local function sweep_of(w, record)
-  if w[2] ~= '0' or w[3] ~= '0' or w[9] == '-' or not record then return nil end
+  if w[ATTEMPTS] ~= '0' or w[LOOKUPS] ~= '0' or w[ORDERS] == '-' or not record then return nil end
   local asked = cjson.decode(record)
   if asked.only_if then return nil end
-  local priority, place = string.match(w[6], '^(%a) (%d+)$')
+  local priority, place = string.match(w[PLACE], '^(%a) (%d+)$')
   for _, symbol in ipairs({asked.symbol or '*', '*'}) do
     local sweep = under_way[asked.scope .. ' ' .. symbol]
-    if sweep and tonumber(place) <= sweep[1] and (sweep[2] == 'u' or priority == 'n') then return sweep, asked end
+    if sweep and tonumber(place) <= sweep.place and (sweep.priority == 'u' or priority == 'n') then return sweep, asked end
   end
 end
 
@@ -63,10 +63,10 @@ local function leave_to(sweep, asked, id, line)
   local s = parse(line)
   s.stage = 'l'
   redis.call('HSET', ROOT .. 'state', id, pack(s))
-  enqueue('l', s.priority, s.look_class, id, text(math.max(steady, sweep[3])))
+  enqueue('l', s.priority, s.look_class, id, text(math.max(steady, sweep.seen_at)))
   seen_heads[lane_of('l', s.priority)] = nil
   local routes = plan_routes('l', s.look_class)
-  if routes[1] and routes[1][7] and string.match(asked.order_id or '', '^%d+$') then
+  if routes[1] and routes[1].downwards and string.match(asked.order_id or '', '^%d+$') then
     redis.call('ZADD', ROOT .. 'sorted:' .. lane_of('l', s.priority) .. ':' .. s.look_class, '0', by_order(asked.order_id, id))
   end
 end
