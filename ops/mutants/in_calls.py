@@ -540,6 +540,22 @@ MUTANTS = (
         (f"{_BUSY}::test_a_lane_in_a_crowd_reads_little_at_once_and_looks_ahead_nevertheless",),
     ),
     Mutant(
+        "line-not-seen",
+        f"{_WORKER}/lane.py",
+        "        self._breath.round_took(done.back_ns - asked_ns)\n",
+        "",
+        "where rounds stand in line at the server, an eighth of all calls is granted too late and given back",
+        (f"{_BUSY}::test_rounds_that_stand_in_line_at_the_server_ask_for_one_call",),
+    ),
+    Mutant(
+        "way-taken-for-a-line",
+        f"{_WORKER}/breath.py",
+        "took_ns - self._fastest_ns",
+        "took_ns",
+        "a worker far from its server makes one call a round, and cannot use the venue's limit",
+        ("tests/unit/test_breath.py::test_a_long_way_to_the_server_is_no_line",),
+    ),
+    Mutant(
         "takes-one-by-one",
         f"{_WORKER}/lua/take.lua",
         "math.ceil(next_call.visible / next_call.carry)",

@@ -144,6 +144,28 @@ async def test_a_round_asks_for_no_more_calls_than_there_is_something_for(redis_
             assert max(ledger.asked) > 2
 
 
+async def test_rounds_that_stand_in_line_at_the_server_ask_for_one_call(redis_url: str) -> None:
+    """Of forty rounds of four calls each, what was granted came too late to be sent."""
+    async with hand(redis_url) as one:
+        lane = counted(one)[1]
+        await lane.open()
+        await one.parts.egress.fill()
+        await lane._round()
+
+        def asked_for(calls: int) -> int:
+            lane._wait_us, lane._calls_left = 0, calls
+            wanted, _, reserved = lane._ask()
+            for units in reserved:
+                one.parts.egress.release(units)
+            return len(wanted.takes)
+
+        assert asked_for(9) == 4
+        lane._breath.round_took(1_000_000_000)
+        assert asked_for(9) == 1
+        await lane._round()
+        assert asked_for(9) == 4, "this one was quick"
+
+
 async def all_units(egress: Egress, bucket: str) -> list[Ticket]:
     """Every unit that an address has left."""
     tickets: list[Ticket] = []

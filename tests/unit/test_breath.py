@@ -27,3 +27,20 @@ def test_a_call_in_time_ends_the_row() -> None:
     breath.sent()
     breath.late()
     assert breath.left_us == FIRST_US
+
+
+def test_a_round_that_stood_in_line_makes_the_next_one_ask_for_less() -> None:
+    breath = Breath()
+    assert breath.takes == 4
+    asked = []
+    for took_ms in (2, 40, 80, 110, 300, 2_000, 3):
+        breath.round_took(took_ms * 1_000_000)
+        asked.append(breath.takes)
+    assert asked == [4, 4, 2, 1, 1, 1, 4]
+
+
+def test_a_long_way_to_the_server_is_no_line() -> None:
+    breath = Breath()
+    for took_ms in (210, 200, 240):
+        breath.round_took(took_ms * 1_000_000)
+    assert breath.takes == 4

@@ -56,7 +56,6 @@ log = structlog.get_logger("cancelq.lane")
 SETTLE_TRIES = 40
 SLOTS = 8  # calls in flight per stage, one connection each
 INTAKE_PAUSE_NS = 500_000_000  # after Redis refused an admission
-TAKES = 4  # takes in one round under backlog
 LEAP_TOLD_US = 5_000  # smaller ones belong to a clock that is slewed
 LEAP_HOLD_US = 1_100_000  # as prelude.lua for a jump it sees itself: the longest window of an account's limit
 
@@ -222,6 +221,7 @@ class LaneServer:
             self._turn.round_over()
             raise
         done = _Done(wanted, reply, asked_ns, monotonic_ns())
+        self._breath.round_took(done.back_ns - asked_ns)
         self._settled(outcomes, reply.settled)
         self._ahead.scanned(reply.scanned)
         if wanted.overtaking:
@@ -253,7 +253,7 @@ class LaneServer:
         self._hurried = bool(urgent and others) and not self._hurried
         reserved: list[Reservation] = []
         if not self._draining:
-            takes = self._takes(1 if self._hurried else TAKES)
+            takes = self._takes(1 if self._hurried else self._breath.takes)
             wanted.takes, reserved = [take for take, _ in takes], [units for _, units in takes]
         if intake and (wanted.admission or not (self._entries or overtaking)):
             if self.head_start.may_admit(monotonic_ns()):
