@@ -21,7 +21,7 @@ IN_LINE_NS = 200_000_000  # rounds that stood in line for a fourth of it ask for
 
 
 class Breath:
-    """One lane's wait."""
+    """One lane's: for how long it takes nothing, and for how many calls a round may ask."""
 
     def __init__(self, clock_ns: Callable[[], int] = monotonic_ns) -> None:
         self._clock_ns = clock_ns
