@@ -311,10 +311,18 @@ MUTANTS = (
     Mutant(
         "send-by-is-a-span",
         "worker/cancelq_worker/http.py",
-        "departure = _departure(send_by_ns)",
-        "departure = _departure(send_by_ns + 1_000_000_000)",
+        "departure = _departure(send_by_ns, ",
+        "departure = _departure(send_by_ns + 1_000_000_000, ",
         "a process that stood still while it signed sends with a permit that others have by now",
         ("tests/unit/test_http.py::test_a_process_that_stood_still_before_it_came_to_the_door_does_not_send",),
+    ),
+    Mutant(
+        "body-leaves-whenever",
+        "worker/cancelq_worker/http.py",
+        "if event == BODY and has_body and monotonic_ns() > send_by_ns + BODY_BEHIND_NS:",
+        "if False:",
+        "a process that stood still between head and body completes its call with a permit that others have by now",
+        ("tests/unit/test_http.py::test_no_call_becomes_whole_after_its_process_stood_still",),
     ),
     Mutant(
         "kill-forgets-what-fired",

@@ -5,6 +5,7 @@ import contextlib
 import inspect
 import socket
 import ssl
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -458,6 +459,63 @@ async def test_a_process_that_stood_still_after_it_decided_to_send_does_not_send
             await late
         await call(door)
         assert len(venue.requests) == 2
+
+
+class Listener:
+    """A venue in a thread of its own, which hears also while this process' loop stands still."""
+
+    def __init__(self) -> None:
+        self.whole_ns: list[int] = []  # when a call was there with head and body
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listening.getsockname()[1]
+        threading.Thread(target=self._hear, daemon=True).start()
+
+    def _hear(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._listening.accept()
+                with connection, contextlib.suppress(ConnectionError):
+                    self._answer(connection)
+
+    def _answer(self, connection: socket.socket) -> None:
+        heard = b""
+        while data := connection.recv(4096):
+            heard += data
+            if heard.endswith(BODY_SENT):
+                self.whole_ns.append(time.monotonic_ns())
+                heard = b""
+                connection.sendall(b"HTTP/1.1 200 So\r\nContent-Length: 0\r\n\r\n")
+
+    def close(self) -> None:
+        self._listening.close()
+
+
+BODY_SENT = b'{"orderId":"1"}'
+
+
+async def test_no_call_becomes_whole_after_its_process_stood_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Head and body are written in two turns of the loop: stopped in between, the venue had the call when the process
+    went on, with a permit that was another's by then."""
+    monkeypatch.setattr("cancelq_worker.http.BODY_BEHIND_NS", 0)
+    venue, signed = Listener(), Signed(Request("POST", "/cancel", body=BODY_SENT), {})
+    door = Door(f"http://127.0.0.1:{venue.port}", verify=False)
+    ends: list[type[BaseException]] = []
+    for steps in range(1, 9):
+        await door.call(signed, send_by_ns=in_s(AMPLE_S), total_s=AMPLE_S)  # from now on there is a connection
+        before = len(venue.whole_ns)
+        late = asyncio.ensure_future(door.call(signed, send_by_ns=in_s(0.05), total_s=AMPLE_S))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        stopped_ns = time.monotonic_ns()
+        time.sleep(0.1)  # noqa: ASYNC251 -- the whole process stands still
+        (result,) = await asyncio.gather(late, return_exceptions=True)
+        ends.append(type(result))
+        assert all(at_ns < stopped_ns + 90_000_000 for at_ns in venue.whole_ns[before:]), f"{steps} steps"
+        if isinstance(result, BaseException):
+            assert len(venue.whole_ns) == before
+    await door.close()
+    venue.close()
+    assert {NotSent, NoAnswer, Exchange} <= set(ends), "before the head, between the two, and after the body"
 
 
 async def test_an_error_tells_its_kind_and_no_address() -> None:

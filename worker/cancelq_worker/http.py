@@ -24,6 +24,7 @@ from cancelq_worker.venues.port import Answer, Request, Signed
 KEPT_S = 30.0  # how long a connection is used again after its last call; venues' own ends are said to be longer
 RESTED_NS = 20_000_000_000  # a connection that rested for so long is used or closed (`Door.care`)
 BODY_MOST = 4 * 1024 * 1024
+BODY_BEHIND_NS = 500_000_000  # a body may leave so much later than its head must have
 
 
 class NotSent(Exception):
@@ -68,8 +69,9 @@ class Exchange:
 #: Methods whose calls tell the length of their body also where there is none (RFC 9110, 8.6).
 _WITH_LENGTH = frozenset({"POST", "PUT", "PATCH"})
 
-#: What the HTTP library calls the moment before it writes, and what it tells of such moments.
+#: What the HTTP library calls the moments before it writes, and what it tells of them.
 FIRST_BYTE = "http11.send_request_headers.started"
+BODY = "http11.send_request_body.started"
 Trace = Callable[[str, object], Awaitable[None]]
 
 MakeTransport = Callable[[ssl.SSLContext | bool], httpx.AsyncBaseTransport]
@@ -124,7 +126,7 @@ class Door:
         line = self._line(pick)
         self._busy.add(line)
         connect_s = max(0.0, (send_by_ns - monotonic_ns()) / 1e9)
-        departure = _departure(send_by_ns)
+        departure = _departure(send_by_ns, bool(signed.request.body))
         task = asyncio.ensure_future(self._call(line.transport, signed, departure, connect_s, total_s))
         task.add_done_callback(lambda ended: self._ended(line, ended))
         done, _ = await asyncio.wait({task}, timeout=total_s + connect_s + 0.25)
@@ -226,13 +228,16 @@ class Door:
             await asyncio.wait(set(self._closing), timeout=1.0)
 
 
-def _departure(send_by_ns: int) -> Trace:
+def _departure(send_by_ns: int, has_body: bool) -> Trace:
     """Looks at the clock at the last moment before the first byte is written: a process that stood still after it had
-    decided to send must not send any more, as its permit may be another's by then."""
+    decided to send must not send any more, as its permit may be another's by then. And before the body, which the
+    library writes a turn of the loop later: without it the venue has no call, and the connection is closed."""
 
     async def look(event: str, _: object) -> None:
         if event == FIRST_BYTE and monotonic_ns() > send_by_ns:
             raise httpx.PoolTimeout("this process was too slow to send in time")
+        if event == BODY and has_body and monotonic_ns() > send_by_ns + BODY_BEHIND_NS:
+            raise httpx.WriteTimeout("this process stood still between a call's head and its body")
 
     return look
 
