@@ -499,7 +499,7 @@ async def test_no_call_becomes_whole_after_its_process_stood_still(monkeypatch: 
     monkeypatch.setattr("cancelq_worker.http.BODY_BEHIND_NS", 0)
     venue, signed = Listener(), Signed(Request("POST", "/cancel", body=BODY_SENT), {})
     door = Door(f"http://127.0.0.1:{venue.port}", verify=False)
-    ends: list[type[BaseException]] = []
+    ends: list[type[object]] = []
     for steps in range(1, 9):
         await door.call(signed, send_by_ns=in_s(AMPLE_S), total_s=AMPLE_S)  # from now on there is a connection
         before = len(venue.whole_ns)
