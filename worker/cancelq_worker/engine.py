@@ -67,7 +67,7 @@ class Watcher:
     busy one; it reads its inbox itself and comes back when it rests.
     """
 
-    def __init__(self, blocking: aioredis.Redis, other: aioredis.Redis, lanes: Callable[[], int] = lambda: 1) -> None:
+    def __init__(self, blocking: aioredis.Redis, other: aioredis.Redis, lanes: Callable[[], int]) -> None:
         """`lanes`: how many the process has in all; a burst may wake them at once."""
         self._blocking = blocking
         self._in_all = lanes
