@@ -152,18 +152,18 @@ async def test_rounds_that_stand_in_line_at_the_server_ask_for_one_call(redis_ur
         await one.parts.egress.fill()
         await lane._round()
 
-        def asked_for(calls: int) -> int:
-            lane._wait_us, lane._calls_left = 0, calls
+        def asked_for() -> int:
+            lane._wait_us, lane._calls_left = 0, 9
             wanted, _, reserved = lane._ask()
             for units in reserved:
                 one.parts.egress.release(units)
             return len(wanted.takes)
 
-        assert asked_for(9) == 4
+        assert asked_for() == 4
         lane._breath.round_took(1_000_000_000)
-        assert asked_for(9) == 1
+        assert asked_for() == 1
         await lane._round()
-        assert asked_for(9) == 4, "this one was quick"
+        assert asked_for() == 4, "this one was quick"
 
 
 async def all_units(egress: Egress, bucket: str) -> list[Ticket]:

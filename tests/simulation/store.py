@@ -329,10 +329,7 @@ class Store:
         found = [member for _, member in members.order if is_within(member, least, most)] if members else []
         if b"REV" in options:
             found.reverse()
-        if b"LIMIT" not in options:
-            return found
-        offset, count = (int(a[3 + options.index(b"LIMIT") + n]) for n in (1, 2))
-        return found[offset:] if count < 0 else found[offset : offset + count]
+        return found[_limit(options)]
 
     def _zrevrange(self, a: Words) -> list[bytes]:
         return self._by_place(a, backwards=True)
@@ -360,18 +357,12 @@ class Store:
         if members is None:
             return []
         first, last = members.between(least, most)
-        with_scores, offset, count = False, 0, -1
         words = [word.upper() for word in options]
-        if b"WITHSCORES" in words:
-            with_scores = True
-        if b"LIMIT" in words:
-            at = words.index(b"LIMIT")
-            offset, count = int(words[at + 1]), int(words[at + 2])
+        with_scores, limit = b"WITHSCORES" in words, _limit(words)
         if backwards:
-            found = members.order[first:last][::-1][offset:]
-            return _listed(found if count < 0 else found[:count], with_scores)
-        first += offset
-        return _listed(members.order[first : last if count < 0 else min(last, first + count)], with_scores)
+            return _listed(members.order[first:last][::-1][limit], with_scores)
+        end = last if limit.stop is None else min(last, first + limit.stop)  # what is not asked for is not copied
+        return _listed(members.order[first + limit.start : end], with_scores)
 
     def _zremrangebyscore(self, a: Words) -> int:
         members = self.get(a[0], SortedSet)
@@ -517,6 +508,14 @@ class OrderedSet(dict[bytes, None]):
 
     def copy(self) -> OrderedSet:
         return OrderedSet(self)
+
+
+def _limit(options: Words) -> slice:
+    """The rows that LIMIT asks for, all without it; a count below zero: all from its offset on."""
+    if b"LIMIT" not in options:
+        return slice(0, None)
+    offset, count = (int(options[options.index(b"LIMIT") + n]) for n in (1, 2))
+    return slice(offset, None if count < 0 else offset + count)
 
 
 def _listed(rows: Sequence[tuple[float, bytes]], with_scores: bool) -> list[bytes]:

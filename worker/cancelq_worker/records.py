@@ -111,7 +111,7 @@ class Hold:
 
 @dataclass(slots=True)
 class End:
-    """An intent's end: its one final event. `known_orders`: keys of the order whose end is now known."""
+    """An intent's end: its one final event. `known`: whether the end of its order is known now; `orders`: its keys."""
 
     work: Work
     event: dict[str, str]
