@@ -104,6 +104,30 @@ MUTANTS = (
         ("tests/unit/test_bingx_looks.py", "tests/unit/test_bingx_answers.py"),
     ),
     Mutant(
+        "row-of-anothers-client-id-is-believed",
+        f"{_VENUES}/port.py",
+        'return not self.only_client_id or client_order_id in ("", self.only_client_id)',
+        "return True",
+        "an order named by its client id ends with a row that stands under a wrong order id",
+        (
+            "tests/unit/test_bingx_answers.py",
+            "tests/unit/test_bingx_looks.py",
+            "tests/unit/test_bitget_looks.py",
+            "tests/unit/test_bybit_looks.py",
+        ),
+    ),
+    Mutant(
+        "answer-to-another-call-is-believed",
+        f"{_VENUES}/reading.py",
+        "return any(key[:2] == kind and key != kind and key not in known for key in told)",
+        "return False",
+        "a batch whose rows stand under their neighbours' ids ends orders falsely",
+        (
+            "tests/integration/test_bingx_truth.py::test_rows_under_neighbours_ids_end_no_order",
+            "tests/unit/test_bitget_adapter.py::test_a_batch_answer_speaks_for_each_order",
+        ),
+    ),
+    Mutant(
         "bingx-busy-is-a-refusal",
         f"{_VENUES}/bingx/codes.py",
         'Row(Word.AGAIN, "100410", _BUSY, "ccxt"),\n',

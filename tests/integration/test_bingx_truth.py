@@ -112,6 +112,21 @@ async def test_a_dead_order_in_a_batch_spoils_nothing(redis_url: str) -> None:
         assert finals[intents[1]].status == Status.filled
 
 
+async def test_rows_under_neighbours_ids_end_no_order(redis_url: str) -> None:
+    """The venue tells each order's state under the id of its neighbour; every second one filled before the cancel."""
+    async with desk(redis_url, venue="bingx") as rig:
+        await rig.ready()
+        base = 1_735_964_079_647_111_000
+        orders = [rig.order(order_id=str(base + 7 * n)) for n in range(10)]
+        rig.simulator.configure({"race_fill_ids": orders[1::2]})
+        rig.fault("wrong_ids", endpoint="cancelOrders")
+        intents = await rig.send_all([{"symbol": PAIR, "order_id": o} for o in orders])
+        finals = await rig.finals(intents)
+        assert endpoints(rig)["cancelOrders"] == 1
+        assert [finals[i].status.value for i in intents] == ["cancelled", "filled"] * 5
+        assert {e.evidence for e in finals.values()} == {"query"}
+
+
 async def test_more_than_the_venue_takes_in_a_call_is_halved_until_it_does(redis_url: str) -> None:
     async with desk(redis_url, venue="bingx", bingx_batch_most=4) as rig:
         await rig.ready()

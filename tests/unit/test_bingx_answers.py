@@ -247,6 +247,8 @@ BATCHES = {
     "rows that are none": (batch([None, ORDER_ID, [DONE]], [1]), (Word.UNCLEAR, Word.UNCLEAR)),
     "data of another shape": (answer([DONE, AGAIN]), (Word.UNCLEAR, Word.UNCLEAR)),
     "ids nobody asked for": (batch([row("1")], [fail("2")]), (Word.UNCLEAR, Word.UNCLEAR)),
+    "one nobody asked for": (batch([DONE, row("1")]), (Word.UNCLEAR, Word.UNCLEAR)),
+    "one that failed and nobody asked for": (batch([DONE, AGAIN], [fail("2")]), (Word.UNCLEAR, Word.UNCLEAR)),
     "rounded ids": (batch([row(ROUNDED_ID)]), (Word.UNCLEAR, Word.UNCLEAR)),
     "another pair": (batch([row(symbol="ETH-USDT"), AGAIN]), (Word.UNCLEAR, Word.CANCELLED)),
 }
@@ -267,6 +269,25 @@ def test_a_batch_by_client_ids_is_read_by_client_ids() -> None:
     replies = decode("cancel-orders", said, *targets)
     assert [r.word for r in replies] == [Word.CANCELLED, Word.CANCELLED, Word.GONE, Word.GONE, Word.UNCLEAR]
     assert [r.order_id for r in replies[:2]] == [ORDER_ID, OTHER_ID]
+
+
+def test_a_row_with_anothers_client_id_is_not_about_an_order_that_is_named_by_its_own() -> None:
+    """Its order id was only learnt, and rows that stand under wrong ids may hit it."""
+    mine = target(client_order_id="mine_1", notes={"oid": ORDER_ID, "cid": "mine_1"})
+    for told, word in (("mine_1", Word.CANCELLED), ("", Word.CANCELLED), ("theirs", Word.UNCLEAR)):
+        said = row(clientOrderID=told)
+        assert decode("cancel", answer(said), mine)[0].word is word
+        assert decode("cancel-orders", batch([said]), mine)[0].word is word
+    given = target(ORDER_ID, "mine_1")
+    assert decode("cancel", answer(row(clientOrderID="theirs")), given)[0].word is Word.CANCELLED, "order_id counts"
+
+
+def test_a_batch_of_client_ids_that_tells_another_says_nothing() -> None:
+    targets = [target(client_order_id="a1"), target(client_order_id="a2")]
+    said = batch([row(clientOrderID="a1"), row(OTHER_ID, clientOrderID="a3")])
+    assert [r.word for r in decode("cancel-orders", said, *targets)] == [Word.UNCLEAR] * 2
+    silent = batch([row(clientOrderID="a1"), row(OTHER_ID)])
+    assert [r.word for r in decode("cancel-orders", silent, *targets)] == [Word.CANCELLED, Word.UNCLEAR]
 
 
 def test_a_state_in_a_failed_item_shows_that_the_order_was_known() -> None:

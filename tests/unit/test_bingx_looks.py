@@ -38,6 +38,16 @@ def run(intent: Target, book: Book, *, policy: Policy | None = None, most: int =
     return journey.run(by_venue(book, BINGX), most=most), journey
 
 
+@pytest.mark.parametrize("told", ["mine_1", "", "theirs"])
+def test_a_row_with_anothers_client_id_says_nothing_of_an_order_that_is_named_by_its_own(told: str) -> None:
+    mine = target(client_order_id="mine_1", notes={"oid": ORDER_ID})
+    done = row(clientOrderID=told)
+    meant = Word.UNCLEAR if told == "theirs" else Word.CANCELLED
+    assert decode("query", answer(done), mine)[0].word is meant
+    for route in LISTS:
+        assert decode(route, listed(done), mine)[0].word is meant
+
+
 # -- where to look -------------------------------------------------------------------------------------------
 
 EVERYWHERE = {"query", "openOrders", "historyOrders"}

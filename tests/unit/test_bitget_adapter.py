@@ -452,6 +452,10 @@ BATCHES = {
     "no data": (answer(None), (Word.UNCLEAR, Word.UNCLEAR)),
     "data of another shape": (answer([ok(ORDER_ID), ok(OTHER_ID)]), (Word.UNCLEAR, Word.UNCLEAR)),
     "ids nobody asked for": (batch([ok("1")], [bad("2")]), (Word.UNCLEAR, Word.UNCLEAR)),
+    "one nobody asked for": (batch([ok(ORDER_ID), ok("1")]), (Word.UNCLEAR, Word.UNCLEAR)),
+    "one that failed and nobody asked for": (
+        batch([ok(ORDER_ID)], [bad(OTHER_ID, "45056"), bad("2")]), (Word.UNCLEAR, Word.UNCLEAR)
+    ),
     "no errorCode": (batch([ok(OTHER_ID)], [bad(ORDER_ID, None)]), (Word.UNCLEAR, Word.ACKNOWLEDGED)),
     "an empty errorCode": (batch([ok(OTHER_ID)], [bad(ORDER_ID, "")]), (Word.UNCLEAR, Word.ACKNOWLEDGED)),
     "an unlisted errorCode": (batch([], [bad(ORDER_ID, "1"), bad(OTHER_ID, "00000")]), (Word.UNCLEAR, Word.UNCLEAR)),

@@ -137,6 +137,21 @@ def test_forty_that_wait_for_calls_of_their_own_share_a_page() -> None:
     assert "named" in alone.kinds
 
 
+@pytest.mark.parametrize("told", ["mine-1", "", "theirs"])
+def test_a_row_with_anothers_client_id_says_nothing_of_an_order_that_is_named_by_its_own(told: str) -> None:
+    """Its order id was only learnt."""
+    mine = target(client_order_id="mine-1", notes={"oid": ORDER_ID})
+    done = row(status="cancelled", clientOid=told)
+    meant = Word.UNCLEAR if told == "theirs" else Word.CANCELLED
+    for route in ("order-info", "history", "open"):
+        assert decode(route, answer([done]), mine)[0].word is meant
+    assert decode("history", answer([{**done, "clientOid": "theirs"}]), target(ORDER_ID, "mine-1"))[0].word is (
+        Word.CANCELLED
+    ), "of two ids that are given the order id counts"
+    acknowledged = decode("cancel-order", answer({"orderId": ORDER_ID, "clientOid": told}), mine)[0].word
+    assert acknowledged is (Word.UNCLEAR if told == "theirs" else Word.ACKNOWLEDGED)
+
+
 def test_a_page_that_does_not_show_a_client_id_is_the_first_of_its_walk() -> None:
     """From where it ended, behind the open list; a page that cannot be read leaves the order to a call of its own."""
     other = target(client_order_id="mine-2")

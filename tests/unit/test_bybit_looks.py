@@ -238,6 +238,17 @@ def test_rows_about_others_prove_nothing(route: str) -> None:
     assert look(listed(row("mine-1", "Cancelled")), MINE, route).word is Word.UNCLEAR
 
 
+@pytest.mark.parametrize("told", ["mine-1", "", "theirs"])
+def test_a_row_with_anothers_client_id_says_nothing_of_an_order_that_is_named_by_its_own(told: str) -> None:
+    """Its order id was only learnt."""
+    mine, good = target(client_order_id="mine-1", notes={"oid": ORDER_ID}), told != "theirs"
+    for route in LOOKS:
+        found = look(listed(row(ORDER_ID, "Cancelled", orderLinkId=told)), mine, route)
+        assert found.word is (Word.CANCELLED if good else Word.UNCLEAR)
+    named = {"orderId": ORDER_ID, "orderLinkId": told}
+    assert decode("cancel", answer(named), mine)[0].word is (Word.ACKNOWLEDGED if good else Word.UNCLEAR)
+
+
 def test_an_empty_page_that_goes_on_proves_nothing() -> None:
     assert look(listed(cursor="page_args%3D1")).word is Word.UNCLEAR
 

@@ -123,6 +123,16 @@ class Target:
     def client_order_id(self) -> str | None:
         return self.fields.get("client_order_id") or self.notes.get("cid")
 
+    @property
+    def only_client_id(self) -> str:
+        """The client id of an intent that names its order by nothing else, else ""."""
+        return "" if self.fields.get("order_id") else self.fields.get("client_order_id", "")
+
+    def may_bear(self, client_order_id: str) -> bool:
+        """Whether its order may have this client id, as a row tells it ("": the row tells none). Where the intent names
+        its order by a client id, an order id was only learnt: a row with another client id is another order's."""
+        return not self.only_client_id or client_order_id in ("", self.only_client_id)
+
 
 @dataclass(frozen=True, slots=True)
 class Request:

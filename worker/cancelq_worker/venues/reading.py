@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
 
 from cancelq_worker.json_once import once
 from cancelq_worker.venues.port import Answer
+
+#: Said of a row that bears another order's ids.
+OTHERS = "the answer speaks of another order"
+#: Said of an answer that names an order nobody asked for: it is about another call, or mixed up.
+NOT_ASKED = "the answer speaks of an order that was not in the call"
 
 _MARK_APART = re.compile(rb'"[ \t\r\n]+:')  # a name's colon that does not follow its quotation mark
 _AMOUNT = re.compile(r"[0-9]{1,30}(\.[0-9]{1,30})?", re.ASCII)
@@ -72,6 +77,16 @@ def word(row: Mapping[str, Any], name: str, most: int = 200) -> str:
 def plain(value: Any, most: int = 200) -> str:
     """A value as text, "" for what is no text or number: showing what is nested can take more stack than there is."""
     return "" if value is None or isinstance(value, bool | dict | list) else str(value)[:most]
+
+
+def names_another(asked: Sequence[str], told: Iterable[str]) -> bool:
+    """Whether an answer tells an id that was not in its call, of the kind that the call named: a batch goes by order
+    ids or by client ids. Such an answer is about another call, or its rows stand under ids that are not theirs.
+
+    Both are keys: `i:` and an order id, or `c:` and a client id; nothing behind it where there is none.
+    """
+    known, kind = set(asked), asked[0][:2]
+    return any(key[:2] == kind and key != kind and key not in known for key in told)
 
 
 def safe_id(text: str) -> str:

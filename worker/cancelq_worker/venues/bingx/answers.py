@@ -23,7 +23,7 @@ from cancelq_worker.venues.bingx.codes import (
 )
 from cancelq_worker.venues.bingx.rows import client_id_of, is_about, order_id_of, said_of, state_of
 from cancelq_worker.venues.port import ABOUT_THE_CALL, Answer, Reply, Target, Word
-from cancelq_worker.venues.reading import named_field, payload, rows_of, word
+from cancelq_worker.venues.reading import NOT_ASKED, OTHERS, named_field, names_another, payload, rows_of, word
 
 #: What a cancel's answer may call an order's end. Another end may be that of the request.
 _ENDS: Final = (Word.CANCELLED, Word.FILLED, Word.TRIGGERED)
@@ -88,9 +88,11 @@ def read_single(target: Target, data: Any, status: int) -> Reply:
 
 
 def read_batch(targets: Sequence[Target], data: Any, status: int) -> list[Reply]:
-    """What a batch's two lists say about each order."""
+    """What a batch's two lists say about each order; nothing, where they hold one that was not in the call: whatever
+    that answer is about, its rows may stand under ids that are not theirs."""
     if not isinstance(data, dict):
         return [Reply(Word.UNCLEAR, OK, "an answer without lists", status)] * len(targets)
+    asked = [f"i:{target.order_id}" if target.order_id else f"c:{target.client_order_id}" for target in targets]
     rows: dict[str, list[dict[str, Any]]] = {}
     for row in rows_of(data.get("orders")):
         for key in (f"i:{order_id_of(row)}", f"c:{client_id_of(row) or ''}"):
@@ -99,9 +101,11 @@ def read_batch(targets: Sequence[Target], data: Any, status: int) -> list[Reply]
     for fail in rows_of(data.get("fails")):
         for key in {f"i:{order_id_of(fail)}", f"c:{word(fail, 'orderId')}", f"c:{client_id_of(fail) or ''}"}:
             fails.setdefault(key, []).append(fail)
+    # A failed item may have an order's own id where the call named its client id, so it counts by order ids only.
+    if names_another(asked, (*rows, *(key for key in fails if key.startswith("i:")))):
+        return [Reply(Word.UNCLEAR, OK, NOT_ASKED, status)] * len(targets)
 
-    def one(target: Target) -> Reply:
-        key = f"i:{target.order_id}" if target.order_id else f"c:{target.client_order_id}"
+    def one(target: Target, key: str) -> Reply:
         done, failed = rows.get(key, []), fails.get(key, [])
         if len(done) + len(failed) > 1:
             return Reply(Word.UNCLEAR, OK, "the answer says two things about this order", status)
@@ -111,7 +115,7 @@ def read_batch(targets: Sequence[Target], data: Any, status: int) -> list[Reply]
             return _failed_item(failed[0], status)
         return Reply(Word.UNCLEAR, OK, "the answer does not mention this order", status)
 
-    return [one(target) for target in targets]
+    return [one(target, key) for target, key in zip(targets, asked, strict=True)]
 
 
 def read_sweep(data: Any, status: int) -> Reply:
@@ -145,7 +149,7 @@ def _by_code(meant: Word, code: str, text: str, status: int) -> Reply:
 
 def _cancelled(target: Target, row: dict[str, Any], status: int) -> Reply:
     if not is_about(target, row):
-        return Reply(Word.UNCLEAR, OK, "the answer speaks of another order", status)
+        return Reply(Word.UNCLEAR, OK, OTHERS, status)
     state = state_of(row)
     if state is Word.OPEN:
         said = said_of(row, Word.ACKNOWLEDGED, status=status)

@@ -17,7 +17,7 @@ from cancelq_worker.venues.bingx.codes import ABOUT_THE_PAIR, had_an_end
 from cancelq_worker.venues.bingx.rows import client_id_of, is_about, is_pair, order_id_of, said_of, state_of
 from cancelq_worker.venues.bingx.signing import is_safe
 from cancelq_worker.venues.port import NextLook, Reply, Route, Stage, Target, Word
-from cancelq_worker.venues.reading import word
+from cancelq_worker.venues.reading import OTHERS, word
 from cancelq_worker.venues.sweeping import kept_of_a_look
 
 PAGE: Final = 100
@@ -315,6 +315,8 @@ def _listed(route: Route, targets: Sequence[Target], page: Page) -> list[Reply]:
         found = by_id.get(target.order_id) if target.order_id else by_client.get(target.client_order_id or "")
         if found and any(_may_be_about(target, row) for row in page.spoilt):
             return Reply(Word.UNCLEAR, text="the answer says two things about this order", place=place)
+        if found and not all(target.may_bear(client_id_of(row) or "") for row in found):
+            return Reply(Word.UNCLEAR, text=OTHERS, place=place)
         if found and place == ABROAD:
             return _abroad(target, found)
         return _sighting(target, found, place) if found else _absence(route, target, page, asked)

@@ -89,7 +89,7 @@ def is_about(target: Target, row: Row) -> bool:
     if word(row, "symbol") not in ("", target.symbol):
         return False
     if target.order_id:
-        return order_id_of(row) == target.order_id
+        return order_id_of(row) == target.order_id and target.may_bear(client_id_of(row) or "")
     return bool(target.client_order_id) and target.client_order_id in [row.get(name) for name in _CLIENT_NAMES]
 
 

@@ -35,7 +35,7 @@ from cancelq_worker.venues.port import (
     Word,
     sized,
 )
-from cancelq_worker.venues.reading import named_field, payload, rows_of, safe_id, word
+from cancelq_worker.venues.reading import NOT_ASKED, OTHERS, named_field, names_another, payload, rows_of, safe_id, word
 
 API: Final = "/api/v2/spot/trade/"
 SECOND_US: Final = 1_000_000
@@ -330,13 +330,13 @@ def _read_single(route: Route, target: Target, data: Any, status: int) -> Reply:
     if target.scope not in looks.SCOPES:
         return Reply(Word.ACKNOWLEDGED, OK, http_status=status)
     if not _speaks_of(target, data):
-        return Reply(Word.UNCLEAR, OK, "the answer speaks of another order", status)
+        return Reply(Word.UNCLEAR, OK, OTHERS, status)
     return _acknowledged(data, status)
 
 
 def _speaks_of(target: Target, row: Mapping[str, Any]) -> bool:
     if target.order_id:
-        return word(row, "orderId") == target.order_id
+        return word(row, "orderId") == target.order_id and target.may_bear(word(row, "clientOid"))
     return word(row, "clientOid") == target.client_order_id
 
 
@@ -354,6 +354,7 @@ def _acknowledged(row: Mapping[str, Any], status: int) -> Reply:
 def _read_batch(targets: Sequence[Target], data: Any, status: int) -> list[Reply]:
     if not isinstance(data, dict):
         return [Reply(Word.UNCLEAR, OK, "an answer without data", status)] * len(targets)
+    asked = [f"i:{t.order_id}" if t.order_id else f"c:{t.client_order_id}" for t in targets]
     said: dict[str, Reply] = {}
     replies = [(row, _acknowledged(row, status)) for row in rows_of(data.get("successList"))]
     replies += [(row, _refused_item(row, status)) for row in rows_of(data.get("failureList"))]
@@ -362,8 +363,10 @@ def _read_batch(targets: Sequence[Target], data: Any, status: int) -> list[Reply
             if key in said and said[key].word is not reply.word:
                 reply = Reply(Word.UNCLEAR, OK, "the answer says two things about this order", status)
             said[key] = reply
+    if names_another(asked, said):
+        return [Reply(Word.UNCLEAR, OK, NOT_ASKED, status)] * len(targets)
     missing = Reply(Word.UNCLEAR, OK, "the answer does not mention this order", status)
-    return [said.get(f"i:{t.order_id}" if t.order_id else f"c:{t.client_order_id}", missing) for t in targets]
+    return [said.get(key, missing) for key in asked]
 
 
 def _row_keys(row: Mapping[str, Any]) -> list[str]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from cancelq_worker.venues.port import NextLook, Reply, Route, Stage, Target, Word
-from cancelq_worker.venues.reading import filled, safe_id, word
+from cancelq_worker.venues.reading import OTHERS, filled, safe_id, word
 from cancelq_worker.venues.sweeping import kept_of_a_look
 
 SCOPES: Final = ("order", "tpsl", "stop")
@@ -299,6 +299,8 @@ def read(route: Route, targets: Sequence[Target], data: Any) -> list[Reply]:
             return Reply(Word.UNCLEAR, text="the answer says two things about this order", place=place)
         if not target.order_id and _elsewhere(target, row):
             return Reply(Word.UNCLEAR, text="that client id stands at an order of another pair", place=place)
+        if not target.may_bear(word(row, "clientOid")):
+            return Reply(Word.UNCLEAR, text=OTHERS, place=place)
         seen = _sighting(target, row, place)
         if place not in _ELSEWHERE[target.scope]:
             return seen

@@ -256,9 +256,9 @@ def _order_ref(target: Target) -> dict[str, str]:
     raise ValueError("a cancel must name an order")
 
 
-def _named(target: Target) -> tuple[str, str]:
-    """The order id and the client id by which a call names an order; one of them is ""."""
-    return (target.order_id, "") if target.order_id else ("", target.client_order_id or "")
+def _named(target: Target) -> answers.Named:
+    """The order id or else the client id by which a call names an order."""
+    return (target.order_id, target.only_client_id) if target.order_id else ("", target.client_order_id or "")
 
 
 def _row_ref(row: Mapping[str, str]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from cancelq_worker.venues.bybit.codes import CODES, HAD_AN_END, OK, REMEDIES, word_of
 from cancelq_worker.venues.port import Answer, Reply, Word
-from cancelq_worker.venues.reading import named_field, row_id, word
+from cancelq_worker.venues.reading import OTHERS, named_field, row_id, word
 
 BAN_US: Final = 600_000_000  # rate limit page: an address that went over its limit stays quiet for ten minutes
 RESET_MOST_MS: Final = 5_000  # limits are counted per second; a reset further away is none
@@ -21,7 +21,8 @@ LIMIT_MOST: Final = 1_200  # rate limit page: the largest that is granted to any
 #: The venue's parameter names in the words of an intent.
 _FIELDS: Final = (("orderlinkid", "client_order_id"), ("orderid", "order_id"), ("symbol", "symbol"))
 
-#: Which order an item named: by its order id, or by its client id; the other is "".
+#: Which order an item named: by its order id, or without one by its client id. With both, the client id is the one
+#: that its order is known to bear.
 Named = tuple[str, str]
 
 
@@ -113,7 +114,7 @@ def _item(named: Named, row: Any, outcome: Any, reset: int) -> Reply:
         return Reply(Word.UNCLEAR, OK, "an item that cannot be read", 200)
     code, text = word(outcome, "code", 16), word(outcome, "msg")
     if not _may_be(named, row):
-        return Reply(Word.UNCLEAR, code, "the answer speaks of another order", 200)
+        return Reply(Word.UNCLEAR, code, OTHERS, 200)
     if code == OK:
         return _acknowledged(named, row)
     reply = _refused(code, text, 200, reset)
@@ -126,17 +127,17 @@ def _item(named: Named, row: Any, outcome: Any, reset: int) -> Reply:
 
 def _acknowledged(named: Named, row: Mapping[str, Any]) -> Reply:
     if not _may_be(named, row):
-        return Reply(Word.UNCLEAR, OK, "the answer speaks of another order", 200)
+        return Reply(Word.UNCLEAR, OK, OTHERS, 200)
     order_id, client_id = row_id(row, "orderId"), row_id(row, "orderLinkId")
     return Reply(Word.ACKNOWLEDGED, OK, http_status=200, order_id=order_id, client_order_id=client_id)
 
 
 def _may_be(named: Named, row: Mapping[str, Any]) -> bool:
-    """Whether a row can be about the order that was named: the id it was named by is repeated, or left empty."""
+    """Whether a row can be about the order that was named: what is known of its ids is repeated, or left empty."""
     order_id, client_id = named
-    if order_id:
-        return word(row, "orderId") in ("", order_id)
-    return word(row, "orderLinkId") in ("", client_id)
+    if order_id and word(row, "orderId") not in ("", order_id):
+        return False
+    return not client_id or word(row, "orderLinkId") in ("", client_id)
 
 
 def _refused(code: str, text: str, status: int, reset: int) -> Reply:

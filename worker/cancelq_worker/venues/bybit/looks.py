@@ -144,7 +144,7 @@ def order_keys(scope: str, symbol: str, order_id: str, client_order_id: str) -> 
 
 def _speaks_of(target: Target, row: Mapping[str, Any]) -> bool:
     if target.order_id:
-        return word(row, "orderId") == target.order_id
+        return word(row, "orderId") == target.order_id and target.may_bear(word(row, "orderLinkId"))
     return word(row, "orderLinkId") == target.client_order_id
 
 
