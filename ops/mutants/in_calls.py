@@ -121,7 +121,7 @@ MUTANTS = (
     ),
     Mutant(
         "a-unit-is-not-kept-for-whom-it-woke",
-        f"{_WORKER}/egress.py",
+        f"{_WORKER}/egress_stock.py",
         "elif len(self._fresh) <= len(self._woken):",
         "elif not self._fresh:",
         "who waits longest for a unit of the address finds that another has it, again and again",
@@ -129,7 +129,7 @@ MUTANTS = (
     ),
     Mutant(
         "who-is-gone-keeps-its-unit",
-        f"{_WORKER}/egress.py",
+        f"{_WORKER}/egress_stock.py",
         "        self._woken.discard(wake)\n        self._wake()",
         "        self._wake()",
         "the unit of a lane that ends as it is woken is never handed on",
@@ -137,7 +137,7 @@ MUTANTS = (
     ),
     Mutant(
         "nobody-asks-for-those-who-wait",
-        f"{_WORKER}/egress.py",
+        f"{_WORKER}/egress_stock.py",
         "        if self._waiting:\n            self._refill()",
         "        pass",
         "lanes that wait for a unit of the address sleep on while there are some",
@@ -153,7 +153,7 @@ MUTANTS = (
     ),
     Mutant(
         "who-looked-in-vain-is-last-again",
-        f"{_WORKER}/egress.py",
+        f"{_WORKER}/egress_stock.py",
         "elif len(self._fresh) <= len(self._woken):",
         "elif len(self._fresh) <= len(self._woken) and [self._waiting.pop(wake or print, None)]:",
         "a lane that makes rounds for other reasons meanwhile never comes to have a unit of the address",
@@ -225,7 +225,7 @@ MUTANTS = (
     ),
     Mutant(
         "units-of-a-dead-process-free-before-the-window",
-        "worker/cancelq_worker/egress.py",
+        "worker/cancelq_worker/egress_stock.py",
         "live_us = UNIT_LIVES_NS // 1000 + LONGEST_CALL_US + window_us",
         "live_us = UNIT_LIVES_NS // 1000 + LONGEST_CALL_US",
         "what a killed worker used of the address and could not report is handed out again after 12 s of a "
@@ -419,7 +419,7 @@ MUTANTS = (
     ),
     Mutant(
         "sweep-that-began-is-rejected",
-        "worker/cancelq_worker/verdict.py",
+        "worker/cancelq_worker/sweep_verdict.py",
         'fields["scope"] == "symbol" and untouched:',
         'fields["scope"] == "symbol":',
         "told that nothing was done where orders were cancelled",
@@ -451,7 +451,7 @@ MUTANTS = (
     ),
     Mutant(
         "units-of-before-the-leap-are-used",
-        "worker/cancelq_worker/egress.py",
+        "worker/cancelq_worker/egress_stock.py",
         "if asked_ns < self._leapt_ns:",
         "if False:",
         "an address makes more calls than it may, after the server's clock went ahead",

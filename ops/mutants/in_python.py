@@ -55,7 +55,7 @@ MUTANTS = (
     ),
     Mutant(
         "refusal-costs-an-attempt",
-        f"{_WORKER}/verdict.py",
+        f"{_WORKER}/rulings.py",
         "    return before.at_rest(taken.fence)",
         "    return taken",
         "a busy hour uses up the attempts of orders that were never cancelled",
@@ -104,8 +104,8 @@ MUTANTS = (
     Mutant(
         "cancelled-again-within-the-gap",
         f"{_WORKER}/verdict.py",
-        "delay = max(0, self.venue.timing.gap_us - since_us) + self._jitter(",
-        "delay = self._jitter(",
+        "delay = max(0, self.venue.timing.gap_us - since_us) + jitter(",
+        "delay = jitter(",
         "the venue refuses the second cancel of an order within a second",
         ("tests/unit/test_verdict.py",),
     ),
@@ -120,8 +120,8 @@ MUTANTS = (
     Mutant(
         "refused-bulk-call-made-again",
         f"{_WORKER}/verdict.py",
-        "return self._bulk_refused(before, taken, fields, reply)",
-        "return Go(_restored(before, taken), None, reply)",
+        "return self._sweeps.bulk_refused(before, taken, fields, reply)",
+        "return Go(restored(before, taken), None, reply)",
         "a bulk call that was refused is made later, and cancels newer orders",
         (f"{_VERDICT}test_a_refused_bulk_call_costs_nothing_and_is_not_made_again",),
     ),
@@ -168,7 +168,7 @@ MUTANTS = (
     ),
     Mutant(
         "sweep-ends-on-one-look",
-        f"{_WORKER}/verdict.py",
+        f"{_WORKER}/sweep_verdict.py",
         "if still == 0 and wait_us > 0:",
         "if False:",
         "a list that lags hides an order, and the kill says that nothing is open",
@@ -278,7 +278,7 @@ MUTANTS = (
     ),
     Mutant(
         "sweep-rejected-by-one-of-its-cancels",
-        "worker/cancelq_worker/verdict.py",
+        "worker/cancelq_worker/sweep_verdict.py",
         "if bulk and reply.word in (Word.FAILED, Word.SPLIT):",
         "if reply.word in (Word.FAILED, Word.SPLIT):",
         "a kill whose cancel by ids is refused once ends as `rejected`, half done: the other orders stay open "
@@ -404,7 +404,7 @@ MUTANTS = (
     ),
     Mutant(
         "failed-lists-add-up",
-        f"{_WORKER}/verdict.py",
+        f"{_WORKER}/sweep_verdict.py",
         '        state.notes.pop("f", None)\n        sweep',
         "        sweep",
         "a long sweep is given up for lists that failed now and then",
@@ -412,7 +412,7 @@ MUTANTS = (
     ),
     Mutant(
         "what-was-counted-is-not-told",
-        f"{_WORKER}/verdict.py",
+        f"{_WORKER}/sweep_verdict.py",
         'known = state.notes.get("best")',
         "known = None",
         "how many orders a sweep left open is not told",

@@ -19,10 +19,11 @@ import orjson
 
 from cancelq.contract import Lane, Status
 from cancelq_worker import events
+from cancelq_worker.rulings import Finish, Go, Moment, Policy
 from cancelq_worker.state import State
 from cancelq_worker.venues.bingx.timer import BingxTimer
 from cancelq_worker.venues.port import Answer, KeyRights, Reply, Route, Stage, Target, Word
-from cancelq_worker.verdict import Finish, Go, Judge, Moment, Policy
+from cancelq_worker.verdict import Judge
 from tests.conformance.dossiers import DOSSIERS
 from tests.conformance.suite import written
 from tests.conformance.suite.dossier import Dossier

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from cancelq_worker.egress import LONGEST_CALL_US, UNIT_LIVES_NS, Egress
+from cancelq_worker.egress import Egress
+from cancelq_worker.egress_stock import LONGEST_CALL_US, UNIT_LIVES_NS
 from cancelq_worker.scripts import SCRIPTS
 from cancelq_worker.trips import command, connect
 from cancelq_worker.venues.port import Bucket

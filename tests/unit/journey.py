@@ -8,9 +8,10 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from cancelq_worker.rulings import Finish, Moment, Policy, Silence, Verdict
 from cancelq_worker.state import State, Work
 from cancelq_worker.venues.port import Answer, Plan, Reply, Request, Route, Stage, Target, Venue, Word
-from cancelq_worker.verdict import Finish, Judge, Moment, Policy, Silence, Verdict
+from cancelq_worker.verdict import Judge
 from tests.unit.bitget_account import BITGET, target
 
 UTC_US = 1_700_000_000_000_000

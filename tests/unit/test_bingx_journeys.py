@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cancelq.contract import Status
+from cancelq_worker.rulings import Silence
 from cancelq_worker.venues.port import Answer, Reply, Route, Stage, Target, Word
-from cancelq_worker.verdict import Silence
 from tests.unit.bingx_account import BINGX, ORDER_ID, OTHER_ID, PAIR, answer, listed, raw, row, target
 from tests.unit.bingx_book import OLD, TYPES, Book
 from tests.unit.journey import Journey, Say

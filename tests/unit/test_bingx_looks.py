@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from cancelq.contract import Status
+from cancelq_worker.rulings import Finish, Go, Moment, Policy
 from cancelq_worker.state import State, Work
 from cancelq_worker.venues.bingx.looks import PAGE
 from cancelq_worker.venues.port import Answer, Plan, Request, Stage, Target, Word
-from cancelq_worker.verdict import Finish, Go, Judge, Moment, Policy
+from cancelq_worker.verdict import Judge
 from tests.unit.bingx_account import (
     BINGX,
     ORDER_ID,

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from cancelq.contract import Status
+from cancelq_worker.rulings import Finish
 from cancelq_worker.venues.port import Answer, Reply, Request, Target, Word
-from cancelq_worker.verdict import Finish
 from tests.unit.bingx_account import BINGX, ORDER_ID, PAIR, answer, decode, listed, raw, row, target
 from tests.unit.bingx_book import ASKED_MS, NEW, OLD, Book
 from tests.unit.journey import Journey, by_venue

@@ -6,10 +6,10 @@ from urllib.parse import parse_qsl
 import pytest
 
 from cancelq.contract import Status
+from cancelq_worker.rulings import Finish, Policy
 from cancelq_worker.venues.bitget.looks import PAGE, WALK_PAGES
 from cancelq_worker.venues.port import Answer, Request, Target, Word
 from cancelq_worker.venues.reading import safe_id
-from cancelq_worker.verdict import Finish, Policy
 from tests.unit.bitget_account import BITGET, ORDER_ID, OTHER_ID, ROUTES, answer, decode, encode, raw, target
 from tests.unit.journey import Journey, Say, by_venue, place_of
 

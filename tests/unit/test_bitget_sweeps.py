@@ -9,9 +9,9 @@ import orjson
 import pytest
 
 from cancelq.contract import Status
+from cancelq_worker.rulings import Finish
 from cancelq_worker.venues.bitget.looks import PAGE
 from cancelq_worker.venues.port import Answer, Reply, Request, Target, Word
-from cancelq_worker.verdict import Finish
 from tests.unit.bitget_account import BITGET, answer, decode, target
 from tests.unit.journey import UTC_US, Journey, by_venue
 

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cancelq.contract import Status
+from cancelq_worker.rulings import Policy
 from cancelq_worker.venues.bybit import looks
 from cancelq_worker.venues.bybit.codes import CODES
 from cancelq_worker.venues.port import ENDED, Answer, Reply, Request, Stage, Target, Word
-from cancelq_worker.verdict import Policy
 from tests.unit.bitget_account import target
 from tests.unit.bybit_account import (
     BYBIT,

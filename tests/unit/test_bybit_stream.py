@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cancelq_worker.rulings import ended_by_push
 from cancelq_worker.venues.bybit.looks import STATES
 from cancelq_worker.venues.port import ENDED, Frame, OrderStream, Word
-from cancelq_worker.verdict import ended_by_push
 from tests.unit.bybit_account import BYBIT, ORDER_ID, row
 
 

@@ -9,10 +9,10 @@ import orjson
 import pytest
 
 from cancelq.contract import Status
+from cancelq_worker.rulings import Finish
 from cancelq_worker.venues.bybit.adapter import Bybit
 from cancelq_worker.venues.bybit.sweeps import PAGE, PAGES_MOST
 from cancelq_worker.venues.port import Answer, Reply, Request, Target, Word
-from cancelq_worker.verdict import Finish
 from tests.unit.bitget_account import target
 from tests.unit.bybit_account import BYBIT, ROUTES, account, answer, batch, decode, encode, listed, row
 from tests.unit.journey import UTC_US, Journey, by_venue

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cancelq.contract import FINAL, Status
+from cancelq_worker.rulings import Finish, Go, Moment, Silence
 from cancelq_worker.state import LOOKS_BACK, State
 from cancelq_worker.venues.port import ENDED, Reply, Route, Stage, Target, Venue, Word
-from cancelq_worker.verdict import Finish, Go, Moment, Silence
 from tests.unit.bitget_account import BITGET, ORDER_ID, OTHER_ID, answer, decode, target
 from tests.unit.bybit_account import BYBIT
 from tests.unit.journey import POLICY, RETURNED, Journey, Say, by_words, place_of

@@ -19,9 +19,9 @@ from cancelq_worker.http import Exchange, NoAnswer, NotSent
 from cancelq_worker.lane_parts import SEND_BY_MS, Call, LaneParts, Outcome
 from cancelq_worker.records import End, Move, PermitUse, Settlement
 from cancelq_worker.repeating import discreet
+from cancelq_worker.rulings import Finish, Moment, Silence, Verdict
 from cancelq_worker.state import LOOKS_BACK, State, Work
 from cancelq_worker.venues.port import ABOUT_THE_CALL, SWEEPS, Bucket, Reply, Stage, Target, Word
-from cancelq_worker.verdict import Finish, Moment, Silence, Verdict
 
 log = structlog.get_logger("cancelq.lane")
 

@@ -15,11 +15,12 @@ from cancelq_worker.ledger import Ledger
 from cancelq_worker.metrics import LaneMetrics
 from cancelq_worker.records import Batch, LanePlan, Settlement
 from cancelq_worker.rounds import Rounds
+from cancelq_worker.rulings import Finish
 from cancelq_worker.state import Work
 from cancelq_worker.streaming import OpenSocket
 from cancelq_worker.suspects import Suspects
 from cancelq_worker.venues.port import Route, Venue
-from cancelq_worker.verdict import Finish, Judge
+from cancelq_worker.verdict import Judge
 
 SEND_BY_MS = 500  # a call that has not left by then gives its permit back
 MARGIN_MS = 2_000  # between the longest call and the end of its lease

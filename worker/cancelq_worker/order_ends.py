@@ -16,9 +16,9 @@ from cancelq_worker.clocks import monotonic_ns
 from cancelq_worker.lane_parts import Outcome
 from cancelq_worker.ledger import Ledger
 from cancelq_worker.records import End, Move, Settlement
+from cancelq_worker.rulings import Finish, ended_by_push, learn
 from cancelq_worker.state import Work
 from cancelq_worker.venues.port import Push
-from cancelq_worker.verdict import Finish, ended_by_push, learn
 
 ORDERS = 100  # orders whose intents are ended in one script
 KEPT_NS = 10_000_000_000  # how long an order's end waits for an intent's call to end

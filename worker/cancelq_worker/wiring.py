@@ -38,13 +38,14 @@ from cancelq_worker.records import LanePlan
 from cancelq_worker.roster import ROSTER, ROSTERS
 from cancelq_worker.rotation import compared, same_for_lanes, same_key
 from cancelq_worker.rounds import Rounds
+from cancelq_worker.rulings import Policy
 from cancelq_worker.scripts import Durability
 from cancelq_worker.settings import Account, Settings
 from cancelq_worker.suspects import Suspects
 from cancelq_worker.trips import connect, home
 from cancelq_worker.venues.port import Bucket, Venue
 from cancelq_worker.venues.registry import KINDS, open_venue
-from cancelq_worker.verdict import Judge, Policy
+from cancelq_worker.verdict import Judge
 
 log = structlog.get_logger("cancelq.wiring")
 

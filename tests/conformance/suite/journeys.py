@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cancelq.contract import Status
+from cancelq_worker.rulings import Finish
 from cancelq_worker.venues.port import Answer, Reply, Request, Route, Target
-from cancelq_worker.verdict import Finish
 from tests.conformance.suite.dossier import Dossier, Fields, World
 from tests.unit.journey import UTC_US, Journey
 

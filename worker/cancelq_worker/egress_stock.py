@@ -1,0 +1,289 @@
+"""One bucket of an address in this process' hands: units that were taken ahead, given back, or are out in calls.
+
+A unit may be used within two seconds; what was not used is given back, and what was used is reported with the end of
+its call (`lua/egress.lua`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import redis.asyncio as aioredis
+from redis.exceptions import RedisError
+
+from cancelq_worker.clocks import monotonic_ns
+from cancelq_worker.scripts import NOT_WAITED_FOR, SCRIPTS, Durability
+from cancelq_worker.venues.port import Bucket
+
+UNIT_LIVES_NS = 2_000_000_000
+LONGEST_CALL_US = 10_000_000
+SILENT_EXTRA_US = 1_000_000  # a call without an answer may have arrived a little after it was given up
+STOCK, LEAST = 32, 4  # units a process holds of one bucket, at most and when it hardly calls
+URGENT_STOCK = 3  # more of them that only urgent calls may use
+RARE_TRIES, RARE_PAUSE_S = 15, 0.1
+AGAIN_NS = 10_000_000  # between two questions of which the first brought nothing
+CLOSED_AGAIN_NS = 50_000_000  # the same, while the address is closed, or another's call goes alone
+CLOSED_AGAIN_MOST_NS = 500_000_000  # the same, where lanes wait for an address that is closed for long
+REPORT_NS = 250_000_000
+REPORT_MOST = 1_000
+
+Wake = Callable[[], None]
+
+
+class Stock:
+    """Units of one bucket in this process' hands."""
+
+    def __init__(
+        self,
+        client: aioredis.Redis,
+        key: str,
+        bucket: Bucket,
+        kept: int,
+        durability: Durability,
+        vouched_us: Callable[[], int] | None,
+    ) -> None:
+        self._vouched_us = vouched_us
+        self._client = client
+        self._durability = durability
+        self._kept = kept
+        self._urgent: deque[tuple[int, int]] = deque()  # as `_fresh`, for urgent calls
+        self._keys = [key, f"{key}:note"]
+        self._bucket = bucket
+        # What a stock holds, others cannot use: it grows with the calls that are made, and shrinks when they end.
+        self._most = max(1, min(STOCK, bucket.units // 16))
+        self._size = min(LEAST, self._most)
+        self._made = 0
+        self._granted = 1
+        self._fresh: deque[tuple[int, int]] = deque()  # unit and when it was asked for, oldest first
+        self._unused: list[int] = []
+        self._ended: list[tuple[int, int, bool]] = []
+        self._asked_ns = 0
+        self._filling: asyncio.Task[None] | None = None
+        self.probing = False
+        self._waiting: dict[Wake, None] = {}  # whom a unit wakes, first come first
+        self._woken: set[Wake] = set()  # each of them has a unit here
+        self._asks_again: asyncio.TimerHandle | None = None
+        self._leapt_ns = 0  # since when units may stand for others that are not free
+        self._arrived = False
+        self.held_ms = 0
+
+    def pop(self, wake: Wake | None = None) -> tuple[int, int] | None:
+        """A unit and when it was asked for; None if there is none now, or if others were woken for it."""
+        self.look_after()
+        if wake in self._woken:
+            self._woken.discard(wake)
+        elif len(self._fresh) <= len(self._woken):
+            return None
+        if not self._fresh:
+            return None
+        if wake:
+            self._waiting.pop(wake, None)
+        return self._fresh.popleft()
+
+    def pop_urgent(self) -> tuple[int, int] | None:
+        """The same for an urgent call."""
+        return self._urgent.popleft() if self._urgent else None
+
+    def put_back(self, unit: tuple[int, int], *, urgent: bool = False) -> None:
+        """It was popped for nothing. Where one call is to go alone, others may have one to make: they wait for it."""
+        if self.probing:
+            self._unused.append(unit[0])
+            self._refill()
+        elif urgent:
+            self._urgent.appendleft(unit)
+        else:
+            self._fresh.appendleft(unit)
+            self._wake()
+
+    def wait(self, wake: Wake, *, first: bool = False) -> None:
+        if first:
+            self._waiting.pop(wake, None)
+            self._waiting = {wake: None, **self._waiting}
+        else:
+            self._waiting[wake] = None
+        self._wake()
+        self._ask_for_waiting()
+
+    def wait_no_more(self, wake: Wake) -> None:
+        self._waiting.pop(wake, None)
+        self._woken.discard(wake)
+        self._wake()
+
+    def _wake(self) -> None:
+        while self._waiting and len(self._woken) < len(self._fresh):
+            wake = next(iter(self._waiting))
+            del self._waiting[wake]
+            self._woken.add(wake)
+            wake()
+
+    def _ask_for_waiting(self) -> None:
+        """While anybody waits, one for all asks for units again and again."""
+        if not self._waiting or self._asks_again:
+            return
+        after_ns = AGAIN_NS
+        if self._closed:
+            after_ns = max(CLOSED_AGAIN_NS, min(self.held_ms * 1_000_000, CLOSED_AGAIN_MOST_NS))
+        self._asks_again = asyncio.get_running_loop().call_later(after_ns / 1e9, self._ask_again)
+
+    def _ask_again(self) -> None:
+        self._asks_again = None
+        if self._waiting:
+            self._refill()
+
+    @property
+    def _closed(self) -> bool:
+        """Whether no unit can be had, or one that goes alone."""
+        return self.held_ms > 0 or self.probing
+
+    def look_after(self) -> None:
+        """Gives back what is old, and asks for more where little is left."""
+        now_ns = monotonic_ns()
+        self._discard(now_ns - UNIT_LIVES_NS)
+        reports = (self._ended or self._unused) and now_ns - self._asked_ns > REPORT_NS
+        aging = not self._fresh or now_ns - self._fresh[-1][1] > UNIT_LIVES_NS // 2
+        wanting = reports or aging or len(self._fresh) <= self._size // 2 or (self._kept and not self._urgent)
+        if wanting and (self._granted or now_ns - self._asked_ns > (CLOSED_AGAIN_NS if self._closed else AGAIN_NS)):
+            self._refill()
+
+    def _discard(self, asked_before_ns: int) -> None:
+        """Gives back units that were asked for before that."""
+        for units in (self._fresh, self._urgent):
+            while units and units[0][1] < asked_before_ns:
+                self._unused.append(units.popleft()[0])
+
+    def use(self) -> None:
+        """A unit that was popped is used."""
+        self._made += 1
+
+    def unuse(self, unit: int) -> None:
+        self._unused.append(unit)
+
+    def ended(self, unit: int, at_ns: int, answered: bool) -> None:
+        self._ended.append((unit, at_ns, answered))
+
+    def _refill(self) -> asyncio.Task[None]:
+        if self._filling is None or self._filling.done():
+            self._filling = asyncio.ensure_future(self._fill())
+        return self._filling
+
+    async def fill(self) -> None:
+        """Until the stock was filled once more."""
+        await asyncio.shield(self._refill())
+
+    async def _fill(self) -> None:
+        """A fresh stock, and those who waited for it told."""
+        await self._exchange()
+        self._wake()
+        self._ask_for_waiting()
+
+    async def _exchange(self) -> None:
+        """Reports what became of units and asks for as many as are missing or old. The old ones are of use until the
+        new ones are here."""
+        unused, self._unused = self._unused[:REPORT_MOST], self._unused[REPORT_MOST:]
+        ended, self._ended = self._ended[:REPORT_MOST], self._ended[REPORT_MOST:]
+        asked_ns = monotonic_ns()
+        self._resize(asked_ns - self._asked_ns)
+        self._asked_ns = asked_ns
+        old_ns = asked_ns - UNIT_LIVES_NS // 2
+        young = sum(got_ns >= old_ns for _, got_ns in self._fresh)
+        young_urgent = sum(got_ns >= old_ns for _, got_ns in self._urgent)
+        for_urgent = max(0, URGENT_STOCK - young_urgent) if self._kept else 0
+        try:
+            first, granted, urgent = await self._ask(max(0, self._size - young), unused, ended, for_urgent)
+        except (RedisError, OSError):
+            # Without Redis nothing may be sent: the stock runs out, and the next round asks again.
+            self._unused, self._ended = unused + self._unused, ended + self._ended
+        else:
+            self._granted = granted
+            if asked_ns < self._leapt_ns:
+                self._unused += range(first, first + granted + urgent)
+                return
+            if granted:
+                self._discard(old_ns)
+            self._fresh += [(unit, asked_ns) for unit in range(first, first + granted)]
+            self._urgent += [(unit, asked_ns) for unit in range(first + granted, first + granted + urgent)]
+
+    def _resize(self, span_ns: int) -> None:
+        """The next stock, from the calls made since the last one was asked for."""
+        if 2 * self._made >= self._size:
+            self._size = min(self._most, 2 * self._size)
+        elif 8 * self._made < self._size and span_ns > REPORT_NS:
+            self._size = max(min(LEAST, self._most), self._size // 2)
+        self._made = 0
+
+    async def _ask(
+        self,
+        wanted: int,
+        unused: Sequence[int],
+        ended: Sequence[tuple[int, int, bool]],
+        urgent: int = 0,
+        hold_ms: int = 0,
+        why: str = "",
+        ahead_us: int = 0,
+    ) -> tuple[int, int, int]:
+        window_us, now_ns = self._bucket.window_us, monotonic_ns()
+        live_us = UNIT_LIVES_NS // 1000 + LONGEST_CALL_US + window_us
+        args: list[int | str] = [self._bucket.units, window_us, wanted, live_us, hold_ms, why, urgent, self._kept]
+        args += [ahead_us, self._vouched(), len(unused), *unused, len(ended)]
+        for unit, at_ns, answered in ended:
+            args += [unit, max(0, now_ns - at_ns) // 1000, 0 if answered else SILENT_EXTRA_US]
+        durability = self._durability if wanted or urgent else NOT_WAITED_FOR
+        reply, unconfirmed = await SCRIPTS.run_durably(self._client, "egress", self._keys, args, durability)
+        first, granted, self.held_ms, probing, granted_urgent = reply
+        self._arrived = True
+        self.probing = bool(probing)
+        if unconfirmed:  # a server that takes over may not know of them
+            self._unused += range(first, first + granted + granted_urgent)
+            return first, 0, 0
+        return first, granted, granted_urgent
+
+    def _vouched(self) -> int:
+        """For how long this process knows how the server's clock goes; -1 if that is to be left out of account."""
+        if self._vouched_us is not None:
+            return self._vouched_us()
+        return -1 if self._arrived else 0
+
+    def close(self, for_ms: int) -> None:
+        """Nothing that is held may be used any more."""
+        self._discard(monotonic_ns())
+        self.held_ms = max(self.held_ms, for_ms)
+
+    async def hold(self, for_ms: int, detail: str) -> None:
+        await self._ask(0, (), (), hold_ms=for_ms, why=detail)
+        self.close(for_ms)
+
+    async def ahead(self, by_us: int) -> None:
+        """What is held may stand for units that are not free yet, too."""
+        self._leapt_ns = monotonic_ns()
+        self._discard(self._leapt_ns)
+        await self._ask(0, (), (), ahead_us=by_us)
+
+    async def leave(self) -> None:
+        self._waiting.clear()
+        if self._filling is not None:
+            await asyncio.shield(self._filling)
+        self._discard(monotonic_ns())
+        await self.report()
+
+    async def one(self) -> int | None:
+        """A unit that is used at once; waits a moment for it. None if there is none, or Redis is away."""
+        for nth in range(RARE_TRIES):
+            if nth:
+                await asyncio.sleep(RARE_PAUSE_S)
+            try:
+                first, granted, _ = await self._ask(1, (), ())
+            except (RedisError, OSError):
+                return None
+            if granted:
+                return first
+        return None
+
+    async def report(self) -> None:
+        """Tells at once what became of units."""
+        unused, self._unused = self._unused, []
+        ended, self._ended = self._ended, []
+        with contextlib.suppress(RedisError, OSError):  # they stay in use until their calls must be over
+            await self._ask(0, unused, ended)
