@@ -124,6 +124,7 @@ MUTANTS = (
         "a batch whose rows stand under their neighbours' ids ends orders falsely",
         (
             "tests/integration/test_bingx_truth.py::test_rows_under_neighbours_ids_end_no_order",
+            "tests/conformance/suite/test_cancels.py",
             "tests/unit/test_bitget_adapter.py::test_a_batch_answer_speaks_for_each_order",
         ),
     ),

@@ -160,7 +160,10 @@ def _refusal(answer: Answer, body: Mapping[str, Any]) -> Reply | None:
 
 
 def _is_about(target: Target, row: Mapping[str, Any]) -> bool:
-    return all(row.get(name) == wanted for name, wanted in _order_ref(target).items() if name != "pair")
+    """Whether a row has the id the order was named by, and not another's client id."""
+    return target.may_bear(word(row, "mine")) and all(
+        row.get(name) == wanted for name, wanted in _order_ref(target).items() if name != "pair"
+    )
 
 
 def _acknowledged(target: Target, body: Mapping[str, Any]) -> Reply:

@@ -135,6 +135,14 @@ def test_contradicting_items_say_nothing(dossier: Dossier, cancelled: Cancelled)
                 assert reply.word not in ENDED, reply
 
 
+def test_a_list_that_names_one_order_too_many_ends_nothing(dossier: Dossier, cancelled_order: Cancelled) -> None:
+    """Its rows may stand under their neighbours' ids."""
+    named, body = targets(dossier, cancelled_order), written(dossier, cancelled_order)
+    if _with_one_more(dossier, body):
+        replies = decode(dossier, cancelled_order.route, named, body)
+        assert not DEFINITE & {reply.word for reply in replies}, replies
+
+
 def check_bounded(reply: Reply) -> None:
     """What an answer leaves behind can stand in a state line and in an event."""
     assert len(reply.text) <= 600
@@ -171,6 +179,20 @@ def _with_other_ids(dossier: Dossier, value: Any) -> Any:
         for one in ids:
             value = value.replace(one, f"{one[:-1]}{(int(one[-1]) + 1) % 10}")
     return value
+
+
+def _with_one_more(dossier: Dossier, value: Any) -> bool:
+    """Whether there was a list of rows with ids; each holds one more row now, of another order."""
+    longer = False
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for item in list(items):
+        longer = _with_one_more(dossier, item) or longer
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        other = _with_other_ids(dossier, value[0])
+        if other != value[0]:
+            value.append(other)
+            longer = True
+    return longer
 
 
 def _contradicted(dossier: Dossier, body: Any) -> list[Any]:

@@ -18,7 +18,7 @@ from tests.conformance.suite.intents import notes_of
 from tests.conformance.suite.mutations import JUNK, NOISE, STATUSES, mutated
 from tests.conformance.suite.papers import Look, answer
 from tests.conformance.suite.test_cancels import check_bounded
-from tests.conformance.suite.written import body, decode, look_target, other_look_target, row
+from tests.conformance.suite.written import body, decode, look_target, other_look_target, row, target
 
 NO_LIST: tuple[Any, ...] = (None, "", "[]", 0, True, [[]])
 UNREADABLE: tuple[Any, ...] = (None, {}, "x", [], 7, {"orderId": None}, {"orderId": "², 3"}, {"orderId": 1.7e18})
@@ -104,6 +104,18 @@ def test_the_same_client_id_at_another_pair_is_another_order(dossier: Dossier, l
     for state in dossier.papers.states[look.states]:
         rows = [row(dossier, look, state, symbol=dossier.other_symbol)]
         assert read(dossier, look, body(dossier, look, rows)).word in (Word.UNCLEAR, Word.UNREAD, Word.ABSENT)
+
+
+def test_a_row_with_anothers_client_id_is_another_orders(dossier: Dossier, look: Look) -> None:
+    """Of an intent that names its order by a client id the order id was only learnt."""
+    if look.intent.get("scope", "order") != "order":
+        return
+    named = target(dossier, {"client_order_id": "$client_id"}, {**look.notes, "oid": "$order_id"})
+    for state, word in dossier.papers.states[look.states].items():
+        mine, other = row(dossier, look, state), row(dossier, look, state, client_id=dossier.other_client_id)
+        assert decode(dossier, look.route, [named], body(dossier, look, [mine]))[0].word is word
+        if mine != other:
+            assert decode(dossier, look.route, [named], body(dossier, look, [other]))[0].word is Word.UNCLEAR
 
 
 def test_an_answer_without_what_was_asked_for_is_no_empty_one(dossier: Dossier, look: Look) -> None:

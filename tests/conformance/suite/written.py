@@ -54,11 +54,10 @@ def refusal_body(dossier: Dossier, shape: Refusal, code: Code) -> Any:
     return fill(shape.body, code=code.code, code_number=number, text=code.text, **places(dossier))
 
 
-def row(dossier: Dossier, look: Look, state: str, *, number: int | None = None, symbol: str = "") -> dict[str, Any]:
-    """A row of a list, of the dossier's first order or of another one."""
-    values = places(dossier, number=number)
-    if symbol:
-        values["symbol"] = symbol
+def row(dossier: Dossier, look: Look, state: str, *, number: int | None = None, **other: str) -> dict[str, Any]:
+    """A row of a list, of the dossier's first order or of another one; `other`: what it holds instead (`symbol`,
+    `client_id`)."""
+    values = places(dossier, number=number) | other
     made: dict[str, Any] = fill(dict(look.row), state=state, **values)
     return made
 
