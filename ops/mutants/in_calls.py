@@ -60,14 +60,6 @@ MUTANTS = (
         ("tests/integration/test_send_by.py::test_a_settlement_whose_round_failed_is_made_again",),
     ),
     Mutant(
-        "push-ends-another-order",
-        f"{_WORKER}/order_ends.py",
-        "finish = next((ended[key] for key in orders if key in ended), None)",
-        "finish = next(iter(ended.values()), None)",
-        "an order gets the outcome of the one beside it",
-        ("tests/integration/test_streams.py::test_pushes_of_several_orders_at_once_end_each_its_own",),
-    ),
-    Mutant(
         "no-answer-is-not-sent",
         f"{_WORKER}/http.py",
         "    httpx.HTTPError: NoAnswer,",

@@ -254,8 +254,8 @@ MUTANTS = (
     Mutant(
         "bybit-short-answer-is-read",
         f"{_WORKER}/venues/bybit/answers.py",
-        "if not len(rows) == len(outcomes) == len(items):",
-        "if len(rows) != len(outcomes):",
+        "fit = len(rows) == len(outcomes) == len(items)",
+        "fit = len(rows) == len(outcomes)",
         "an answer that leaves an item out is read for the wrong ones, or ends the call in an error",
         ("tests/unit/test_bybit_adapter.py",),
     ),

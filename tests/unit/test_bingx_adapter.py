@@ -39,7 +39,7 @@ SWEEPS = ["cancel-open", "sweep-cancel", "sweep-one", "sweep-list"]
     [
         (target(ORDER_ID), ("id:BTC-USDT", "any:BTC-USDT", (f"i:{ORDER_ID}",))),
         (target(client_order_id="c1"), ("cid:BTC-USDT", "named:BTC-USDT", ("c:BTC-USDT:c1",))),
-        (target(ORDER_ID, "c1"), ("id:BTC-USDT", "any:BTC-USDT", (f"i:{ORDER_ID}", "c:BTC-USDT:c1"))),
+        (target(ORDER_ID, "c1"), ("id:BTC-USDT", "any:BTC-USDT", (f"i:{ORDER_ID}",))),
         (target(ORDER_ID, symbol="ETH-USDT"), ("id:ETH-USDT", "any:ETH-USDT", (f"i:{ORDER_ID}",))),
         (target(ORDER_ID, scope="tpsl"), ("trigger:BTC-USDT", "any:BTC-USDT", (f"i:{ORDER_ID}",))),
         (target(ORDER_ID, scope="stop"), ("trigger:BTC-USDT", "any:BTC-USDT", (f"i:{ORDER_ID}",))),
@@ -260,7 +260,7 @@ def test_exactly_one_id_is_sent_and_the_order_id_wins() -> None:
 
 def test_all_scopes_share_their_order_keys() -> None:
     keys = {BINGX.order_keys(target(ORDER_ID, "c1", scope=scope)) for scope in ("order", "tpsl", "stop")}
-    assert keys == {(f"i:{ORDER_ID}", f"c:{PAIR}:c1")}
+    assert keys == {(f"i:{ORDER_ID}",)}
     assert BINGX.order_keys(target(scope="symbol")) == ()
 
 

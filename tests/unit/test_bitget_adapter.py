@@ -39,7 +39,7 @@ LOOKS = [name for name, route in ROUTES.items() if route.stage is Stage.LOOK]
         (target(client_order_id="c1"), ("by-client-id", "named:BTCUSDT", Stage.CANCEL, ("order:c:BTCUSDT:c1",))),
         (
             target(ORDER_ID, "c1"),
-            ("by-id", "any", Stage.CANCEL, (f"order:i:{ORDER_ID}", "order:c:BTCUSDT:c1")),
+            ("by-id", "any", Stage.CANCEL, (f"order:i:{ORDER_ID}",)),
         ),
         (
             target(ORDER_ID, scope="tpsl", symbol=None),

@@ -38,10 +38,10 @@ BULKS = ("symbol", "account")
 @pytest.mark.parametrize(
     ("intent", "plan"),
     [
-        (target(ORDER_ID), ("order", "any", Stage.CANCEL, (f"order:i:{ORDER_ID}",))),
+        (target(ORDER_ID), ("order", "any", Stage.CANCEL, (f"order:i:BTCUSDT:{ORDER_ID}",))),
         (target(client_order_id="c1"), ("order", "realtime", Stage.CANCEL, ("order:c:BTCUSDT:c1",))),
-        (target(ORDER_ID, "c1"), ("order", "any", Stage.CANCEL, (f"order:i:{ORDER_ID}", "order:c:BTCUSDT:c1"))),
-        (target(ORDER_ID, scope="tpsl"), ("tpsl", "any", Stage.CANCEL, (f"tpsl:i:{ORDER_ID}",))),
+        (target(ORDER_ID, "c1"), ("order", "any", Stage.CANCEL, (f"order:i:BTCUSDT:{ORDER_ID}",))),
+        (target(ORDER_ID, scope="tpsl"), ("tpsl", "any", Stage.CANCEL, (f"tpsl:i:BTCUSDT:{ORDER_ID}",))),
         (target(client_order_id="c1", scope="stop"), ("stop", "realtime", Stage.CANCEL, ("stop:c:BTCUSDT:c1",))),
         (target(scope="symbol"), ("bulk-order", "sweep-order", Stage.CANCEL, ())),
         (target(scope="symbol", kinds="tpsl"), ("bulk-tpsl", "sweep-tpsl", Stage.CANCEL, ())),
@@ -188,17 +188,12 @@ def test_exactly_one_id_is_sent_and_the_order_id_wins() -> None:
 def test_an_order_id_that_was_learnt_is_used() -> None:
     learnt = target(client_order_id="mine-1", notes={"oid": ORDER_ID})
     assert orjson.loads(encode("cancel", learnt).body)["orderId"] == ORDER_ID
-    assert set(BYBIT.order_keys(learnt)) == {f"order:i:{ORDER_ID}", "order:c:BTCUSDT:mine-1"}
+    assert set(BYBIT.order_keys(learnt)) == {f"order:i:BTCUSDT:{ORDER_ID}", "order:c:BTCUSDT:mine-1"}
 
 
 def test_an_id_with_odd_characters_stays_one_value_of_the_query() -> None:
     request = encode("realtime", target(client_order_id="a&b=c#d+e/f:g"))
     assert request.query == "category=spot&orderLinkId=a%26b%3Dc%23d%2Be%2Ff%3Ag"
-
-
-def test_a_client_id_that_was_learnt_is_one_of_the_orders_keys() -> None:
-    learnt = target(ORDER_ID, notes={"cid": "mine-1"})
-    assert set(BYBIT.order_keys(learnt)) == {f"order:i:{ORDER_ID}", "order:c:BTCUSDT:mine-1"}
 
 
 def test_a_sweep_s_batch_names_the_normal_orders_before_the_first_that_is_none() -> None:
@@ -491,7 +486,7 @@ BATCHES = {
     "both failed": (batch([EMPTY, EMPTY], [DEAD, DEAD]), (GONE, GONE)),
     "a code in text": (batch([FIRST, SECOND], [{"code": "0"}, {"code": "170213"}]), (ACK, GONE)),
     "in another order": (batch([SECOND, FIRST], [GOOD, DEAD]), (UNCLEAR, UNCLEAR)),
-    "one row of another order": (batch([FIRST, {**EMPTY, "orderId": "1"}], [GOOD, DEAD]), (ACK, UNCLEAR)),
+    "one row of another order": (batch([FIRST, {**EMPTY, "orderId": "1"}], [GOOD, DEAD]), (UNCLEAR, UNCLEAR)),
     "one row missing": (batch([FIRST], [GOOD, GOOD]), (UNCLEAR, UNCLEAR)),
     "one outcome missing": (batch([FIRST, SECOND], [GOOD]), (UNCLEAR, UNCLEAR)),
     "one too many": (batch([FIRST, SECOND, SECOND], [GOOD, GOOD, GOOD]), (UNCLEAR, UNCLEAR)),
@@ -505,6 +500,7 @@ BATCHES = {
     "an unlisted code": (batch([FIRST, SECOND], [{"code": 199987}, {"code": "00000"}]), (UNCLEAR, UNCLEAR)),
     "a bad id": (batch([EMPTY, SECOND], [{"code": 170130, "msg": "orderId"}, GOOD]), (Word.FAILED, ACK)),
     "one over the limit": (batch([FIRST, EMPTY], [GOOD, {"code": 10006}]), (ACK, Word.REFUSED)),
+    "out of place": (batch([EMPTY, FIRST], [{"code": 170145, "msg": ""}, GOOD]), (UNCLEAR, UNCLEAR)),
     "still being cancelled": (batch([EMPTY, EMPTY], [{"code": 170212}, {"code": 170035}]), (ACK, ACK)),
 }
 
@@ -520,6 +516,16 @@ def test_a_batch_may_mix_id_kinds() -> None:
     first, second = decode("cancel-batch", batch(rows, [GOOD, GOOD]), mine, target(OTHER_ID))
     assert (first.word, first.order_id) == (ACK, "77")
     assert (second.word, second.client_order_id) == (ACK, "theirs")
+
+
+def test_a_row_that_does_not_tell_the_client_id_teaches_no_order_id() -> None:
+    """It may be that of a neighbour."""
+    mine = target(client_order_id="mine-1")
+    for told, learnt in (("mine-1", "77"), ("", "")):
+        named = {"orderId": "77", "orderLinkId": told}
+        for route, said in (("cancel", answer(named)), ("cancel-batch", batch([named], [GOOD]))):
+            (reply,) = decode(route, said, mine)
+            assert (reply.word, reply.order_id) == (ACK, learnt)
 
 
 def test_an_item_over_the_limit_waits_until_the_venue_counts_anew() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 
 import structlog
 
@@ -22,6 +23,7 @@ from cancelq_worker.repeating import discreet
 from cancelq_worker.rulings import Finish, Moment, Silence, Verdict
 from cancelq_worker.state import LOOKS_BACK, State, Work
 from cancelq_worker.venues.port import ABOUT_THE_CALL, SWEEPS, Bucket, Reply, Stage, Target, Word
+from cancelq_worker.venues.reading import OTHERS
 
 log = structlog.get_logger("cancelq.lane")
 
@@ -103,7 +105,7 @@ class Carrier:
         self._samples[call.route.bucket] = self._samples.get(call.route.bucket, 0) + 1
         moment = self._moment(call, exchange.sent_ns, exchange.answered_ns)
         verdicts = [
-            (work, self._judge(call, work, reply, moment))
+            (work, self._judge(call, work, reply if work is group[0] else _heard_by(work, reply), moment))
             for group, reply in zip(call.groups, replies, strict=True)
             for work in group
         ]
@@ -255,6 +257,13 @@ class Carrier:
             http=status,
             **words,
         )
+
+
+def _heard_by(work: Work, reply: Reply) -> Reply:
+    """A reply that was read for another intent in the same item, as it is for this one."""
+    if work.target.may_be(reply):
+        return reply
+    return replace(reply, word=Word.UNCLEAR, text=OTHERS, order_id="", client_order_id="")
 
 
 #: Words after which the venue has surely not touched the order: no gap is owed to it.

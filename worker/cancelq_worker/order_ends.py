@@ -51,7 +51,8 @@ class OrderEnds:
                 self.know(dict.fromkeys(push.keys, finish))
 
     def know(self, ended: Mapping[str, Finish]) -> None:
-        """These orders, by key, have ended."""
+        """These orders, by key, have ended. What shares a key with one of them is not its own yet: an id may have been
+        learnt wrongly, or be borne by the next order."""
         until_ns = monotonic_ns() + KEPT_NS
         self._known.update({key: (finish, until_ns) for key, finish in ended.items()})
         if self._known and not self._at_work:
@@ -82,7 +83,8 @@ class OrderEnds:
         ends: list[End | Move] = []
         for work in works:
             orders = self._carrier.orders(work, work.before)
-            finish = next((ended[key] for key in orders if key in ended), None)
+            told = (ended[key] for key in orders if key in ended)
+            finish = next((end for end in told if work.target.may_be(end.reply)), None)
             if finish:
                 state = work.before.at_rest(work.fence)
                 learn(state, finish.reply)

@@ -72,7 +72,7 @@ class Example:
         return Plan("order", "order", self.order_keys(target)) if scope == "order" else MANNER.plan(target)
 
     def order_keys(self, target: Target) -> tuple[str, ...]:
-        named = (("i", target.order_id), (f"c:{target.symbol}", target.client_order_id))
+        named = (("i", target.order_id), (f"c:{target.symbol}", target.only_client_id))
         return tuple(f"{how}:{value}" for how, value in named if value)
 
     def cancel_class(self, target: Target) -> str:

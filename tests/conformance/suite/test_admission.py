@@ -79,18 +79,22 @@ def test_a_narrowed_sweep_begins_with_a_list(dossier: Dossier) -> None:
             assert plan.start is Stage.LOOK, "a bulk call would take more than what is meant"
 
 
-def test_both_ids_of_an_order_are_its_keys(dossier: Dossier) -> None:
-    """A push may name an order by either."""
+def test_a_client_id_beside_an_order_id_is_no_key(dossier: Dossier) -> None:
+    """The order id is used; the client id may be a label that a thousand orders bear, or a wrong one. Nor is one that
+    was learnt a key: the next order may bear it."""
     for scope, names in dossier.names_by.items():
         by_order_id = dossier.venue.admit(dossier.intent(scope, "order_id"))
         assert isinstance(by_order_id, Plan)
         assert len(by_order_id.orders) == 1
+        learnt = dossier.target(dossier.intent(scope, "order_id"), {"cid": dossier.client_id})
+        assert dossier.venue.order_keys(learnt) == by_order_id.orders
         if "both" not in names:
             continue
         both, by_client_id = (dossier.venue.admit(dossier.intent(scope, by)) for by in ("both", "client_order_id"))
         assert isinstance(both, Plan)
         assert isinstance(by_client_id, Plan)
-        assert set(both.orders) == {*by_order_id.orders, *by_client_id.orders}
+        assert both.orders == by_order_id.orders
+        assert not set(both.orders) & set(by_client_id.orders)
 
 
 def test_a_client_id_of_another_pair_is_another_order(dossier: Dossier) -> None:

@@ -121,17 +121,25 @@ class Target:
 
     @property
     def client_order_id(self) -> str | None:
-        return self.fields.get("client_order_id") or self.notes.get("cid")
+        return self.fields.get("client_order_id")
 
     @property
     def only_client_id(self) -> str:
-        """The client id of an intent that names its order by nothing else, else ""."""
+        """The client id of an intent that names its order by nothing else, else "". Only then is it part of what the
+        order is known by: beside an order id it is a label, which other orders may bear as well."""
         return "" if self.fields.get("order_id") else self.fields.get("client_order_id", "")
 
     def may_bear(self, client_order_id: str) -> bool:
         """Whether its order may have this client id, as a row tells it ("": the row tells none). Where the intent names
         its order by a client id, an order id was only learnt: a row with another client id is another order's."""
         return not self.only_client_id or client_order_id in ("", self.only_client_id)
+
+    def may_be(self, told: Reply) -> bool:
+        """Whether what was told of an order, which is known by a key of this one's, is about this one: no id that is
+        known of both differs."""
+        if self.order_id and told.order_id not in ("", self.order_id):
+            return False
+        return self.may_bear(told.client_order_id)
 
 
 @dataclass(frozen=True, slots=True)

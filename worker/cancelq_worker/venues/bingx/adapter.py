@@ -143,7 +143,7 @@ class Bingx:
         """The same for every scope: at BingX all orders share their ids."""
         if target.scope not in SCOPES:
             return ()
-        return order_keys(target.symbol or "", target.order_id or "", target.client_order_id or "")
+        return order_keys(target.symbol or "", target.order_id or "", target.only_client_id)
 
     def cancel_class(self, target: Target) -> str:
         if target.scope not in SCOPES:

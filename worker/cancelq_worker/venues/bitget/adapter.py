@@ -123,8 +123,8 @@ class Bitget:
         keys = []
         if target.order_id:
             keys.append(f"{target.scope}:i:{target.order_id}")
-        if target.client_order_id:
-            keys.append(f"{target.scope}:c:{target.symbol or ''}:{target.client_order_id}")
+        if target.only_client_id:
+            keys.append(f"{target.scope}:c:{target.symbol or ''}:{target.only_client_id}")
         return tuple(keys)
 
     def cancel_class(self, target: Target) -> str:

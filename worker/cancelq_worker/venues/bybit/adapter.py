@@ -114,7 +114,7 @@ class Bybit:
     def order_keys(self, target: Target) -> tuple[str, ...]:
         if target.scope not in looks.SCOPES:
             return ()
-        return looks.order_keys(target.scope, target.symbol or "", target.order_id or "", target.client_order_id or "")
+        return looks.order_keys(target.scope, target.symbol or "", target.order_id or "", target.only_client_id)
 
     def cancel_class(self, target: Target) -> str:
         return target.scope if target.scope in looks.SCOPES else self._sweep.cancel_class(target)

@@ -76,9 +76,11 @@ def read_bulk(result: Any) -> Reply:
 
 
 def read_batch(items: Sequence[Named], body: Mapping[str, Any], answer: Answer) -> list[Reply]:
-    """The answer to a batch, by index. Lists that do not fit its items say nothing about any of them."""
+    """The answer to a batch, by index. Lists that do not fit its items say nothing about any of them; so does one row
+    with ids that are not its item's: the others may stand out of place as well."""
     rows, outcomes = _list_of(body.get("result")), _list_of(body.get("retExtInfo"))
-    if not len(rows) == len(outcomes) == len(items):
+    fit = len(rows) == len(outcomes) == len(items)
+    if not fit or _stray(items, rows):
         return [Reply(Word.UNCLEAR, OK, "an answer that does not fit the batch", 200) for _ in items]
     reset = reset_us(answer, body)
     return [_item(*one, reset) for one in zip(items, rows, outcomes, strict=True)]
@@ -129,7 +131,14 @@ def _acknowledged(named: Named, row: Mapping[str, Any]) -> Reply:
     if not _may_be(named, row):
         return Reply(Word.UNCLEAR, OK, OTHERS, 200)
     order_id, client_id = row_id(row, "orderId"), row_id(row, "orderLinkId")
+    if named[1] and client_id != named[1]:
+        order_id = ""  # whether it is that of the order with this client id the row does not tell
     return Reply(Word.ACKNOWLEDGED, OK, http_status=200, order_id=order_id, client_order_id=client_id)
+
+
+def _stray(items: Sequence[Named], rows: Sequence[Any]) -> bool:
+    """Whether one of the rows has ids that are not its item's."""
+    return not all(_may_be(named, row) for named, row in zip(items, rows, strict=True) if isinstance(row, dict))
 
 
 def _may_be(named: Named, row: Mapping[str, Any]) -> bool:

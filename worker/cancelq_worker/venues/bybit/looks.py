@@ -133,10 +133,11 @@ def row_kind(row: Mapping[str, Any]) -> str | None:
 
 
 def order_keys(scope: str, symbol: str, order_id: str, client_order_id: str) -> tuple[str, ...]:
-    """The keys of an order in a lane's index, by each id that is known."""
+    """The keys of an order in a lane's index, by each id that is known. The pair belongs to both: an intent that names
+    another is refused by the venue, and must not take with it one that names the right pair."""
     keys = []
     if order_id:
-        keys.append(f"{scope}:i:{order_id}")
+        keys.append(f"{scope}:i:{symbol}:{order_id}")
     if client_order_id:
         keys.append(f"{scope}:c:{symbol}:{client_order_id}")
     return tuple(keys)
