@@ -401,12 +401,12 @@ MUTANTS = (
     Mutant(
         "acknowledged-condition-told-as-unmet",
         "worker/cancelq_worker/verdict.py",
-        'wanted is not None and not state.notes.get("ack") and',
+        'wanted is not None and "unmet" in state.notes and',
         "wanted is not None and",
         "told as rejected and open, and cancelled a moment later",
         (
             "tests/unit/test_bingx_journeys.py::"
-            "test_a_condition_is_told_as_unmet_only_where_the_venue_did_not_take_the_cancel",
+            "test_a_condition_is_told_as_unmet_only_where_the_venue_refused_the_cancel",
         ),
     ),
     Mutant(

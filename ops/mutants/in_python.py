@@ -118,6 +118,14 @@ MUTANTS = (
         (f"{_VERDICT}test_a_look_back_never_cancels_and_never_says_not_found",),
     ),
     Mutant(
+        "refusal-after-what-may-have-worked-is-the-outcome",
+        f"{_WORKER}/verdict.py",
+        'if "maybe" not in state.notes:',
+        "if True:",
+        "a cancel that was carried out is told as rejected, as the venue refuses the second one for good",
+        (f"{_VERDICT}test_a_refusal_is_no_outcome_where_an_earlier_cancel_may_have_worked",),
+    ),
+    Mutant(
         "refused-bulk-call-made-again",
         f"{_WORKER}/verdict.py",
         "return self._sweeps.bulk_refused(before, taken, fields, reply)",

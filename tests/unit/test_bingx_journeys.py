@@ -149,15 +149,28 @@ def test_one_odd_answer_to_a_cancel_costs_no_truth(fault: str) -> None:
     assert (end.status, book.left) == (Status.cancelled, set())
 
 
-@pytest.mark.parametrize("cancel", [Word.ACKNOWLEDGED, Word.UNCLEAR])
-def test_a_condition_is_told_as_unmet_only_where_the_venue_did_not_take_the_cancel(cancel: Word) -> None:
-    """Acknowledged, it was met: what the list still shows is on its way out."""
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [
+        (answer(row(status="PENDING")), Status.cancelled),
+        (answer(code=100400, msg="cancel fail, the status does not match"), Status.rejected),
+        (answer(code=100421, msg="order not exist"), Status.rejected),
+        (answer(code=100500, msg="internal error"), Status.cancelled),
+        (answer(code=100400, status=502), Status.cancelled),
+        (raw(b"<html>", 200), Status.cancelled),
+        (Silence.NO_ANSWER, Status.cancelled),
+    ],
+)
+def test_a_condition_is_told_as_unmet_only_where_the_venue_refused_the_cancel(
+    said: Answer | Silence, status: Status
+) -> None:
+    """Acknowledged or not answered, it may have been met: what the list still shows is on its way out."""
     looks = iter([Reply(Word.OPEN, venue_state="PARTIALLY_FILLED", place="query")] * 2)
 
-    def say(route: Route, one: Target) -> Reply:
+    def say(route: Route, one: Target) -> Reply | Silence:
         if route.stage is Stage.CANCEL:
-            return Reply(cancel, "1", "said so", 200)
+            return said if isinstance(said, Silence) else BINGX.decode(route, [one], said)[0]
         return next(looks, Reply(Word.CANCELLED, place="query"))
 
     end = Journey(target(ORDER_ID, only_if="NEW"), venue=BINGX).run(say, most=100)
-    assert end.status is (Status.cancelled if cancel is Word.ACKNOWLEDGED else Status.rejected)
+    assert end.status is status

@@ -363,6 +363,33 @@ def test_a_place_that_can_never_be_read_far_enough_ends_unresolved(intent: Targe
     assert end.status is Status.unresolved
 
 
+@pytest.mark.parametrize("refusal", [Word.FAILED, Word.SPLIT])
+@pytest.mark.parametrize("closes", [True, False])
+@pytest.mark.parametrize("first", [Word.ACKNOWLEDGED, Word.UNCLEAR, Silence.NO_ANSWER, Word.AGAIN, Word.GONE])
+def test_a_refusal_is_no_outcome_where_an_earlier_cancel_may_have_worked(
+    first: Word | Silence, closes: bool, refusal: Word
+) -> None:
+    """The list is stale for a while, or for ever; the second cancel is refused as one that can never work."""
+    refused_us = 0
+
+    def say(route: Route, one: Target) -> Reply | Silence:
+        nonlocal refused_us
+        if route.stage is Stage.LOOK:
+            over = closes and refused_us and journey.now_us > refused_us + 1_000_000
+            return Reply(Word.CANCELLED if over else Word.OPEN, place="info")
+        if len(journey.cancels()) == 0:
+            return first if isinstance(first, Silence) else Reply(first, "1", "said so", 200)
+        refused_us = journey.now_us
+        return Reply(refusal, "2", "never", 400)
+
+    journey = Journey(INTENTS["by order id"])
+    end = journey.run(say, most=200)
+    if first in (Word.AGAIN, Word.GONE):  # nothing was carried out
+        assert (end.status, end.evidence) == (Status.rejected, "reply")
+    else:
+        assert end.status is (Status.cancelled if closes else Status.unresolved)
+
+
 @pytest.mark.parametrize("word", [Word.AGAIN, Word.DOUBTED, Word.LATER])
 def test_what_may_be_repeated_is_repeated_after_the_gap_and_told(word: Word) -> None:
     journey = Journey(INTENTS["by order id"])

@@ -52,7 +52,7 @@ class Judge:
             if fields["scope"] in SWEEPS and is_bulk(before):
                 return self._sweeps.bulk_refused(before, taken, fields, reply)
             return refused(restored(before, taken), reply)
-        state = _with_call(taken, reply, at)
+        state = _with_call(before, taken, reply, at)
         if fields["scope"] in SWEEPS:
             return self._sweeps.cancelled(before, state, fields, reply, at)
         if reply.word in ENDED:
@@ -64,11 +64,11 @@ class Judge:
                 back.cap = max(1, taken.size // 2)
                 return Go(back, None, reply)
             case Word.FAILED | Word.SPLIT:
-                return Finish(Status.rejected, "reply", reply.text, state, reply)
+                return self._refused_for_good(state, fields, reply)
             case Word.AGAIN | Word.DOUBTED | Word.LATER if state.attempts < self.policy.max_attempts:
                 return self._again(state, fields, reply)
             case Word.DOUBTED:
-                return Finish(Status.rejected, "reply", reply.text, state, reply)
+                return self._refused_for_good(state, fields, reply)
             case Word.ACKNOWLEDGED:
                 state.notes["ack"] = state.notes["known"] = 1
                 timing = self.venue.timing
@@ -143,6 +143,15 @@ class Judge:
         state = self._to_cancel(state, fields)
         return Go(state, self.venue.timing.gap_us + delay, reply, Status.retrying, detail)
 
+    def _refused_for_good(self, state: State, fields: dict[str, str], reply: Reply) -> Verdict:
+        """No cancel of it can work as it is written. But an earlier one that was acknowledged or not answered may have
+        been carried out: then what became of the order is looked up, and the refusal is no outcome by itself."""
+        if "maybe" not in state.notes:
+            return Finish(Status.rejected, "reply", reply.text, state, reply)
+        state.notes["no"] = reply.text
+        detail = f"refused: {reply.text}; looking up what an earlier attempt came to"
+        return self._look_first(state, fields, reply, 0, Status.retrying, detail)
+
     def _look_first(
         self,
         state: State,
@@ -168,9 +177,13 @@ class Judge:
             return Finish(Status.rejected, "query", detail, state, reply)
         if state.lookups >= self._most_lookups(state):
             return Finish(Status.unresolved, "query", "still open, and the look-ups are used up", state, reply)
-        if state.notes.get("ack") and since_us < self.venue.timing.patience_us:
-            # Acknowledged and still shown: the venue works asynchronously, or its list is stale.
+        said_no = state.notes.get("no")
+        if (state.notes.get("ack") or said_no is not None) and since_us < self.venue.timing.patience_us:
+            # Acknowledged, perhaps by an earlier call, and still shown: the venue works asynchronously, or its list is
+            # stale.
             return self._look_again(state, fields, reply, 40 * MS, 800 * MS)
+        if said_no is not None:
+            return Finish(Status.unresolved, "query", f"still open, and refused: {said_no}", state, reply)
         if state.attempts >= self.policy.max_attempts:
             detail = f"still open after {state.attempts} attempts"
             return Finish(Status.unresolved, "query", detail, state, reply)
@@ -244,7 +257,7 @@ class Judge:
 
     def _to_cancel(self, state: State, fields: dict[str, str]) -> State:
         """Back to the cancel queue; what was noted of looks belongs to the attempt before."""
-        for key in ("n", "o", "f", "abs", "look_at", "late", "walk", "t0", "ack"):
+        for key in _OF_AN_ATTEMPT:
             state.notes.pop(key, None)
         state.stage = Stage.CANCEL
         state.cancel_class = self.venue.cancel_class(target_of(fields, state))
@@ -254,19 +267,27 @@ class Judge:
         return self.policy.max_walk_lookups if "walk" in state.notes else self.policy.max_lookups
 
 
+#: Notes on what followed one cancel, void with the next.
+_OF_AN_ATTEMPT = ("n", "o", "f", "abs", "look_at", "late", "walk", "t0", "ack", "no", "unmet")
 _ACKNOWLEDGED = "acknowledged by the venue; to be confirmed"
 
 
 def _unmet(state: State, fields: dict[str, str], reply: Reply) -> bool:
-    """Whether the venue refused a conditional cancel, and the order is indeed not as the condition wants it."""
+    """Whether the venue refused a conditional cancel, and the order is indeed not as the condition wants it. A call
+    that was not answered was not refused."""
     wanted = fields.get("only_if")
-    return wanted is not None and not state.notes.get("ack") and reply.venue_state != wanted
+    return wanted is not None and "unmet" in state.notes and reply.venue_state != wanted
 
 
-def _with_call(taken: State, reply: Reply, at: Moment) -> State:
-    """The state after a cancel call that may have been executed, with that call's times on record."""
+def _with_call(before: State, taken: State, reply: Reply, at: Moment) -> State:
+    """The state after a cancel call that may have been executed, with that call's times on record. Noted as well:
+    whether this one or an earlier one may have changed the order (`maybe`)."""
     notes: dict[str, Any] = taken.notes
-    for key in ("n", "o", "f", "abs", "look_at", "late", "walk", "t0", "ack", "seen"):
+    # Of a worker that did not live to tell what came of its call.
+    untold = before.attempts and before.notes.get("call", {}).get("b") != before.batch_id
+    if untold or reply.word in (Word.ACKNOWLEDGED, Word.UNCLEAR):
+        notes["maybe"] = 1
+    for key in (*_OF_AN_ATTEMPT, "seen"):
         notes.pop(key, None)
     call: dict[str, Any] = {"b": taken.batch_id, "s": at.sent_us, "code": reply.code, "http": reply.http_status}
     if at.answered_us is not None:

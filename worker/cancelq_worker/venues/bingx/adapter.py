@@ -241,7 +241,8 @@ class Bingx:
                 return [sweeps.read(self._manner, targets[0], data)]
             return looks.read(route, targets, data)
         if failure:
-            return [answers.whole_call(failure, len(targets))] * len(targets)
+            conditional = "only_if" in targets[0].fields
+            return [answers.whole_call(failure, len(targets), conditional=conditional)] * len(targets)
         if route.name in _MANY:
             return answers.read_batch(targets, data, answer.status)
         if targets[0].scope not in SCOPES:

@@ -18,6 +18,7 @@ from cancelq_worker.venues.bingx.codes import (
     STATUSES,
     had_an_end,
     item_of,
+    may_be_unmet,
     until_ms,
     word_of,
 )
@@ -69,8 +70,11 @@ def failure_of(answer: Answer, body: Mapping[str, Any] | None) -> Reply | None:
     return _by_code(meant, code, text, status)
 
 
-def whole_call(failure: Reply, orders: int) -> Reply:
-    """A refusal of the whole call, for each order in it."""
+def whole_call(failure: Reply, orders: int, *, conditional: bool = False) -> Reply:
+    """A refusal of the whole call, for each order in it; noted as `unmet` where it may be for the call's condition."""
+    said = failure.code not in ("", OK) and failure.http_status < 500
+    if conditional and said and may_be_unmet(failure.code, failure.text):
+        failure = replace(failure, notes={**failure.notes, "unmet": 1})
     if orders > 1 and failure.word in (Word.FAILED, Word.DOUBTED):
         return replace(failure, word=Word.SPLIT)  # one entry may have spoilt it
     if orders > 1 and failure.word is Word.GONE:

@@ -137,6 +137,14 @@ def word_of(code: str, text: str) -> Word:
     return next((word for pattern, word in _OF.get(code, ()) if pattern.search(plain)), Word.UNCLEAR)
 
 
+def may_be_unmet(code: str, text: str) -> bool:
+    """Whether a refusal may mean that the order was not in the state a conditional cancel wants. How BingX says so is
+    documented nowhere: that there is no such order, or in words that no row here knows."""
+    plain = normalised(text)
+    word = next((word for pattern, word in _OF.get(code, ()) if pattern.search(plain)), None)
+    return word in (None, Word.GONE)
+
+
 def had_an_end(code: str, text: str) -> bool | None:
     """Of a refusal that means GONE: whether the venue says that there was such an order; None if it leaves that open.
     False: it knows none."""
