@@ -112,6 +112,25 @@ MUTANTS = (
         (f"{_BUSY}::test_a_lane_whose_address_has_no_unit_left_is_woken_once_there_is_one",),
     ),
     Mutant(
+        "given-up-call-arrives-later",
+        f"{_WORKER}/http.py",
+        ", socket_options=_FORGOTTEN",
+        "",
+        "after an outage calls arrive beside those that have their permits by then, and bulk calls hit newer orders",
+        (
+            "tests/unit/test_http.py::test_a_call_that_was_given_up_does_not_arrive_later",
+            "tests/unit/test_http.py::test_what_nobody_confirms_is_not_sent_for_long",
+        ),
+    ),
+    Mutant(
+        "idle-process-hoards-the-lone-unit",
+        f"{_WORKER}/egress_stock.py",
+        "        if self.probing:\n            self._discard(monotonic_ns())",
+        "        if False:\n            self._discard(monotonic_ns())",
+        "after one refusal the address stays closed for good, as processes with nothing to send keep its only unit",
+        ("tests/integration/test_egress.py::test_the_call_that_goes_alone_is_left_to_whoever_has_one",),
+    ),
+    Mutant(
         "a-unit-is-not-kept-for-whom-it-woke",
         f"{_WORKER}/egress_stock.py",
         "elif len(self._fresh) <= len(self._woken):",

@@ -197,6 +197,39 @@ async def test_a_call_that_goes_alone_is_not_waited_for_where_its_process_left(r
         await client.aclose()
 
 
+@pytest.mark.parametrize("idle", [1, 3])
+async def test_the_call_that_goes_alone_is_left_to_whoever_has_one(redis_url: str, idle: int) -> None:
+    """Processes without anything to send look after their stocks all the same, more often than an engine does."""
+    client = connect(redis_url, max_connections=16)
+    buckets = (Bucket("group", 2000, 10_000_000), Bucket("endpoint", 300, 10_000_000))
+    rest = [Egress(client, "here", buckets, urgent_reserve=1) for _ in range(idle)]
+    busy = Egress(client, "here", buckets, urgent_reserve=1)
+
+    async def keep(egress: Egress) -> None:
+        while True:
+            egress.keep_ready()
+            await asyncio.sleep(0.05)
+
+    await asyncio.gather(*(egress.fill() for egress in (*rest, busy)))
+    await busy.hold(200, "banned")
+    keeping = [asyncio.ensure_future(keep(egress)) for egress in rest]
+    try:
+        async with asyncio.timeout(10):
+            while any(egress.held_ms for egress in rest) or not any(egress.look_again_us for egress in rest):
+                await asyncio.sleep(0.01)
+            while not (reserved := busy.reserve()).covers(("group", "endpoint")):
+                busy.release(reserved)
+                await asyncio.sleep(busy.look_again_us / 1e6 or 0.005)
+            busy.ended(busy.use(reserved, ("group", "endpoint")), time.monotonic_ns(), answered=True)
+            while busy.look_again_us:
+                await busy.fill()
+    finally:
+        for task in keeping:
+            task.cancel()
+        await asyncio.gather(*keeping, return_exceptions=True)
+        await client.aclose()
+
+
 async def test_that_the_address_is_closed_is_told_again_until_redis_has_heard_it(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,7 @@ from cancelq_worker.http import (
     BODY_MOST,
     BORDER,
     RESTED_NS,
+    UNHEARD_MS,
     Door,
     Exchange,
     MakeTransport,
@@ -699,6 +700,42 @@ async def test_no_answer_means_that_the_connection_was_closed(kind: str) -> None
         assert isinstance(error, NoAnswer)
         async with asyncio.timeout(1.0):
             await venue.all_closed()
+
+
+async def test_a_call_that_was_given_up_does_not_arrive_later() -> None:
+    """It is still with the system, as the other side has no room for it: as in an outage, and that side reads on."""
+    loop, whole = asyncio.get_running_loop(), bytes(200_000)
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        listener.setblocking(False)
+        door = Door(f"http://127.0.0.1:{listener.getsockname()[1]}", verify=False)
+        one = Signed(Request("POST", "/good", body=whole), {})
+        calling = asyncio.ensure_future(door.call(one, send_by_ns=in_s(AMPLE_S), total_s=SHORT_S))
+        peer, _ = await loop.sock_accept(listener)
+        with peer:
+            with pytest.raises(NoAnswer):
+                await calling
+            await door.close()
+            heard = 0
+            with contextlib.suppress(ConnectionError):
+                while more := await asyncio.wait_for(loop.sock_recv(peer, 65536), AMPLE_S):
+                    heard += len(more)
+            assert heard < len(whole)
+
+
+async def test_what_nobody_confirms_is_not_sent_for_long() -> None:
+    """By the system too, whose process may stand still or be gone."""
+    made, transport = kept_transports()
+    async with at_the_door(transport) as (_, door):
+        await call(door)
+        (pool,) = made
+        assert isinstance(pool, httpx.AsyncHTTPTransport)
+        (line,) = pool._pool.connections
+        stream = line._connection._network_stream  # type: ignore[attr-defined]
+        option = stream.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+        assert option == UNHEARD_MS
 
 
 async def test_a_caller_that_is_cancelled_leaves_the_request_to_end_by_itself() -> None:

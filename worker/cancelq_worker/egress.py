@@ -152,7 +152,7 @@ class Egress:
     def keep_ready(self) -> None:
         """Called now and then: an idle lane must not have to wait for its first call's units."""
         for stock in self._stocks.values():
-            stock.look_after()
+            stock.keep_ready()
 
     def ended(self, ticket: Ticket, at_ns: int, *, answered: bool) -> None:
         """The call is over since `at_ns` of the monotonic clock. `answered`: and not refused for its address."""

@@ -91,7 +91,7 @@ class Stock:
         """It was popped for nothing. Where one call is to go alone, others may have one to make: they wait for it."""
         if self.probing:
             self._unused.append(unit[0])
-            self._refill()
+            self._give_up()
         elif urgent:
             self._urgent.appendleft(unit)
         else:
@@ -137,6 +137,19 @@ class Stock:
     def _closed(self) -> bool:
         """Whether no unit can be had, or one that goes alone."""
         return self.held_ms > 0 or self.probing
+
+    def keep_ready(self) -> None:
+        """As `look_after`, for nobody: where one call is to go alone, its unit is left to whoever has one to make."""
+        if self.probing:
+            self._discard(monotonic_ns())
+            self._give_up()
+        else:
+            self.look_after()
+
+    def _give_up(self) -> None:
+        """What is not used goes back, and nothing is asked for: whoever asks in the same breath is given it again."""
+        if self._filling is None or self._filling.done():
+            self._filling = asyncio.ensure_future(self.report())
 
     def look_after(self) -> None:
         """Gives back what is old, and asks for more where little is left."""
