@@ -123,6 +123,14 @@ MUTANTS = (
         ),
     ),
     Mutant(
+        "ban-told-to-a-call-aside-is-ignored",
+        f"{_WORKER}/gate.py",
+        "        if reply.whole_address:  # which",
+        "        if False:  # which",
+        "processes at rest go on asking an address that is banned",
+        ("tests/integration/test_send_by.py::test_a_ban_that_a_call_of_no_route_hears_closes_the_address",),
+    ),
+    Mutant(
         "idle-process-hoards-the-lone-unit",
         f"{_WORKER}/egress_stock.py",
         "        if self.probing:\n            self._discard(monotonic_ns())",

@@ -216,7 +216,7 @@ async def test_the_call_that_goes_alone_is_left_to_whoever_has_one(redis_url: st
     try:
         async with asyncio.timeout(10):
             while any(egress.held_ms for egress in rest) or not any(egress.look_again_us for egress in rest):
-                await asyncio.sleep(0.01)
+                await rest[0].fill()
             while not (reserved := busy.reserve()).covers(("group", "endpoint")):
                 busy.release(reserved)
                 await asyncio.sleep(busy.look_again_us / 1e6 or 0.005)

@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, cast
 from urllib.parse import urlsplit
 
+import pytest
+
 from cancelq.contract import Status
 from cancelq_worker import operate
 from cancelq_worker.egress import Egress, Ticket
@@ -99,6 +101,20 @@ async def test_a_larger_limit_that_bybit_tells_is_used_and_never_exceeded(redis_
         assert status.budget["cancel-batch"][1] == 40
 
 
+@pytest.mark.parametrize("told_us", ["1", ""], ids=["long ago", "by a version that did not say when"])
+async def test_a_larger_limit_that_was_told_long_ago_is_not_believed(redis_url: str, told_us: str) -> None:
+    """The account has lost it since, or the alias has another account's key."""
+    async with desk(redis_url, venue="bybit", workers=2, latency_before_ms=(20, 20), latency_after_ms=(20, 20)) as rig:
+        await rig.ready()
+        for bucket in ("cancel-batch", "cancel"):
+            when = ["told_us", told_us] if told_us else []
+            await command(rig.client, "HSET", rig.lane.key(f"rtt:{bucket}"), "units", "200", *when)
+        finals = await rig.finals(await burst(rig, 100), within_s=60)
+        assert {e.status for e in finals.values()} == {Status.cancelled}
+        assert rig.refused() == 0
+        assert worst(rig, "bybit/cancel-batch") <= 20
+
+
 async def test_a_smaller_limit_that_bybit_tells_is_kept(redis_url: str) -> None:
     async with desk(redis_url, venue="bybit", limits={"bybit/cancel": 5}) as rig:
         # One call teaches the size, the burst keeps to it.
@@ -126,7 +142,7 @@ async def test_a_limit_of_the_settings_is_kept_also_where_a_worker_without_it_ha
     async with desk(redis_url, venue="bybit", env=env, latency_before_ms=(200, 200)) as rig:
         await rig.ready()
         for bucket in ("cancel-batch", "cancel"):
-            await command(rig.client, "HSET", rig.lane.key(f"rtt:{bucket}"), "units", "20")
+            await command(rig.client, "HSET", rig.lane.key(f"rtt:{bucket}"), "units", "20", "told_us", str(1 << 52))
         finals = await rig.finals(await burst(rig, 40), within_s=60)
         assert {e.status for e in finals.values()} == {Status.cancelled}
         assert worst(rig, "bybit/cancel-batch") <= 10

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
@@ -255,6 +255,27 @@ async def test_a_ban_closes_the_address_for_every_process(redis_url: str) -> Non
 
         assert await until(others_hear_of_it, 10)
         assert not one.parts.egress.reserve().covers(("bitget-ip",)), "this process calls on"
+
+
+@pytest.mark.parametrize("asked", ["time", "the order stream's key", "whether a key works"])
+async def test_a_ban_that_a_call_of_no_route_hears_closes_the_address(redis_url: str, asked: str) -> None:
+    """Also where that call is the one that goes alone after a hold: refused, it opens nothing."""
+    async with (
+        answering(403, lambda _: b"<html>forbidden</html>") as base_url,
+        hand(redis_url, CANCELQ_ACCOUNTS__BITGET__MAIN__BASE_URL=base_url) as one,
+    ):
+        egress = one.parts.egress
+        asks: dict[str, Callable[[], Awaitable[object]]] = {
+            "time": one.gate.read_venue_time,
+            "the order stream's key": lambda: one.gate.call_aside(one.parts.venue.probe_request()),
+            "whether a key works": one.gate._try_key,
+        }
+        await egress.hold(1, "banned before")
+        while egress.held_ms or not egress.look_again_us:
+            await egress.fill()
+        await asks[asked]()
+        assert egress.held_ms > 200_000, "by the venue's own table, for minutes"
+        assert not egress.reserve().covers(("bitget-ip",))
 
 
 async def test_a_worker_that_drains_sends_nothing_of_what_it_took(redis_url: str) -> None:

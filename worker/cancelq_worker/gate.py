@@ -55,14 +55,20 @@ class Gate:
         bucket, for_us = call.route.bucket, self._asked_to_wait_us(reply)
         self._p.metrics.refused(bucket)
         if reply.whole_address:
-            for_us = for_us or min(300_000_000, 1_000_000 * 2 ** min(self._count("address"), 9))
-            self._p.egress.close(for_us // 1000)  # at once: the others hear of it a trip later
-            self._spawn(self._p.egress.hold(for_us // 1000, said))
+            for_us = self._close_address(for_us, said)
         tell = self._log.error if self._count(bucket) >= REFUSALS_MANY else self._log.warning
         tell(
             "over the venue's limit: does somebody else use this key?", bucket=bucket, held_ms=for_us // 1000, said=said
         )
         return Hold("*" if reply.whole_address else bucket, "rate", for_us, said)
+
+    def _close_address(self, for_us: int, said: str) -> int:
+        """For every lane that leaves from it; longer each time where the venue does not say how long (0). Returns for
+        how long."""
+        for_us = for_us or min(300_000_000, 1_000_000 * 2 ** min(self._count("address"), 9))
+        self._p.egress.close(for_us // 1000)  # at once: the others hear of it a trip later
+        self._spawn(self._p.egress.hold(for_us // 1000, said))
+        return for_us
 
     def unreachable(self, why: str) -> list[Hold]:
         """The venue could not be reached: nobody learns it twice."""
@@ -204,7 +210,11 @@ class Gate:
             egress.ended(ticket, monotonic_ns(), answered=False)
             self._p.metrics.aside(signed.request.path, 0, 0)
             raise
-        egress.ended(ticket, exchange.answered_ns, answered=True)
+        reply = self._p.venue.read_probe(exchange.answer)
+        egress.ended(ticket, exchange.answered_ns, answered=not reply.whole_address)
+        if reply.whole_address:  # which is told to whatever call comes first, and by no other where lanes rest
+            for_us = self._close_address(self._asked_to_wait_us(reply), f"{reply.code} {reply.text}".strip()[:240])
+            self._log.warning("the venue refuses this address", path=signed.request.path, held_ms=for_us // 1000)
         took_ns = exchange.answered_ns - exchange.sent_ns
         self._p.metrics.aside(signed.request.path, exchange.answer.status, took_ns)
         return exchange

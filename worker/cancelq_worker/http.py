@@ -28,9 +28,9 @@ RESTED_NS = 20_000_000_000  # a connection that rested for so long is used or cl
 BODY_MOST = 4 * 1024 * 1024
 BODY_BEHIND_NS = 500_000_000  # a body may leave so much later than its head must have
 UNHEARD_MS = 2_000  # how long the system tries to deliver what the other side does not confirm, also for a dead process
-#: A connection that is closed, or whose process ends, takes with it what has not arrived yet (Linux: socket(7), tcp(7)).
-#: Otherwise the system goes on sending it: a call that was given up in an outage would arrive seconds after it, when its
-#: permit is another's.
+#: A connection that is closed, or whose process ends, takes with it what has not arrived yet (Linux: socket(7),
+#: tcp(7)). Otherwise the system goes on sending it: a call that was given up in an outage would arrive seconds after
+#: it, when its permit is another's.
 _FORGOTTEN: tuple[tuple[int, int, bytes], ...] = (
     (socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)),
     *(
@@ -92,8 +92,8 @@ MakeTransport = Callable[[ssl.SSLContext | bool], httpx.AsyncBaseTransport]
 
 
 def connection(verify: ssl.SSLContext | bool) -> httpx.AsyncBaseTransport:
-    """One connection, opened by its first call, opened anew by one that finds it closed. Nothing of it arrives after its
-    end."""
+    """One connection, opened by its first call, opened anew by one that finds it closed. Nothing of it arrives after
+    its end."""
     limits = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=KEPT_S)
     return httpx.AsyncHTTPTransport(
         verify=verify, http1=True, http2=False, trust_env=False, limits=limits, socket_options=_FORGOTTEN

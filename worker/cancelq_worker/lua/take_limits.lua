@@ -28,6 +28,9 @@ end
 -- Units of a bucket free for this priority now, and when the next one is. After a refusal one call goes alone, and
 -- until it is answered the bucket is closed to all others.
 local PROBE_POLL_US = 20000
+-- How long a larger limit is believed that an answer told: the account may have lost it since, or be another one. The next
+-- answer tells it again.
+local TOLD_US = 60000000
 local seen_buckets = {}
 local function bucket_state(name)
   local b = seen_buckets[name]
@@ -35,9 +38,9 @@ local function bucket_state(name)
     local key = ROOT .. 'permits:' .. name
     redis.call('ZREMRANGEBYSCORE', key, '-inf', text(steady))
     local units, window_us, reserve, fixed = plan_bucket(name)
-    local stats = redis.call('HMGET', ROOT .. 'rtt:' .. name, 'units', 'probe', 'fast', 'last')
-    local told = tonumber(stats[1])
-    if told and (told < units or not fixed) then units = told end
+    local stats = redis.call('HMGET', ROOT .. 'rtt:' .. name, 'units', 'probe', 'fast', 'last', 'told_us')
+    local told, lately = tonumber(stats[1]), steady < tonumber(stats[5] or 0) + TOLD_US
+    if told and (told < units or (lately and not fixed)) then units = told end
     b = {key = key, units = units, window_us = window_us, reserve = math.min(reserve, math.floor(units / 5)),
       used = redis.call('ZCARD', key), probe = stats[2], fastest = stats[3] or '0',
       last = tonumber(stats[4] or 0)}
