@@ -286,9 +286,16 @@ def check_end(journey: Journey, end: Finish) -> None:
         assert (last.route.stage, ENDS.get(word)) == (Stage.LOOK, end.status)
     if end.status is Status.not_found:
         assert word is Word.ABSENT
-    if end.status is Status.rejected:
-        assert word in (Word.FAILED, Word.SPLIT, Word.DOUBTED)
-    if word in (Word.UNCLEAR, Word.ACKNOWLEDGED, Word.OPEN, Word.GONE):
+    refused = (Word.FAILED, Word.SPLIT, Word.DOUBTED)
+    if end.status is Status.rejected and word is Word.OPEN:
+        # The last cancel was refused for good, and an earlier one has not closed the order in all that time.
+        last_cancel = journey.cancels()[-1]
+        assert isinstance(last_cancel.said, Reply)
+        assert last_cancel.said.word in refused
+        assert last.sent_us - last_cancel.sent_us >= journey.venue.timing.patience_us
+    elif end.status is Status.rejected:
+        assert word in refused
+    elif word in (Word.UNCLEAR, Word.ACKNOWLEDGED, Word.OPEN, Word.GONE):
         assert end.status is Status.unresolved
     assert end.known == (word in ENDED)
     assert len(journey.cancels()) <= POLICY.max_attempts
@@ -369,7 +376,8 @@ def test_a_place_that_can_never_be_read_far_enough_ends_unresolved(intent: Targe
 def test_a_refusal_is_no_outcome_where_an_earlier_cancel_may_have_worked(
     first: Word | Silence, closes: bool, refusal: Word
 ) -> None:
-    """The list is stale for a while, or for ever; the second cancel is refused as one that can never work."""
+    """The list is stale for a while, or the order has stayed open; the second cancel is refused as one that can never
+    work."""
     refused_us = 0
 
     def say(route: Route, one: Target) -> Reply | Silence:
@@ -387,7 +395,7 @@ def test_a_refusal_is_no_outcome_where_an_earlier_cancel_may_have_worked(
     if first in (Word.AGAIN, Word.GONE):  # nothing was carried out
         assert (end.status, end.evidence) == (Status.rejected, "reply")
     else:
-        assert end.status is (Status.cancelled if closes else Status.unresolved)
+        assert (end.status, end.evidence) == (Status.cancelled if closes else Status.rejected, "query")
 
 
 @pytest.mark.parametrize("word", [Word.AGAIN, Word.DOUBTED, Word.LATER])

@@ -145,7 +145,7 @@ class Judge:
 
     def _refused_for_good(self, state: State, fields: dict[str, str], reply: Reply) -> Verdict:
         """No cancel of it can work as it is written. But an earlier one that was acknowledged or not answered may have
-        been carried out: then what became of the order is looked up, and the refusal is no outcome by itself."""
+        been carried out: then what became of the order is looked up, and only if it stays open the refusal stands."""
         if "maybe" not in state.notes:
             return Finish(Status.rejected, "reply", reply.text, state, reply)
         state.notes["no"] = reply.text
@@ -183,7 +183,7 @@ class Judge:
             # stale.
             return self._look_again(state, fields, reply, 40 * MS, 800 * MS)
         if said_no is not None:
-            return Finish(Status.unresolved, "query", f"still open, and refused: {said_no}", state, reply)
+            return Finish(Status.rejected, "query", said_no, state, reply)
         if state.attempts >= self.policy.max_attempts:
             detail = f"still open after {state.attempts} attempts"
             return Finish(Status.unresolved, "query", detail, state, reply)
