@@ -129,6 +129,14 @@ MUTANTS = (
         ),
     ),
     Mutant(
+        "bulk-call-by-an-old-list",
+        "worker/cancelq_worker/sweep_verdict.py",
+        "return bool(decided) and now_us",
+        "return False and now_us",
+        "a stop order that was placed while a bulk call waited for its permit goes with it",
+        ("tests/integration/test_bingx_truth.py::test_a_bulk_call_whose_list_is_old_is_not_made",),
+    ),
+    Mutant(
         "bingx-busy-is-a-refusal",
         f"{_VENUES}/bingx/codes.py",
         'Row(Word.AGAIN, "100410", _BUSY, "ccxt"),\n',

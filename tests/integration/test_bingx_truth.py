@@ -13,6 +13,7 @@ from cancelq.contract import Status
 from cancelq_worker import operate
 from cancelq_worker.simulator.orders import State
 from cancelq_worker.trips import command
+from cancelq_worker.venues.bingx.adapter import BATCH
 from tests.integration.rig import UNCLEAR, Rig, desk
 
 pytestmark = pytest.mark.one_server
@@ -471,3 +472,33 @@ async def test_the_budgets_are_used_and_kept_by_several_workers(redis_url: str) 
         finals = await rig.finals(ids, within_s=60)
         assert {e.status for e in finals.values()} == {Status.cancelled}
         assert rig.refused() == 0
+
+
+async def test_a_bulk_call_whose_list_is_old_is_not_made(redis_url: str) -> None:
+    """It had to wait: what was placed meanwhile, of a kind that nobody meant, stays."""
+    async with desk(redis_url, venue="bingx") as rig:
+        await rig.ready()
+        orders = [rig.order() for _ in range(BATCH + 1)]
+        hold, bulk = rig.lane.key("hold"), "cancelOpenOrders"
+        await command(rig.client, "HSET", hold, f"{bulk}|test", "9999999999999999 not now")
+        id_ = await rig.send(scope="symbol", symbol=PAIR)
+        await rig.calls("openOrders")
+        await command(rig.client, "XREAD", "BLOCK", 1_200, "STREAMS", "nothing", "$")  # a while, by Redis' own clock
+        stop = rig.order(kind="plan", created_ms=time.time_ns() // 1_000_000)
+        await command(rig.client, "HDEL", hold, f"{bulk}|test")
+        event = await rig.final(id_)
+        assert (event.status, event.open_orders) == (Status.cancelled, 0)
+        assert {str(rig.truth(order)["state"]) for order in orders} == {"cancelled"}
+        assert rig.truth(stop)["state"] == "live"
+        assert endpoints(rig)[bulk] == 0
+        assert rig.refused() == 0
+
+
+async def test_what_one_call_names_by_id_is_not_swept_in_bulk(redis_url: str) -> None:
+    async with desk(redis_url, venue="bingx") as rig:
+        await rig.ready()
+        orders = [rig.order() for _ in range(BATCH)]
+        event = await rig.final(await rig.send(scope="symbol", symbol=PAIR))
+        assert event.status == Status.cancelled
+        assert {str(rig.truth(order)["state"]) for order in orders} == {"cancelled"}
+        assert (endpoints(rig)["cancelOrders"], endpoints(rig)["cancelOpenOrders"]) == (1, 0)

@@ -22,6 +22,7 @@ from cancelq_worker.records import End, Move, PermitUse, Settlement
 from cancelq_worker.repeating import discreet
 from cancelq_worker.rulings import Finish, Moment, Silence, Verdict
 from cancelq_worker.state import LOOKS_BACK, State, Work
+from cancelq_worker.sweep_verdict import list_is_old
 from cancelq_worker.venues.port import ABOUT_THE_CALL, SWEEPS, Bucket, Reply, Stage, Target, Word
 from cancelq_worker.venues.reading import OTHERS
 
@@ -51,6 +52,8 @@ class Carrier:
         if batch.unconfirmed:
             self._log.warning("too few replicas have what was taken: it is given back", why=batch.unconfirmed)
             return self.given_back(call)
+        if batch.stage is Stage.CANCEL and list_is_old(batch.works[0].before, batch.steady_us):
+            return self._bulk_too_late(call)
         targets = [self._target(group[0], call) for group in call.groups]
         request = self._p.venue.encode(route, targets)
         if batch.fastest_us and self._samples.get(route.bucket, 0) < OWN_SAMPLES:
@@ -150,6 +153,12 @@ class Carrier:
         moment = self._moment(call, call.back_ns, None)
         verdicts = [(w, self._silent(call, w, Silence.NOT_SENT, moment)) for w in call.batch.works]
         return self._outcome(call, verdicts, "u", 0, monotonic_ns(), False)
+
+    def _bulk_too_late(self, call: Call) -> Outcome:
+        self._p.egress.unuse(call.ticket)
+        (work,) = call.batch.works  # a sweep travels alone
+        verdict = self._p.judge.bulk_too_late(work.before, self._taken_state(call, work), work.record)
+        return self._outcome(call, [(work, verdict)], "u", 0, monotonic_ns(), False)
 
     def _not_sent(self, call: Call, why: str) -> Outcome:
         outcome = self.given_back(call)

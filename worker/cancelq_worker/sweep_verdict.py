@@ -11,6 +11,8 @@ from cancelq_worker.state import LOOKS_BACK, State
 from cancelq_worker.venues.port import Reply, Stage, Venue, Word
 from cancelq_worker.venues.sweeping import count_pair
 
+LIST_LASTS_US = 1_000_000  # how long an open list may be the reason for a bulk call
+
 
 @dataclass(frozen=True, slots=True)
 class SweepJudge:
@@ -52,11 +54,19 @@ class SweepJudge:
     def bulk_refused(self, before: State, taken: State, fields: dict[str, str], reply: Reply) -> Go:
         """The one bulk call was refused, and nothing of it was carried out. It is not made a second time all the same:
         by then it could hit orders that are newer than the intent. The lists and cancels by id serve instead."""
+        return refused(self._without_bulk(before, taken, fields), reply)
+
+    def bulk_too_late(self, before: State, taken: State, fields: dict[str, str]) -> Go:
+        """The bulk call was decided upon by a list that is old by now (`list_is_old`): orders that are not meant may
+        have been placed since. It was not made, and is not."""
+        return Go(self._without_bulk(before, taken, fields), 0, Reply(Word.AGAIN))
+
+    def _without_bulk(self, before: State, taken: State, fields: dict[str, str]) -> State:
         state = restored(before, taken)
         state.notes["sweep"], state.notes["nobulk"] = {}, 1
         state.stage = Stage.LOOK
         state.look_class = self.venue.next_look(target_of(fields, state)).look_class
-        return refused(state, reply)
+        return state
 
     def looked(self, state: State, fields: dict[str, str], reply: Reply, at: Moment) -> Verdict:
         state.notes.setdefault("w0", at.steady_us)
@@ -66,6 +76,8 @@ class SweepJudge:
         state.notes.pop("f", None)
         sweep = state.notes["sweep"]
         target = target_of(fields, state)
+        if sweep.get("bulk"):
+            state.notes["listed"] = at.steady_us
         if sweep.get("todo") or sweep.get("bulk"):
             state.stage = Stage.CANCEL
             state.cancel_class = self.venue.cancel_class(target)
@@ -144,6 +156,13 @@ class SweepJudge:
             known = state.notes.get("best")
             return Finish(Status.unresolved, "query", detail, state, reply, open_orders=known)
         return Go(state, backoff(self.rng, 100 * MS, 3_000 * MS, fails), reply)
+
+
+def list_is_old(before: State, now_us: int) -> bool:
+    """Whether a bulk call that a list led to would be made long after that list, by Redis' steady clock: it had to wait
+    for a permit, or the lane was held."""
+    decided = before.notes.get("sweep", {}).get("bulk")
+    return bool(decided) and now_us - int(before.notes.get("listed", now_us)) > LIST_LASTS_US
 
 
 def is_bulk(before: State) -> bool:

@@ -129,6 +129,10 @@ class Judge:
             return self.cancel(before, taken, fields, reply, at)
         return self.look(before, taken, fields, reply, at)
 
+    def bulk_too_late(self, before: State, taken: State, fields: dict[str, str]) -> Go:
+        """What follows where a sweep's bulk call was not made, as the list that led to it is old."""
+        return self._sweeps.bulk_too_late(before, taken, fields)
+
     # -- one order; sweeps: `sweep_verdict.py` -------------------------------------------------------------------
 
     def _again(self, state: State, fields: dict[str, str], reply: Reply) -> Go:

@@ -67,9 +67,10 @@ class Manner:
 
     `sizes`: route → how many orders its call names; `lists`: names of the open lists that hold the kinds asked for, one
     for each kind if nothing else is said; `at_once`: the class of the bulk call that does exactly what an unnarrowed
-    intent asks, "" if there is none; `if_all_meant`: the same for once the open orders were seen and each of them is
-    meant and older; `one_symbol`: a call's orders must be of one pair; `counted`: a route whose call costs a unit for
-    each order in it.
+    intent asks, "" if there is none; `if_all_meant`: the same for once the open orders were seen, each of them is meant
+    and older, and they are more than one call names by id: what is placed between the list and the bulk call goes as
+    well, so it has to be worth it; `one_symbol`: a call's orders must be of one pair; `counted`: a route whose call
+    costs a unit for each order in it.
     """
 
     sizes: Mapping[str, int]
@@ -144,7 +145,8 @@ class Manner:
         now["end"] = now.get("k", 0) >= len(self.lists(target))
         now["todo"] = todo[:TODO_MOST] if target.may_cancel else []
         now["bulk"] = ""
-        if whole and target.may_bulk and len(todo) == len(page.rows) > 1 and not narrowed(target):
+        many = len(todo) > max(self.sizes.values(), default=1)
+        if whole and target.may_bulk and len(todo) == len(page.rows) and many and not narrowed(target):
             now["bulk"] = self.if_all_meant(target)
             if now["bulk"]:
                 now["todo"] = []
