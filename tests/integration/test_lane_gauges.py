@@ -23,7 +23,8 @@ class Watched:
         self.client = connect(redis_url)
         self.lanes: list[Lane] = []
         self.ns = 1_000_000_000
-        self.gauges = LaneGauges(self.client, lambda: self.lanes, lambda: self.ns)
+        self.closed: dict[Lane, int] = {}
+        self.gauges = LaneGauges(self.client, lambda: self.lanes, lambda: self.ns, lambda: self.closed)
         self.registry = CollectorRegistry()
         self.registry.register(self.gauges)
 
@@ -53,6 +54,20 @@ async def test_only_lanes_that_are_watched_first_are_shown(watched: Watched) -> 
     assert (watched.shown(MAIN), watched.shown(DESK)) == (3, None)
     await watched.gauges.look()
     assert (watched.shown(MAIN), watched.shown(DESK)) == (3, None)
+
+
+async def test_every_lane_behind_a_closed_address_is_shown_as_held(watched: Watched) -> None:
+    await watched.entries(MAIN, 1)
+    await watched.entries(DESK, 1)
+    watched.lanes, watched.closed = [MAIN, DESK], {DESK: 597_000}
+    await watched.gauges.look()
+
+    def held(lane: Lane, name: str) -> float | None:
+        where = {"venue": lane.venue, "account": lane.account, "bucket": "all", "reason": "address"}
+        return watched.registry.get_sample_value(name, where)
+
+    assert (held(MAIN, "cancelq_lane_hold"), held(DESK, "cancelq_lane_hold")) == (None, 1)
+    assert held(DESK, "cancelq_lane_hold_seconds") == 597
 
 
 async def test_what_was_not_read_lately_is_absent(watched: Watched) -> None:

@@ -137,6 +137,16 @@ async def test_holds_are_shown_with_their_reason_and_their_end(redis_url: str) -
         assert (await worker.get("/readyz"))[0] == 200
 
 
+async def test_an_address_that_the_venue_closed_is_shown_at_its_lanes(redis_url: str) -> None:
+    async with watched_desk(redis_url) as (rig, worker):
+        await rig.ready()
+        rig.fault("http:403", endpoint="cancel-order", count=None)
+        await rig.send(symbol="BTCUSDT", order_id=rig.order())
+        where = 'account="main",bucket="all",reason="address",venue="bitget"'
+        await until_shown(rig, worker, f"cancelq_lane_hold{{{where}}} 1.0")
+        assert value(await worker.samples(), "cancelq_lane_hold_seconds", bucket="all", reason="address") > 100
+
+
 # -- text ----------------------------------------------------------------------------------------------------
 
 

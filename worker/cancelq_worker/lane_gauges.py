@@ -44,25 +44,30 @@ _PLAIN: tuple[tuple[str, str, Callable[[LaneStatus], float]], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class _Pass:
-    """What a pass over the lanes saw, and until when that holds."""
+    """What a pass over the lanes saw, and until when that holds. `closed`: lanes whose address is closed, and for how
+    many ms."""
 
     lanes: Mapping[Lane, LaneStatus]
+    closed: Mapping[Lane, int]
     until_ns: int
 
 
 class LaneGauges(Collector):
-    """The gauges of the lanes that this process watches first. `watched` names them."""
+    """The gauges of the lanes that this process watches first. `watched` names them; `closed`: those whose address the
+    venue has closed, as this process knows, and for how many ms."""
 
     def __init__(
         self,
         redis: aioredis.Redis,
         watched: Callable[[], Sequence[Lane]],
         monotonic_ns: Callable[[], int] = time.monotonic_ns,
+        closed: Callable[[], Mapping[Lane, int]] = dict,
     ) -> None:
+        self._closed = closed
         self._snapshots = Snapshots(redis, count_most=COUNT_MOST)
         self._watched = watched
         self._monotonic_ns = monotonic_ns
-        self._seen = _Pass({}, 0)
+        self._seen = _Pass({}, {}, 0)
 
     async def run(self) -> None:
         """Passes until cancelled. A Redis that is away is waited for."""
@@ -81,7 +86,7 @@ class LaneGauges(Collector):
             return EVERY_S
         took_s = (self._monotonic_ns() - begun_ns) / 1e9
         rest_s = max(EVERY_S, took_s * SHARE)
-        self._seen = _Pass(seen, self._monotonic_ns() + int(FRESH_PASSES * rest_s * 1e9))
+        self._seen = _Pass(seen, self._closed(), self._monotonic_ns() + int(FRESH_PASSES * rest_s * 1e9))
         return rest_s
 
     def _fresh(self) -> Mapping[Lane, LaneStatus]:
@@ -106,6 +111,10 @@ class LaneGauges(Collector):
                 families["cancelq_lane_hold"].add_metric(where, 1)
                 if not until.startswith(ENDLESS):
                     families["cancelq_lane_hold_seconds"].add_metric(where, float(until.split(maxsplit=1)[0]))
+            if closed_ms := self._seen.closed.get(lane):
+                where = (*at, "all", "address")
+                families["cancelq_lane_hold"].add_metric(where, 1)
+                families["cancelq_lane_hold_seconds"].add_metric(where, closed_ms / 1000)
             for bucket, (used, limit) in status.budget.items():
                 families["cancelq_lane_budget_used"].add_metric((*at, bucket), used)
                 if limit is not None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 
 import redis.asyncio as aioredis
 import structlog
@@ -28,14 +28,20 @@ BEAT_S = 0.25
 
 @contextlib.asynccontextmanager
 async def observed(
-    place: str, metrics: Metrics, health: Health, redis: aioredis.Redis, watched: Callable[[], Sequence[Lane]]
+    place: str,
+    metrics: Metrics,
+    health: Health,
+    redis: aioredis.Redis,
+    watched: Callable[[], Sequence[Lane]],
+    closed: Callable[[], Mapping[Lane, int]],
 ) -> AsyncIterator[None]:
     """While this lasts, the worker is seen at `place` (HOST:PORT; "": not at all). Raises SettingsError at the start if
-    nobody can listen there. `watched`: the lanes this process watches first."""
+    nobody can listen there. `watched`: the lanes this process watches first; `closed`: those whose address is closed,
+    and for how many ms."""
     if not place:
         yield
         return
-    gauges = LaneGauges(redis, watched)
+    gauges = LaneGauges(redis, watched, closed=closed)
     lag = Histogram(
         "cancelq_loop_lag_seconds", "How late the loop's beat came.", (), BOUNDS_S, metrics.registry
     ).labels()

@@ -134,6 +134,10 @@ class Wiring:
         engine.change(makers)
         log.info("the settings were read again", **told)
 
+    def closed(self) -> dict[Lane, int]:
+        """The lanes whose address the venue has closed, and for how many ms."""
+        return {lane.lane: host.egress.held_ms for lane, host in self._at.items() if host.egress.held_ms}
+
     def _retire(self, lane: LaneServer) -> None:
         """Closes what a lane server's calls left by, if it was the last one of its host."""
         host = self._at.pop(lane, None)
@@ -322,7 +326,7 @@ async def serve(
     health = Health(stop)
     engine = wiring.engine(health)
     try:
-        async with observed(settings.http, wiring.metrics, health, wiring.client, engine.first_watched):
+        async with observed(settings.http, wiring.metrics, health, wiring.client, engine.first_watched, wiring.closed):
             await check_server(wiring.client)
             async with beside(_heed(wiring, engine, fresh)), beside(wiring.follow()):
                 if dry_run:
