@@ -124,6 +124,11 @@ class Target:
         return self.fields.get("client_order_id")
 
     @property
+    def named_as(self) -> str:
+        """By what a call names its order: `i:` and the order id, else `c:` and the client id."""
+        return f"i:{self.order_id}" if self.order_id else f"c:{self.client_order_id}"
+
+    @property
     def only_client_id(self) -> str:
         """The client id of an intent that names its order by nothing else, else "". Only then is it part of what the
         order is known by: beside an order id it is a label, which other orders may bear as well."""

@@ -83,7 +83,7 @@ def names_another(asked: Sequence[str], told: Iterable[str]) -> bool:
     """Whether an answer tells an id that was not in its call, of the kind that the call named: a batch goes by order
     ids or by client ids. Such an answer is about another call, or its rows stand under ids that are not theirs.
 
-    Both are keys: `i:` and an order id, or `c:` and a client id; nothing behind it where there is none.
+    Both are keys as `Target.named_as` makes them; nothing behind the colon where there is none.
     """
     known, kind = set(asked), asked[0][:2]
     return any(key[:2] == kind and key != kind and key not in known for key in told)

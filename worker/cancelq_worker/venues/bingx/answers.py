@@ -96,7 +96,7 @@ def read_batch(targets: Sequence[Target], data: Any, status: int) -> list[Reply]
     that answer is about, its rows may stand under ids that are not theirs."""
     if not isinstance(data, dict):
         return [Reply(Word.UNCLEAR, OK, "an answer without lists", status)] * len(targets)
-    asked = [f"i:{target.order_id}" if target.order_id else f"c:{target.client_order_id}" for target in targets]
+    asked = [target.named_as for target in targets]
     rows: dict[str, list[dict[str, Any]]] = {}
     for row in rows_of(data.get("orders")):
         for key in (f"i:{order_id_of(row)}", f"c:{client_id_of(row) or ''}"):

@@ -354,7 +354,7 @@ def _acknowledged(row: Mapping[str, Any], status: int) -> Reply:
 def _read_batch(targets: Sequence[Target], data: Any, status: int) -> list[Reply]:
     if not isinstance(data, dict):
         return [Reply(Word.UNCLEAR, OK, "an answer without data", status)] * len(targets)
-    asked = [f"i:{t.order_id}" if t.order_id else f"c:{t.client_order_id}" for t in targets]
+    asked = [target.named_as for target in targets]
     said: dict[str, Reply] = {}
     replies = [(row, _acknowledged(row, status)) for row in rows_of(data.get("successList"))]
     replies += [(row, _refused_item(row, status)) for row in rows_of(data.get("failureList"))]
