@@ -25,9 +25,9 @@ MUTANTS = (
     ),
     Mutant(
         "bitget-another-orders-answer",
-        f"{_VENUES}/bitget/adapter.py",
-        '    if target.order_id:\n        return word(row, "orderId") == target.order_id',
-        "    if target.order_id:\n        return True",
+        f"{_VENUES}/port.py",
+        "return order_id == self.order_id and self.may_bear(client_order_id)",
+        "return True",
         "the answer about one order counts for another",
         ("tests/unit/test_bitget_adapter.py::test_an_answer_about_another_order_is_unclear",),
     ),

@@ -61,12 +61,9 @@ async def test_a_wrong_client_id_beside_an_order_id_harms_nobody(redis_url: str,
 async def test_a_wrong_pair_does_not_spoil_the_right_one(redis_url: str, venue: str) -> None:
     async with floor(redis_url, f"{venue}:main") as desk:
         (lane,) = desk.lanes
-        order = desk.order(
-            lane,
-        )
-        wrong, right = await desk.send_all(
-            lane, [{"symbol": spelled(venue, p), "order_id": order} for p in ("ETH-USDT", "BTC-USDT")]
-        )
+        order = desk.order(lane)
+        pairs = [spelled(venue, pair) for pair in ("ETH-USDT", "BTC-USDT")]
+        wrong, right = await desk.send_all(lane, [{"symbol": pair, "order_id": order} for pair in pairs])
         finals = await desk.finals(lane, [wrong, right], 60)
         assert finals[right].status == Status.cancelled
         assert finals[wrong].status in (Status.cancelled, Status.rejected), "by then it may be over, and is found by id"

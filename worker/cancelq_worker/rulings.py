@@ -8,7 +8,7 @@ from enum import Enum
 
 from cancelq.contract import Status
 from cancelq_worker.state import State
-from cancelq_worker.venues.port import ENDED, Reply, Target, Word
+from cancelq_worker.venues.port import ENDED, Reply, Stage, Target, Venue, Word
 
 MS = 1_000
 
@@ -118,6 +118,12 @@ def refused(state: State, reply: Reply) -> Go:
 
 def target_of(fields: dict[str, str], state: State) -> Target:
     return Target(fields, state.notes)
+
+
+def to_look(venue: Venue, fields: dict[str, str], state: State) -> None:
+    """Into the queue of the look that comes next."""
+    state.stage = Stage.LOOK
+    state.look_class = venue.next_look(target_of(fields, state)).look_class
 
 
 def restored(before: State, taken: State) -> State:

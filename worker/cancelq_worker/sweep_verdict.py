@@ -6,7 +6,19 @@ import random
 from dataclasses import dataclass, replace
 
 from cancelq.contract import Status
-from cancelq_worker.rulings import MS, Finish, Go, Moment, Policy, Verdict, backoff, refused, restored, target_of
+from cancelq_worker.rulings import (
+    MS,
+    Finish,
+    Go,
+    Moment,
+    Policy,
+    Verdict,
+    backoff,
+    refused,
+    restored,
+    target_of,
+    to_look,
+)
 from cancelq_worker.state import LOOKS_BACK, State
 from cancelq_worker.venues.port import Reply, Stage, Venue, Word
 from cancelq_worker.venues.sweeping import count_pair
@@ -47,8 +59,7 @@ class SweepJudge:
             return replace(
                 self._next_pass(state, fields, reply, at, self.venue.timing.look_after_us), tell=first, detail=detail
             )
-        state.stage = Stage.LOOK
-        state.look_class = self.venue.next_look(target_of(fields, state)).look_class
+        to_look(self.venue, fields, state)
         return Go(state, 0, reply, first, detail)
 
     def bulk_refused(self, before: State, taken: State, fields: dict[str, str], reply: Reply) -> Go:
@@ -64,8 +75,7 @@ class SweepJudge:
     def _without_bulk(self, before: State, taken: State, fields: dict[str, str]) -> State:
         state = restored(before, taken)
         state.notes["sweep"], state.notes["nobulk"] = {}, 1
-        state.stage = Stage.LOOK
-        state.look_class = self.venue.next_look(target_of(fields, state)).look_class
+        to_look(self.venue, fields, state)
         return state
 
     def looked(self, state: State, fields: dict[str, str], reply: Reply, at: Moment) -> Verdict:
@@ -140,8 +150,7 @@ class SweepJudge:
             state.notes["still"] = state.notes["sweep"].get("pairs", {})
         state.notes["sweep"], state.notes["may"] = {}, int(may and not count_only)
         state.notes["p0"] = at.steady_us + delay_us
-        state.stage = Stage.LOOK
-        state.look_class = self.venue.next_look(target_of(fields, state)).look_class
+        to_look(self.venue, fields, state)
         return Go(state, delay_us, reply)
 
     def _failed(self, state: State, fields: dict[str, str], reply: Reply) -> Verdict:

@@ -28,6 +28,7 @@ from cancelq_worker.rulings import (
     refused,
     restored,
     target_of,
+    to_look,
 )
 from cancelq_worker.state import LOOKS_BACK, State
 from cancelq_worker.sweep_verdict import SweepJudge, is_bulk
@@ -166,8 +167,7 @@ class Judge:
         detail: str = "",
     ) -> Go:
         learn(state, reply)
-        state.stage = Stage.LOOK
-        state.look_class = self.venue.next_look(target_of(fields, state)).look_class
+        to_look(self.venue, fields, state)
         return Go(state, delay_us, reply, tell, detail)
 
     def _still_open(self, state: State, fields: dict[str, str], reply: Reply, at: Moment) -> Verdict:

@@ -139,6 +139,12 @@ class Target:
         its order by a client id, an order id was only learnt: a row with another client id is another order's."""
         return not self.only_client_id or client_order_id in ("", self.only_client_id)
 
+    def is_named(self, order_id: str, client_order_id: str) -> bool:
+        """Whether a row with these ids ("": the row tells none) is about this very order."""
+        if self.order_id:
+            return order_id == self.order_id and self.may_bear(client_order_id)
+        return client_order_id == self.client_order_id
+
     def may_be(self, told: Reply) -> bool:
         """Whether what was told of an order, which is known by a key of this one's, is about this one: no id that is
         known of both differs."""

@@ -329,15 +329,9 @@ def _read_single(route: Route, target: Target, data: Any, status: int) -> Reply:
         return Reply(Word.ACKNOWLEDGED, OK, http_status=status)
     if target.scope not in looks.SCOPES:
         return Reply(Word.ACKNOWLEDGED, OK, http_status=status)
-    if not _speaks_of(target, data):
+    if not target.is_named(word(data, "orderId"), word(data, "clientOid")):
         return Reply(Word.UNCLEAR, OK, OTHERS, status)
     return _acknowledged(data, status)
-
-
-def _speaks_of(target: Target, row: Mapping[str, Any]) -> bool:
-    if target.order_id:
-        return word(row, "orderId") == target.order_id and target.may_bear(word(row, "clientOid"))
-    return word(row, "clientOid") == target.client_order_id
 
 
 def _acknowledged(row: Mapping[str, Any], status: int) -> Reply:

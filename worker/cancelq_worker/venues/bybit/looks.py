@@ -87,7 +87,7 @@ def read(route: Route, target: Target, result: Any) -> Reply:
     rows = rows_of_list(result)
     if rows is None:
         return Reply(Word.UNCLEAR, text="an answer without a list that can be read", place=route.name)
-    mine = [row for row in rows if _speaks_of(target, row)]
+    mine = [row for row in rows if target.is_named(word(row, "orderId"), word(row, "orderLinkId"))]
     if not mine:
         if rows or word(result, "nextPageCursor"):
             return Reply(Word.UNCLEAR, text="an answer about other orders", place=route.name)
@@ -141,12 +141,6 @@ def order_keys(scope: str, symbol: str, order_id: str, client_order_id: str) -> 
     if client_order_id:
         keys.append(f"{scope}:c:{symbol}:{client_order_id}")
     return tuple(keys)
-
-
-def _speaks_of(target: Target, row: Mapping[str, Any]) -> bool:
-    if target.order_id:
-        return word(row, "orderId") == target.order_id and target.may_bear(word(row, "orderLinkId"))
-    return word(row, "orderLinkId") == target.client_order_id
 
 
 def _as_asked(target: Target, row: Mapping[str, Any], reply: Reply) -> Reply:
