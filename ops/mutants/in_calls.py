@@ -106,7 +106,7 @@ MUTANTS = (
     Mutant(
         "each-lane-looks-for-a-unit-itself",
         f"{_WORKER}/lane.py",
-        "self._p.egress.wait(self._lacking, self.look)",
+        "self._p.egress.wait(self._lacking, self.look, reserved if taken.urgent else None)",
         "self._wait_us = min(self._wait_us, 5_000)",
         "every lane of an address that has no unit left makes two hundred trips to Redis a second for nothing",
         (f"{_BUSY}::test_a_lane_whose_address_has_no_unit_left_is_woken_once_there_is_one",),
@@ -137,6 +137,52 @@ MUTANTS = (
         "        if False:\n            self._discard(monotonic_ns())",
         "after one refusal the address stays closed for good, as processes with nothing to send keep its only unit",
         ("tests/integration/test_egress.py::test_the_call_that_goes_alone_is_left_to_whoever_has_one",),
+    ),
+    Mutant(
+        "key-tried-beside-its-bucket",
+        f"{_WORKER}/key_trial.py",
+        "if await ledger.permit(bucket, member):",
+        "if True:",
+        "an operator's resume makes one call more than the venue allows, and the lane's hold grows longer",
+        ("tests/integration/test_send_by.py::test_a_key_is_tried_with_a_permit_that_the_lane_counts",),
+    ),
+    Mutant(
+        "idle-process-keeps-what-is-scarce",
+        f"{_WORKER}/egress_stock.py",
+        "return max(0, min(most, most * SCARCE * (self._left - self._kept) // self._bucket.units))",
+        "return most",
+        "fifteen processes with nothing to send keep a third of an address from the one that has",
+        (
+            "tests/integration/test_egress.py::"
+            "test_processes_without_calls_leave_a_scarce_address_to_those_that_have_some",
+        ),
+    ),
+    Mutant(
+        "who-needs-a-scarce-unit-does-not-ask",
+        f"{_WORKER}/egress_stock.py",
+        "needed = max(len(self._waiting) + len(self._woken), int(self._called))",
+        "needed = 0",
+        "a process that holds no units ahead never has one for its calls, either",
+        (
+            "tests/integration/test_egress.py::"
+            "test_processes_without_calls_leave_a_scarce_address_to_those_that_have_some",
+        ),
+    ),
+    Mutant(
+        "an-urgent-unit-wakes-nobody",
+        f"{_WORKER}/egress_stock.py",
+        "for wake in list(self._hurried)[: len(self._urgent)]:",
+        "for wake in ():",
+        "an urgent cancel has to wait for a unit that every call may use, while those kept for it lie idle",
+        (f"{_BUSY}::test_a_unit_for_urgent_calls_wakes_whoever_has_one",),
+    ),
+    Mutant(
+        "what-is-urgent-waits-as-all-others",
+        f"{_WORKER}/lane.py",
+        "self._p.egress.wait(self._lacking, self.look, reserved if taken.urgent else None)",
+        "self._p.egress.wait(self._lacking, self.look)",
+        "an urgent cancel has to wait for a unit that every call may use, while those kept for it lie idle",
+        (f"{_BUSY}::test_an_urgent_cancel_waits_for_no_other_unit_than_the_first_that_it_may_use",),
     ),
     Mutant(
         "a-unit-is-not-kept-for-whom-it-woke",

@@ -13,8 +13,8 @@ MUTANTS = (
     Mutant(
         "nobody-is-starved",
         f"{_LUA}/take_limits.lua",
-        "starved = starved or short",
-        "starved = false",
+        "if short then starved =",
+        "if false then starved =",
         "a lane whose address has no unit left is not woken when there is one, and looks for itself every two seconds",
         ("tests/integration/test_scripts.py::test_a_take_tells_whether_something_waits_for_the_address",),
     ),

@@ -11,7 +11,7 @@ import pytest
 import redis.asyncio as aioredis
 
 from cancelq.contract import Status
-from cancelq_worker.egress import ROUND_US, Egress, Ticket
+from cancelq_worker.egress import ROUND_US, Egress, Reservation, Ticket
 from cancelq_worker.lane import LaneServer
 from cancelq_worker.ledger import RedisLedger
 from cancelq_worker.records import LanePlan, Round, RoundRequest, Scanned
@@ -222,6 +222,37 @@ async def test_a_lane_whose_address_has_no_unit_left_is_woken_once_there_is_one(
         assert (event.status, event.attempt) == (Status.cancelled, 1)
 
 
+async def test_an_urgent_cancel_waits_for_no_other_unit_than_the_first_that_it_may_use(redis_url: str) -> None:
+    limits = {"CANCELQ_ACCOUNTS__BITGET__MAIN__LIMITS": '{"bitget-ip": 40}', "CANCELQ_EGRESS": EGRESS}
+    async with hand(redis_url, CANCELQ_URGENT_RESERVE="1", **limits) as one:
+        _, lane = counted(one)
+        await lane.open()
+        bucket = next(b for b in one.parts.venue.address_buckets if b.name == "bitget-ip")
+        elsewhere, stock = Egress(one.inbox.client, EGRESS, (bucket,)), one.parts.egress._stocks["bitget-ip"]
+        await one.parts.egress.leave()
+        taken = await all_units(elsewhere, "bitget-ip")
+        async with served(lane):
+
+            async def waits() -> bool:
+                return lane.look in stock._waiting
+
+            bulk = await one.rig.send(symbol="BTCUSDT", order_id=one.rig.order())
+            assert await until(waits, 10)
+            assert lane.look not in stock._hurried
+            urgent = await one.rig.send(symbol="BTCUSDT", order_id=one.rig.order(), priority="urgent")
+            lane.look()
+
+            async def hurries() -> bool:
+                return lane.look in stock._hurried
+
+            assert await until(hurries, 10)
+            for ticket in taken[:2]:  # as many as are kept for what is urgent
+                elsewhere.unuse(ticket)
+            await elsewhere.leave()
+            assert (await one.rig.final(urgent)).status == Status.cancelled
+            assert await command(one.rig.client, "HEXISTS", LANE.key("state"), bulk)
+
+
 async def test_a_lane_that_ends_keeps_no_unit_from_the_others(redis_url: str) -> None:
     async with hand(redis_url) as given:
         one, _, lane = await one_round_at_once(given)
@@ -306,6 +337,34 @@ async def test_a_unit_wakes_one_lane_and_is_kept_for_it(spent: tuple[Egress, lis
     egress.wait_no_more(second)
     assert woken == ["first", "second", "third"], "who has gone keeps nothing"
     assert egress.reserve(third).covers(("ip",))
+
+
+async def test_a_unit_for_urgent_calls_wakes_whoever_has_one(redis_url: str) -> None:
+    client, woken = connect(redis_url, max_connections=4), list[str]()
+    buckets = (Bucket("ip", 40, 60_000_000), Bucket("other", 40, 60_000_000))
+    elsewhere, here = Egress(client, "here", buckets), Egress(client, "here", buckets, urgent_reserve=1)
+    bulk, urgent = waiting(woken, "bulk"), waiting(woken, "urgent")
+    try:
+        tickets = await all_units(elsewhere, "ip")
+        await here.fill()
+        for lane in (bulk, urgent):
+            reserved = here.reserve(lane)
+            assert here.lacking(reserved) == {"ip"}
+            here.wait(("ip",), lane, reserved if lane is urgent else None)
+            here.release(reserved)
+        elsewhere.unuse(tickets.pop())
+        await elsewhere.leave()
+        await reported(here)
+        assert woken == ["urgent"], "the other one could not use it"
+        reserved = here.reserve(urgent)
+        assert reserved.only_urgent(("ip",))
+        here.wait(("ip",), bulk, reserved)
+        assert woken == ["urgent"], "of this bucket it has one already"
+        here.wait(("ip",), urgent, Reservation({}))
+        here.release(reserved)
+        assert woken == ["urgent", "urgent"], "what one call has no use for is another's"
+    finally:
+        await client.aclose()
 
 
 async def test_a_call_that_no_round_makes_has_the_next_unit_or_none_in_time(spent: tuple[Egress, list[Ticket]]) -> None:

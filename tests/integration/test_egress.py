@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from cancelq_worker.egress import Egress
-from cancelq_worker.egress_stock import LONGEST_CALL_US, UNIT_LIVES_NS
+from cancelq_worker.egress import Egress, Ticket
+from cancelq_worker.egress_stock import LEAST, LONGEST_CALL_US, UNIT_LIVES_NS, URGENT_STOCK
 from cancelq_worker.scripts import SCRIPTS
 from cancelq_worker.trips import command, connect
 from cancelq_worker.venues.port import Bucket
+from ops.chaos.world import until
 
 pytestmark = pytest.mark.one_server
 
@@ -132,6 +133,55 @@ async def test_a_process_that_hardly_calls_holds_little(redis_url: str) -> None:
         assert len(idle._stocks["ip"]._fresh) <= 4
         assert len(busy._stocks["ip"]._fresh) >= 16
     finally:
+        await client.aclose()
+
+
+async def test_processes_without_calls_leave_a_scarce_address_to_those_that_have_some(redis_url: str) -> None:
+    client, bucket = connect(redis_url, max_connections=32), Bucket("ip", 300, 60_000_000)
+    *idle, busy = [Egress(client, "here", (bucket,), urgent_reserve=1) for _ in range(16)]
+    tickets: list[Ticket] = []
+
+    async def keep() -> None:
+        while True:
+            for egress in idle:
+                egress.keep_ready()
+            await asyncio.sleep(0.05)
+
+    def held(egress: Egress) -> int:
+        return len(egress._stocks["ip"]._fresh) + len(egress._stocks["ip"]._urgent)
+
+    async def none_held() -> bool:
+        return not any(map(held, idle))
+
+    async def ready() -> bool:
+        return all(held(egress) == LEAST + URGENT_STOCK for egress in idle[1:])
+
+    await asyncio.gather(*(egress.fill() for egress in (*idle, busy)))
+    keeping = asyncio.ensure_future(keep())
+    try:
+        assert await ready(), "while there are enough"
+        async with asyncio.timeout(20):
+            while len(tickets) < 300 - 15 - URGENT_STOCK:  # a twentieth is kept for what is urgent
+                await busy.fill()
+                while not (reserved := busy.reserve()).only_urgent(("ip",)) and reserved.covers(("ip",)):
+                    tickets.append(busy.use(reserved, ("ip",)))
+                busy.release(reserved)
+            assert await until(none_held, 10)
+            # Who has a call all the same waits for the next unit, and no longer.
+            came = asyncio.Event()
+            reserved = idle[0].reserve(came.set)
+            idle[0].wait(idle[0].lacking(reserved), came.set)
+            busy.unuse(tickets.pop())
+            await busy.leave()
+            await came.wait()
+            assert idle[0].reserve(came.set).covers(("ip",))
+            for ticket in tickets:
+                busy.unuse(ticket)
+            await busy.leave()
+            assert await until(ready, 10)
+    finally:
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
         await client.aclose()
 
 

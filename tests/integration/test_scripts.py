@@ -24,7 +24,7 @@ from cancelq_worker.trips import command, is_memory_full
 from cancelq_worker.venues.bingx.adapter import Bingx
 from cancelq_worker.venues.bingx.signing import Credentials as BingxCredentials
 from cancelq_worker.venues.bitget.adapter import BUCKETS, ROUTES
-from cancelq_worker.venues.port import Stage
+from cancelq_worker.venues.port import Bucket, Stage
 from tests.integration.lone_ledger import SECRET, lone_desk, make_suspect
 from tests.integration.rig import LANE
 from tests.integration.script_bench import (
@@ -379,6 +379,24 @@ async def refused(bench: Bench, member: str) -> int:
     return (await bench.holds())["rate"]
 
 
+async def test_a_call_that_no_take_grants_has_a_permit_where_there_is_one(bench: Bench) -> None:
+    bucket = Bucket("open", 2, 1_000_000)
+    assert [await bench.ledger.permit(bucket, name) for name in ("k-1", "k-2", "k-3")] == [True, True, False]
+    await bench.settle(Settlement(PermitUse(bucket, 1, "k-1", "u"), []))
+    assert await bench.ledger.permit(bucket, "k-3")
+    await bench.settle(Settlement(PermitUse(bucket, 1, "k-2", "a"), []))
+    await bench.forward(900_000)
+    assert not await bench.ledger.permit(bucket, "k-4"), "its window has not passed"
+    await bench.forward(200_000)
+    assert await bench.ledger.permit(bucket, "k-4")
+    assert not await bench.ledger.permit(bucket, "k-5"), "of k-3 nobody told anything"
+    held = Bucket("held", 2, 1_000_000)
+    await bench.settle(Settlement(None, [], holds=[Hold("held", "rate", 500_000, "test")]))
+    assert not await bench.ledger.permit(held, "k-6")
+    await bench.forward(600_000)
+    assert await bench.ledger.permit(held, "k-6")
+
+
 async def test_a_take_tells_whether_something_waits_for_the_address(bench: Bench) -> None:
     """Only then is the lane to come when the address has a share again; and it need not look before that."""
     closed = tuple(route.name for route in ROUTES)
@@ -387,6 +405,7 @@ async def test_a_take_tells_whether_something_waits_for_the_address(bench: Bench
     await bench.orders("1")
     waits = await bench.take("cl", closed)
     assert (waits.batch, waits.starved, waits.wait_us) == (None, True, 10_000_000)
+    assert not waits.urgent
     assert not (await bench.take("", closed)).starved, "whoever has no connection for it has no use for a share"
     assert (await bench.take("cl")).batch
     assert not (await bench.take("cl", closed)).starved

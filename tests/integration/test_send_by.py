@@ -21,15 +21,27 @@ from cancelq_worker.clocks import RemoteClock, in_s, monotonic_ns
 from cancelq_worker.egress import Ticket
 from cancelq_worker.gate import Gate
 from cancelq_worker.http import Door, NotSent
+from cancelq_worker.key_trial import KeyTrial
 from cancelq_worker.lane import SLOTS, LaneServer
 from cancelq_worker.lane_parts import SEND_BY_MS, Call, LaneParts
 from cancelq_worker.ledger import RedisLedger
-from cancelq_worker.records import Batch, End, Move, Round, RoundRequest, Taken, TakeRequest
+from cancelq_worker.records import (
+    Batch,
+    End,
+    KeyWord,
+    Move,
+    PermitUse,
+    Round,
+    RoundRequest,
+    Settlement,
+    Taken,
+    TakeRequest,
+)  # fmt: skip
 from cancelq_worker.settings import Settings
 from cancelq_worker.simulator.simulator import DEMO_KEY, DEMO_PASSPHRASE
 from cancelq_worker.trips import RawEntry, command
 from cancelq_worker.venues.bitget.adapter import BAN_US
-from cancelq_worker.venues.port import Reply, Signed, Stage, Word
+from cancelq_worker.venues.port import Bucket, Reply, Signed, Stage, Word
 from cancelq_worker.venues.registry import open_venue
 from cancelq_worker.wiring import Wiring
 from ops.chaos.links import Link
@@ -268,7 +280,7 @@ async def test_a_ban_that_a_call_of_no_route_hears_closes_the_address(redis_url:
         asks: dict[str, Callable[[], Awaitable[object]]] = {
             "time": one.gate.read_venue_time,
             "the order stream's key": lambda: one.gate.call_aside(one.parts.venue.probe_request()),
-            "whether a key works": one.gate._try_key,
+            "whether a key works": KeyTrial(one.parts, one.gate).try_key,
         }
         await egress.hold(1, "banned before")
         while egress.held_ms or not egress.look_again_us:
@@ -276,6 +288,38 @@ async def test_a_ban_that_a_call_of_no_route_hears_closes_the_address(redis_url:
         await asks[asked]()
         assert egress.held_ms > 200_000, "by the venue's own table, for minutes"
         assert not egress.reserve().covers(("bitget-ip",))
+
+
+class Refusing(RedisLedger):
+    """Tells when it grants no permit."""
+
+    refused = asyncio.Event()
+
+    async def permit(self, bucket: Bucket, member: str) -> bool:
+        granted = await super().permit(bucket, member)
+        if not granted:
+            self.refused.set()
+        return granted
+
+
+async def test_a_key_is_tried_with_a_permit_that_the_lane_counts(redis_url: str) -> None:
+    """Before the lane was held looks may have spent the bucket, and once it is open others spend what is left."""
+    async with hand(redis_url) as one:
+        ledger, permits = Refusing(one.inbox.client, one.parts.plan), LANE.key("permits:unfilled-orders")
+        bucket = next(bucket for bucket in one.parts.plan.buckets if bucket.name == "unfilled-orders")
+        for n in range(bucket.units):
+            assert await ledger.permit(bucket, f"look-{n}")
+
+        def tries() -> int:
+            return sum(call["endpoint"] == "unfilled-orders" for call in one.rig.simulator.calls().entries)
+
+        trial = asyncio.ensure_future(KeyTrial(replace(one.parts, ledger=ledger), one.gate).try_key())
+        await asyncio.wait_for(ledger.refused.wait(), 10)
+        assert tries() == 0
+        await ledger.round(RoundRequest([Settlement(PermitUse(bucket, 1, "look-0", "u"), [])]))
+        assert (await trial).what is KeyWord.WORKS
+        assert tries() == 1
+        assert await command(one.rig.client, "ZCARD", permits) == bucket.units, "the try is in use for its window"
 
 
 async def test_a_worker_that_drains_sends_nothing_of_what_it_took(redis_url: str) -> None:

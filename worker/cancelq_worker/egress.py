@@ -126,12 +126,13 @@ class Egress:
         self.release(reserved)
         return ticket
 
-    def wait(self, buckets: Iterable[str], wake: Wake) -> None:
+    def wait(self, buckets: Iterable[str], wake: Wake, urgent: Reservation | None = None) -> None:
         """Has `wake` called once, as soon as a unit of one of these is there, which is then kept until it is reserved:
         in turn, one lane for a unit. Looking for itself, each of a thousand lanes would make a trip to Redis every few
-        milliseconds."""
+        milliseconds. `urgent`: what was set aside for an urgent call that could not be made; a unit for urgent calls of
+        what it lacks wakes, too."""
         for name in buckets:
-            self._stocks[name].wait(wake)
+            self._stocks[name].wait(wake, urgent=urgent is not None and name not in urgent.units)
 
     def wait_no_more(self, wake: Wake) -> None:
         """Whoever waited, or was woken, reserves nothing."""

@@ -23,6 +23,9 @@ LONGEST_CALL_US = 10_000_000
 SILENT_EXTRA_US = 1_000_000  # a call without an answer may have arrived a little after it was given up
 STOCK, LEAST = 32, 4  # units a process holds of one bucket, at most and when it hardly calls
 URGENT_STOCK = 3  # more of them that only urgent calls may use
+SCARCE = (
+    4  # where less than this part of a bucket is left, a process that does not call holds less, and at last nothing
+)
 RARE_TRIES, RARE_PAUSE_S = 15, 0.1
 AGAIN_NS = 10_000_000  # between two questions of which the first brought nothing
 CLOSED_AGAIN_NS = 50_000_000  # the same, while the address is closed, or another's call goes alone
@@ -54,8 +57,10 @@ class Stock:
         self._bucket = bucket
         # What a stock holds, others cannot use: it grows with the calls that are made, and shrinks when they end.
         self._most = max(1, min(STOCK, bucket.units // 16))
-        self._size = min(LEAST, self._most)
+        self._left = bucket.units  # what nobody held when units were asked for last
+        self._size = self._least
         self._made = 0
+        self._called = False  # whether a call found none
         self._granted = 1
         self._fresh: deque[tuple[int, int]] = deque()  # unit and when it was asked for, oldest first
         self._unused: list[int] = []
@@ -64,6 +69,7 @@ class Stock:
         self._filling: asyncio.Task[None] | None = None
         self.probing = False
         self._waiting: dict[Wake, None] = {}  # whom a unit wakes, first come first
+        self._hurried: dict[Wake, None] = {}  # those among them whom also one for urgent calls wakes
         self._woken: set[Wake] = set()  # each of them has a unit here
         self._asks_again: asyncio.TimerHandle | None = None
         self._leapt_ns = 0  # since when units may stand for others that are not free
@@ -72,6 +78,7 @@ class Stock:
 
     def pop(self, wake: Wake | None = None) -> tuple[int, int] | None:
         """A unit and when it was asked for; None if there is none now, or if others were woken for it."""
+        self._called = self._called or not self._fresh
         self.look_after()
         if wake in self._woken:
             self._woken.discard(wake)
@@ -80,7 +87,7 @@ class Stock:
         if not self._fresh:
             return None
         if wake:
-            self._waiting.pop(wake, None)
+            self._forget(wake)
         return self._fresh.popleft()
 
     def pop_urgent(self) -> tuple[int, int] | None:
@@ -92,31 +99,41 @@ class Stock:
         if self.probing:
             self._unused.append(unit[0])
             self._give_up()
-        elif urgent:
-            self._urgent.appendleft(unit)
         else:
-            self._fresh.appendleft(unit)
+            (self._urgent if urgent else self._fresh).appendleft(unit)
             self._wake()
 
-    def wait(self, wake: Wake, *, first: bool = False) -> None:
+    def wait(self, wake: Wake, *, first: bool = False, urgent: bool = False) -> None:
+        """`first`: before all others; `urgent`: a unit for urgent calls is enough."""
         if first:
             self._waiting.pop(wake, None)
             self._waiting = {wake: None, **self._waiting}
         else:
             self._waiting[wake] = None
+        if urgent:
+            self._hurried[wake] = None
+            self.look_after()
         self._wake()
         self._ask_for_waiting()
 
     def wait_no_more(self, wake: Wake) -> None:
-        self._waiting.pop(wake, None)
+        self._forget(wake)
         self._woken.discard(wake)
         self._wake()
+
+    def _forget(self, wake: Wake) -> None:
+        self._waiting.pop(wake, None)
+        self._hurried.pop(wake, None)
 
     def _wake(self) -> None:
         while self._waiting and len(self._woken) < len(self._fresh):
             wake = next(iter(self._waiting))
-            del self._waiting[wake]
+            self._forget(wake)
             self._woken.add(wake)
+            wake()
+        # None is kept for them: who finds that another call has it waits again.
+        for wake in list(self._hurried)[: len(self._urgent)]:
+            self._forget(wake)
             wake()
 
     def _ask_for_waiting(self) -> None:
@@ -156,8 +173,9 @@ class Stock:
         now_ns = monotonic_ns()
         self._discard(now_ns - UNIT_LIVES_NS)
         reports = (self._ended or self._unused) and now_ns - self._asked_ns > REPORT_NS
-        aging = not self._fresh or now_ns - self._fresh[-1][1] > UNIT_LIVES_NS // 2
-        wanting = reports or aging or len(self._fresh) <= self._size // 2 or (self._kept and not self._urgent)
+        aging = now_ns - (self._fresh[-1][1] if self._fresh else self._asked_ns) > UNIT_LIVES_NS // 2
+        few = self._wanted > 0 and len(self._fresh) <= self._size // 2
+        wanting = reports or aging or few or (self._wanted_urgent and not self._urgent)
         if wanting and (self._granted or now_ns - self._asked_ns > (CLOSED_AGAIN_NS if self._closed else AGAIN_NS)):
             self._refill()
 
@@ -195,17 +213,19 @@ class Stock:
     async def _exchange(self) -> None:
         """Reports what became of units and asks for as many as are missing or old. The old ones are of use until the
         new ones are here."""
-        unused, self._unused = self._unused[:REPORT_MOST], self._unused[REPORT_MOST:]
-        ended, self._ended = self._ended[:REPORT_MOST], self._ended[REPORT_MOST:]
         asked_ns = monotonic_ns()
         self._resize(asked_ns - self._asked_ns)
         self._asked_ns = asked_ns
+        for units, wanted in ((self._fresh, self._wanted), (self._urgent, self._wanted_urgent)):
+            self._unused += [units.popleft()[0] for _ in range(len(units) - wanted)]
+        unused, self._unused = self._unused[:REPORT_MOST], self._unused[REPORT_MOST:]
+        ended, self._ended = self._ended[:REPORT_MOST], self._ended[REPORT_MOST:]
         old_ns = asked_ns - UNIT_LIVES_NS // 2
-        young = sum(got_ns >= old_ns for _, got_ns in self._fresh)
-        young_urgent = sum(got_ns >= old_ns for _, got_ns in self._urgent)
-        for_urgent = max(0, URGENT_STOCK - young_urgent) if self._kept else 0
+        wanted = max(0, self._wanted - sum(got_ns >= old_ns for _, got_ns in self._fresh))
+        for_urgent = max(0, self._wanted_urgent - sum(got_ns >= old_ns for _, got_ns in self._urgent))
+        self._called = False
         try:
-            first, granted, urgent = await self._ask(max(0, self._size - young), unused, ended, for_urgent)
+            first, granted, urgent = await self._ask(wanted, unused, ended, for_urgent)
         except (RedisError, OSError):
             # Without Redis nothing may be sent: the stock runs out, and the next round asks again.
             self._unused, self._ended = unused + self._unused, ended + self._ended
@@ -221,11 +241,27 @@ class Stock:
 
     def _resize(self, span_ns: int) -> None:
         """The next stock, from the calls made since the last one was asked for."""
-        if 2 * self._made >= self._size:
-            self._size = min(self._most, 2 * self._size)
+        if self._made and 2 * self._made >= self._size:
+            self._size = min(self._most, max(1, 2 * self._size))
         elif 8 * self._made < self._size and span_ns > REPORT_NS:
-            self._size = max(min(LEAST, self._most), self._size // 2)
+            self._size //= 2
+        self._size = max(self._size, self._least)
         self._made = 0
+
+    @property
+    def _least(self) -> int:
+        """How many are held ahead of the first call."""
+        most = min(LEAST, self._most)
+        return max(0, min(most, most * SCARCE * (self._left - self._kept) // self._bucket.units))
+
+    @property
+    def _wanted(self) -> int:
+        needed = max(len(self._waiting) + len(self._woken), int(self._called))
+        return max(self._size, min(self._most, needed))
+
+    @property
+    def _wanted_urgent(self) -> int:
+        return URGENT_STOCK if self._kept and (self._size or self._hurried) else 0
 
     async def _ask(
         self,
@@ -245,9 +281,11 @@ class Stock:
             args += [unit, max(0, now_ns - at_ns) // 1000, 0 if answered else SILENT_EXTRA_US]
         durability = self._durability if wanted or urgent else NOT_WAITED_FOR
         reply, unconfirmed = await SCRIPTS.run_durably(self._client, "egress", self._keys, args, durability)
-        first, granted, self.held_ms, probing, granted_urgent = reply
+        first, granted, self.held_ms, probing, granted_urgent, left = reply
         self._arrived = True
         self.probing = bool(probing)
+        if not self._closed:
+            self._left = left
         if unconfirmed:  # a server that takes over may not know of them
             self._unused += range(first, first + granted + granted_urgent)
             return first, 0, 0
@@ -276,6 +314,7 @@ class Stock:
 
     async def leave(self) -> None:
         self._waiting.clear()
+        self._hurried.clear()
         if self._filling is not None:
             await asyncio.shield(self._filling)
         self._discard(monotonic_ns())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Coroutine
 
 import structlog
@@ -10,8 +9,7 @@ import structlog
 from cancelq_worker.clocks import in_s, monotonic_ns
 from cancelq_worker.http import Door, Exchange, NoAnswer, NotSent, Pick
 from cancelq_worker.lane_parts import Call, LaneParts
-from cancelq_worker.records import KEY_WORKS, Hold, KeyTried, KeyWord
-from cancelq_worker.repeating import discreet
+from cancelq_worker.records import Hold
 from cancelq_worker.venues.port import Answer, KeyRights, Reply, Request, Signed, Word
 
 log = structlog.get_logger("cancelq.lane")
@@ -21,7 +19,6 @@ BETTER_NS = 500_000_000
 CLOCK_NS = 20_000_000_000  # how often the venue's clock is read at least
 ASIDE_WITHIN_S = 0.2  # how long a call that no route makes waits for a unit of the address; some wait for each other
 REFUSALS_MANY = 3
-RIGHTS_TRIES, RIGHTS_PAUSE_S = 28, 0.25  # until it is our turn to ask what the key may do
 Spawn = Callable[[Coroutine[object, object, None]], None]
 
 
@@ -96,6 +93,10 @@ class Gate:
     def _auth_hold(self, said: str) -> Hold:
         self._log.error("the venue refuses the key or the account: the lane is held, its intents are kept", said=said)
         return Hold("*", "auth", -1, f"{said}; mend it, then: cancelq resume {self._p.plan.lane}")
+
+    def key_works(self) -> None:
+        """Whatever was refused lately, it was not for the key."""
+        self._clock_fault_ns = 0
 
     def _clock_fault(self, said: str, taken_ns: int) -> list[Hold]:
         """Once: correct the clock and try again. Refused again within a minute, signed by the corrected clock: it is
@@ -177,7 +178,7 @@ class Gate:
             return None
         ended_ns: int | None = None
         try:
-            exchange = await self._aside(door, Signed(request, {}), total_s=1.5, pick=pick)
+            exchange = await self.aside(door, Signed(request, {}), total_s=1.5, pick=pick)
             ended_ns = exchange.answered_ns
             return exchange
         except (NotSent, NoAnswer) as error:
@@ -191,11 +192,19 @@ class Gate:
     async def call_aside(self, request: Request) -> Answer:
         """One signed call for the order stream. Raises NotSent, NoAnswer."""
         signed = self._p.venue.sign(request, self._p.venue_clock.now_us() // 1000)
-        return (await self._aside(self._p.look_door, signed, total_s=self._p.total_s)).answer
+        return (await self.aside(self._p.look_door, signed, total_s=self._p.total_s)).answer
 
-    async def _aside(self, door: Door, signed: Signed, *, total_s: float, pick: Pick = Pick.LATEST) -> Exchange:
-        """A call that no route makes: it has no permit, but counts for our address. Raises NotSent, NoAnswer."""
-        egress, address = self._p.egress, self._p.venue.other_address
+    async def aside(
+        self,
+        door: Door,
+        signed: Signed,
+        *,
+        total_s: float,
+        pick: Pick = Pick.LATEST,
+        address: tuple[str, ...] = (),
+    ) -> Exchange:
+        """A call that no take grants: it counts for our address. Raises NotSent, NoAnswer."""
+        egress, address = self._p.egress, address or self._p.venue.other_address
         reserved = await egress.reserve_soon(address, ASIDE_WITHIN_S)
         if not reserved.covers(address):
             egress.release(reserved)
@@ -231,55 +240,3 @@ class Gate:
             return None
         told = self._p.venue.read_rights(await self.call_aside(request))
         return told if isinstance(told, KeyRights) else None
-
-    async def probe(self) -> None:
-        """An operator wants the lane resumed: one harmless signed read shows whether the key works again. What came of
-        it is told to whoever asked."""
-        asked = await self._p.ledger.take_probe()
-        if not asked:
-            return
-        tried = await self._try_key()
-        if tried.what is KeyWord.WORKS:
-            self._clock_fault_ns = 0
-            await self._p.ledger.lift("auth")
-            self._log.info("the key works: the lane is open")
-        else:
-            self._log.error("the lane stays held", why=tried.why)
-        await self._p.ledger.answer_probe(asked, tried)
-
-    async def _try_key(self) -> KeyTried:
-        request = self._p.venue.probe_request()
-        await self.read_venue_time(paced=False)
-        signed = self._p.venue.sign(request, self._p.venue_clock.now_us() // 1000)
-        try:
-            exchange = await self._aside(self._p.look_door, signed, total_s=self._p.total_s)
-        except (NotSent, NoAnswer) as error:
-            self._log.error("the key could not be tried", why=str(error))
-            return KeyTried(KeyWord.UNTRIED, "the venue did not answer")
-        reply = discreet(self._p.venue.read_probe(exchange.answer), exchange.answer)
-        if reply.word is Word.OPEN:
-            return await self._try_rights()
-        said = f"{reply.code} {reply.text}".strip()[:240]
-        refused = reply.word is Word.ACCOUNT
-        return KeyTried(KeyWord.REFUSED if refused else KeyWord.UNTRIED, said or f"HTTP {exchange.answer.status}")
-
-    async def _try_rights(self) -> KeyTried:
-        """Of a key that reads: whether it may trade, and must not be refused as it may withdraw, where the venue tells
-        now. What it does not tell is asked again within the hour."""
-        if self._p.venue.rights_request() is None:
-            return KEY_WORKS
-        for _ in range(RIGHTS_TRIES):
-            if await self._p.ledger.may_ask_rights():
-                break
-            await asyncio.sleep(RIGHTS_PAUSE_S)
-        else:
-            return KeyTried(KeyWord.UNTRIED, "it was not our turn to ask what the key may do")
-        try:
-            rights = await self.key_rights()
-        except (NotSent, NoAnswer):
-            return KEY_WORKS
-        if rights and rights.trade is False:
-            return KeyTried(KeyWord.REFUSED, "the key may not trade spot")
-        if rights and rights.withdraw and self.minds_rights:
-            return KeyTried(KeyWord.REFUSED, "the key may withdraw, and the settings do not allow it")
-        return KEY_WORKS

@@ -28,6 +28,7 @@ from cancelq_worker.egress import Reservation
 from cancelq_worker.gate import Gate
 from cancelq_worker.head_start import THROUGH_US, HeadStart
 from cancelq_worker.intake import Intake, entry_order
+from cancelq_worker.key_trial import KeyTrial
 from cancelq_worker.key_watch import KeyWatch
 from cancelq_worker.lane_parts import Call, LaneParts, Outcome
 from cancelq_worker.order_ends import OrderEnds
@@ -74,6 +75,7 @@ class LaneServer:
         self._hurried = False
         self._leapt_us = parts.redis_clock.leapt_us
         self._gate = Gate(parts, self._spawn)
+        self._trial = KeyTrial(parts, self._gate)
         self._carrier = Carrier(parts, self._gate)
         self._suspended = suspended
         self._wake = asyncio.Event()
@@ -424,11 +426,11 @@ class LaneServer:
             self._wait_us = min(self._wait_us, again_us)
         elif taken.starved:
             # The address' units ran out or grew old; more are on their way, if the venue's limit allows.
-            self._p.egress.wait(self._lacking, self.look)
+            self._p.egress.wait(self._lacking, self.look, reserved if taken.urgent else None)
         if taken.steps:
             self._outcomes.append(Outcome(Settlement(None, self._local_ends(taken.steps)), back_ns))
         if taken.stopped:
-            self._spawn(self._gate.probe())
+            self._spawn(self._trial.on_demand())
         if taken.batch:
             self._free[taken.batch.stage] -= 1
             route = self._routes[taken.batch.route]

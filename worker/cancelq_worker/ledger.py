@@ -77,6 +77,7 @@ class Ledger(Protocol):
     async def open(self) -> str: ...
     async def arrive(self, vouched_us: int) -> int: ...
     async def round(self, wanted: RoundRequest) -> Round: ...
+    async def permit(self, bucket: Bucket, member: str) -> bool: ...
     async def claim(self, orders: Sequence[str]) -> tuple[list[Work], int]: ...
     async def stream(self, worker: str, what: StreamStep) -> bool: ...
     async def standing(self) -> tuple[str, bool]: ...
@@ -237,6 +238,12 @@ class RedisLedger:
                 raise reply
             out.cursor = _place(reply)
         return out
+
+    async def permit(self, bucket: Bucket, member: str) -> bool:
+        """Whether a call that no take grants may be made now. It has its permit until a settlement names `member`."""
+        args = [bucket.name, bucket.units, bucket.window_us, self._plan.lease_us, member]
+        granted, unconfirmed = await SCRIPTS.run_durably(self._client, "permit", [self._clock], args, self._durability)
+        return bool(granted) and not unconfirmed
 
     async def claim(self, orders: Sequence[str]) -> tuple[list[Work], int]:
         """Takes the open intents that name these orders for a step without a call, if they are in no call now; how
@@ -426,6 +433,5 @@ def read_taken(reply: Any, batch_id: str, unconfirmed: str = "") -> Taken:
         times = int(wall), int(steady), int(fastest)
         batch = Batch(batch_id, route, Stage(stage), works, *times, unconfirmed, int(opens))
     times_us = int(steady), int(wall), int(wait)
-    return Taken(
-        *times_us, steps, batch, bool(stopped), bool(streamed), bool(suspects), starved=bool(starved), more=int(more)
-    )
+    told = bool(stopped), bool(streamed), bool(suspects), starved > 0, starved > 1
+    return Taken(*times_us, steps, batch, *told, int(more))

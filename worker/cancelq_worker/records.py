@@ -220,6 +220,7 @@ class Taken:
     streamed: bool = False  # the lane's order stream is alive
     suspects: bool = False  # one that two workers ended with was left, as the request had it
     starved: bool = False  # one was left for lack of the address' share, as the request had it
+    urgent: bool = False  # and that is urgent
     more: int = 0  # calls that what is left could fill, if another one can be made at once
 
 

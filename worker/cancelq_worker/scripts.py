@@ -20,8 +20,8 @@ CONFIRM_MS = 400
 
 
 SCRIPT_NAMES = (
-    "arrive", "admit", "ahead", "take", "settle", "claim", "trim", "stream", "roster", "egress", "guard", "look",
-    "pace", "alive", "version",
+    "arrive", "admit", "ahead", "take", "permit", "settle", "claim", "trim", "stream", "roster", "egress", "guard",
+    "look", "pace", "alive", "version",
 )  # fmt: skip
 
 

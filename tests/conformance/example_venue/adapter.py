@@ -47,6 +47,7 @@ class Example:
     buckets: tuple[Bucket, ...] = (Bucket("cancel", 10, SECOND_US), Bucket("read", 20, SECOND_US))
     address_buckets: tuple[Bucket, ...] = (Bucket("example", 100, SECOND_US),)
     other_address: tuple[str, ...] = ADDRESS
+    probe_route = "open"
     time_address: tuple[str, ...] = ()
     errors_us = 0
     time_requests: tuple[Request, ...] = (Request("GET", "/v1/time"),)

@@ -23,6 +23,7 @@ def test_every_route_is_counted_in_buckets_that_exist(dossier: Dossier) -> None:
         assert set(route.address) <= addresses, route
     assert venue.other_address
     assert set(venue.other_address) <= addresses
+    assert venue.probe_route in {route.name for route in venue.routes if route.stage is Stage.LOOK}
 
 
 def test_every_bucket_is_a_limit_and_some_route_uses_it(dossier: Dossier) -> None:

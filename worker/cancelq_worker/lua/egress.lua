@@ -11,7 +11,7 @@
 --          goes (us), -1: to be left out of account, unused_n, unit …, ended_n, then for each: unit, how long
 --          ago its call ended in us, extra us (for a call without an answer)
 -- Replies  {first unit granted, number granted, hold left in ms, 1 if one call is to go alone, number granted for urgent
---          calls, which follow the others}
+--          calls, which follow the others, units that are left}
 --
 -- Units are taken ahead of their calls. One that nobody reports stays in use for `live_us`: by then its call, if it was
 -- made, is over and out of the venue's window. A reported one is free a window after its call ended. Whose clock: Redis'
@@ -118,4 +118,4 @@ if all > 0 then
 end
 redis.call('PEXPIRE', KEYS[1], math.ceil((window + live) / 1000) + 60000)
 redis.call('EXPIRE', KEYS[2], 86400)
-return {first, granted, held_ms, probe and 1 or 0, urgent}
+return {first, granted, held_ms, probe and 1 or 0, urgent, room - all}

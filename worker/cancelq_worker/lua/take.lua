@@ -20,7 +20,8 @@
 -- Replies  {steady, wall, wait_us, local steps, batch, stopped, streamed, suspects, starved, more}
 --   streamed: 1 while the lane's private order stream is alive
 --   suspects: 1 if such an intent was left for lack of that right
---   starved: 1 if one was left for lack of the address' share: the caller is to come again when it has some
+--   starved: 1 if one was left for lack of the address' share, 2 if that is urgent: the caller is to come again when it
+--   has some
 --   more: how many calls what is left could fill, if another one can be made at once; else 0
 --   stopped: 1 if the lane is held until an operator resumes it (the key was refused)
 --   local steps: {why, id, state, record, …}: intents leased to the caller that end without a call
@@ -381,4 +382,4 @@ if resting and #reply == 0 and #steps == 0 then
 end
 keep_clock(out)
 return {text(steady), text(wall), text(math.max(0, next_at - steady)), steps, reply, stopped and 1 or 0,
-  streamed and 1 or 0, suspects and 1 or 0, starved and 1 or 0, more}
+  streamed and 1 or 0, suspects and 1 or 0, starved, more}

@@ -140,7 +140,7 @@ end
 -- `opens` keeps when the first of them opens again, by class.
 local LOOK_AGAIN_US = 5000000
 local opens = {}
-local starved = false -- whether something waits for the share of the caller's address
+local starved = 0 -- 1 if something waits for the share of the caller's address, 2 if that is urgent
 local function usable_routes(queue, class, urgent)
   local routes, usable, at, closed = plan_routes(queue, class), {}, math.huge, {}
   local looks, unsafe, open_at = false, false, math.huge
@@ -165,7 +165,7 @@ local function usable_routes(queue, class, urgent)
       usable[#usable + 1] = r
     end
   end
-  starved = starved or short
+  if short then starved = math.max(starved, urgent and 2 or 1) end
   return usable, at, short
 end
 

@@ -387,6 +387,8 @@ class Venue(Protocol):
     #: What the venue counts per address, and which of it a call of no route takes (time, probe, stream key).
     address_buckets: tuple[Bucket, ...]
     other_address: tuple[str, ...]
+    #: The route whose limits `probe_request` counts in.
+    probe_route: str
     #: What the venue counts per address for its time calls alone (`rare`).
     time_address: tuple[str, ...]
     #: Public calls that tell the venue's time; the next one is made if one does not tell.

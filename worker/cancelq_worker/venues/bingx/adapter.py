@@ -108,6 +108,7 @@ class Bingx:
     name = "bingx"
     routes: tuple[Route, ...] = ROUTES
     other_address: tuple[str, ...] = (LOOKS_GROUP,)
+    probe_route: str = "open"
     time_address: tuple[str, ...] = ()
     errors_us = 480 * SECOND_US
     time_requests: tuple[Request, ...] = (Request("GET", TIME), Request("GET", OTHER_TIME))

@@ -82,6 +82,7 @@ class Bitget:
     name = "bitget"
     routes: tuple[Route, ...] = ROUTES
     other_address: tuple[str, ...] = (ADDRESS.name,)
+    probe_route: str = "open"
     time_address: tuple[str, ...] = (TIME_CALLS.name,)
     errors_us = 0
     time_requests: tuple[Request, ...] = (Request("GET", "/api/v2/public/time"),)

@@ -72,6 +72,7 @@ class Bybit:
 
     name = "bybit"
     other_address: tuple[str, ...] = (ADDRESS.name,)
+    probe_route: str = "realtime"
     time_address: tuple[str, ...] = ()
     errors_us = 0
     time_requests: tuple[Request, ...] = (Request("GET", "/v5/market/time"),)

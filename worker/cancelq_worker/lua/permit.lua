@@ -1,0 +1,19 @@
+#!lua flags=allow-oom
+-- PERMIT: a unit of a bucket for a call that no take grants, if there is one. In use until `settle` puts it right.
+--
+-- KEYS[1]  the lane's clock
+-- ARGV     bucket, units per window, window_us, lease_us, member
+-- Replies  1 if it was granted, else 0
+
+--include prelude
+
+local bucket, units, window, lease = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local permits = ROOT .. 'permits:' .. bucket
+local held = string.match(redis.call('HGET', ROOT .. 'hold', bucket .. '|rate') or '', '^%d+')
+local told = tonumber(redis.call('HGET', ROOT .. 'rtt:' .. bucket, 'units') or units)
+redis.call('ZREMRANGEBYSCORE', permits, '-inf', text(steady))
+if tonumber(held or 0) > steady or redis.call('ZCARD', permits) >= math.min(told, units) then return 0 end
+local free = steady + lease + window + 1000000 -- as long as its call could possibly live, as in take.lua
+redis.call('ZADD', permits, text(free), ARGV[5] .. ':1')
+keep_clock(free)
+return 1
