@@ -109,6 +109,24 @@ async def test_a_key_that_is_bound_to_no_address_and_one_that_ends_soon(redis_ur
         assert report.exit is not Exit.KEY_REFUSED
 
 
+async def test_two_keys_of_one_account_are_two_lanes_on_one_budget(redis_url: str) -> None:
+    async with venues() as desk:
+        env = desk.env("bitget", "bybit")
+        assert levels(await asked(redis_url, env), "key.account") == dict.fromkeys(("bitget", "bybit"), Level.ok)
+        for account in list(desk.simulator.core.accounts.values()):
+            desk.simulator.add_account(
+                replace(account, key="another", uid="555" if account.venue == "bybit" else account.uid)
+            )
+        env |= {name.replace("MAIN", "SECOND"): value.replace(DEMO_KEY, "another") for name, value in env.items()}
+        report = await asked(redis_url, env)
+        found = {one.subject: one for one in report.findings if one.check == "key.account"}
+        assert {lane: one.level for lane, one in found.items()} == {
+            "bitget:main": Level.fail, "bitget:second": Level.fail, "bybit:main": Level.ok, "bybit:second": Level.ok,
+        }  # fmt: skip
+        assert "bitget:second" in str(found["bitget:main"].facts)
+        assert report.exit is Exit.CONFIGURATION
+
+
 async def test_a_key_that_the_venue_refuses(redis_url: str) -> None:
     async with venues() as desk:
         report = await asked(redis_url, desk.env(API_KEY="of-nobody"))

@@ -19,6 +19,7 @@ from cancelq_worker.venues.registry import KINDS, open_venue
 
 CONNECT_S, TOTAL_S = 2.0, 2.5
 KEYS_AT_ONCE = 8
+REFUSED_S, REFUSED_MOST = 1.1, 2  # questions asked again as they were over a limit: Bitget answers one a second
 SKEW_WARN_MS = 1_000
 EXPIRES_SOON_MS = 14 * 86_400_000
 NO_KEY = "unknown: no key here"
@@ -39,13 +40,21 @@ async def of_host(p: Patient, base_url: str, lanes: Sequence[Lane]) -> list[Find
             return [*findings, *(_unknown(lane, why) for lane in lanes)]
         room = asyncio.Semaphore(KEYS_AT_ONCE)
 
-        async def asked(lane: Lane) -> list[Finding]:
+        async def asked(lane: Lane) -> tuple[list[Finding], str | None]:
             async with room:
                 return await _of_key(p, door, clock, lane)
 
-        for found in await asyncio.gather(*(asked(lane) for lane in lanes)):
+        told = list(await asyncio.gather(*map(asked, lanes)))
+        # A worker, or another key of the same account, was first.
+        for n in [n for n, (_, account) in enumerate(told) if account is None][:REFUSED_MOST]:
+            await asyncio.sleep(REFUSED_S)
+            told[n] = await asked(lanes[n])
+        accounts: dict[str, list[Lane]] = {}
+        for lane, (found, account) in zip(lanes, told, strict=True):
             findings += found
-        return findings
+            if account:
+                accounts.setdefault(account, []).append(lane)
+        return [*findings, *(judge_account(lane, sharing) for sharing in accounts.values() for lane in sharing)]
     finally:
         await door.close()
 
@@ -105,28 +114,26 @@ def _unknown(lane: Lane, why: str, remedy: str = "") -> Finding:
     return About("key.valid", str(lane)).unknown(f"whether the key works: {why}", remedy)
 
 
-async def _of_key(p: Patient, door: Door, clock: RemoteClock, lane: Lane) -> list[Finding]:
+async def _of_key(p: Patient, door: Door, clock: RemoteClock, lane: Lane) -> tuple[list[Finding], str | None]:
+    """What is found, and the account whose key it is, "" where that is not told, None where it was over a limit."""
     venue = open_venue(lane.venue, p.settings.account(lane))
     request = venue.rights_request()
     exchange = await _asked(door, venue, clock, request or venue.probe_request())
     if isinstance(exchange, str):
-        return [About("key.valid", str(lane)).fail(f"the venue does not answer ({exchange})", REACH, Exit.UNREACHABLE)]
+        told = f"the venue does not answer ({exchange})"
+        return [About("key.valid", str(lane)).fail(told, REACH, Exit.UNREACHABLE)], ""
     if request is None:
         reply = venue.read_probe(exchange.answer)
         if reply.word is not Word.OPEN:
-            return [judge_refusal(lane, discreet(reply, exchange.answer))]
-        return [
-            About("key.valid", str(lane)).ok("the key works"),
-            *judge_rights(lane, KeyRights(None, None), _now_ms()),
-        ]
-    said = venue.read_rights(exchange.answer)
+            return [judge_refusal(lane, discreet(reply, exchange.answer))], ""
+        said: KeyRights | Reply = KeyRights(None, None)
+    else:
+        said = venue.read_rights(exchange.answer)
     if isinstance(said, Reply):
-        return [judge_refusal(lane, discreet(said, exchange.answer))]
+        return [judge_refusal(lane, discreet(said, exchange.answer))], None if said.word is Word.REFUSED else ""
     allowed = p.settings.account(lane).allow_withdraw_key
-    return [
-        About("key.valid", str(lane)).ok("the key works"),
-        *judge_rights(lane, said, _now_ms(), allowed=allowed),
-    ]
+    works = About("key.valid", str(lane)).ok("the key works")
+    return [works, *judge_rights(lane, said, _now_ms(), allowed=allowed)], said.account
 
 
 async def _asked(door: Door, venue: Venue, clock: RemoteClock, request: Request) -> Exchange | str:
@@ -219,6 +226,20 @@ def _expiry(lane: Lane, rights: KeyRights, now_ms: int) -> list[Finding]:
         days = max(0.0, left_ms / 86_400_000)
         return [about.warn(f"it ends in {days:.0f} days", "make a new key, or bind this one to addresses", **facts)]
     return [about.ok(f"it ends in {left_ms / 86_400_000:,.0f} days", **facts)]
+
+
+def judge_account(lane: Lane, sharing: Sequence[Lane]) -> Finding:
+    """Of an account whose keys these lanes have: a venue gives it one budget, and each lane keeps its own."""
+    about = About("key.account", str(lane))
+    others = [str(other) for other in sharing if other != lane]
+    if not others:
+        return about.ok("no other lane has a key of its account")
+    told = (
+        f"its account is also that of {', '.join(others)}: the venue counts their calls together, and each lane its own"
+    )
+    return about.fail(
+        told, "keep one lane for an account (or use keys of sub-accounts)", Exit.CONFIGURATION, others=others
+    )
 
 
 def _now_ms() -> int:

@@ -369,13 +369,14 @@ class VenueTimer(Protocol):
 class KeyRights:
     """What a venue says a key may do; None where it does not say. `trade`: spot orders, to cancel them among it;
     `addresses`: those it works from, () for any; `expires_ms`: epoch ms of its end; `names`: its rights in the venue's
-    words."""
+    words; `account`: whose limits it counts in, "" where that is not told."""
 
     trade: bool | None
     withdraw: bool | None
     addresses: tuple[str, ...] | None = None
     expires_ms: int | None = None
     names: tuple[str, ...] = ()
+    account: str = ""
 
 
 class Venue(Protocol):

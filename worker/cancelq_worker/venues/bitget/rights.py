@@ -1,8 +1,8 @@
 """What Bitget says a key may do.
 
 Source: Bitget API documentation, "Get Account Information": once a second and UID, any key that may read spot orders;
-`authorities` lists words of four letters, of which the last is `r` (read only) or `w` (read and write), and `ips` the
-addresses between commas. Its example shows the words `trade` and `readonly` instead.
+`authorities` lists words of four letters, of which the last is `r` (read only) or `w` (read and write), `ips` the
+addresses between commas, and `userId` the account. Its example shows the words `trade` and `readonly` instead.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from cancelq_worker.venues.port import KeyRights, Request
-from cancelq_worker.venues.reading import plain
+from cancelq_worker.venues.reading import plain, word
 
 REQUEST: Final = Request("GET", "/api/v2/spot/account/info")
 TRADE: Final = frozenset({"stow", "trade"})
@@ -24,9 +24,9 @@ KNOWN: Final = TRADE | WITHDRAW | frozenset(_OTHERS.split())
 
 def read(data: Mapping[str, Any]) -> KeyRights:
     """The rights in an answer's `data`. A word that is in no list may mean anything, to withdraw among it."""
-    told = data.get("authorities")
+    told, account = data.get("authorities"), word(data, "userId")[:40]
     if not isinstance(told, list):
-        return KeyRights(None, None, _addresses(data))
+        return KeyRights(None, None, _addresses(data), account=account)
     names = tuple(plain(name, 40) for name in told)
     may_withdraw = not WITHDRAW.isdisjoint(names)
     all_known = KNOWN.issuperset(names)
@@ -35,6 +35,7 @@ def read(data: Mapping[str, Any]) -> KeyRights:
         withdraw=may_withdraw or (False if all_known else None),
         addresses=_addresses(data),
         names=names,
+        account=account,
     )
 
 

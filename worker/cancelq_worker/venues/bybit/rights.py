@@ -1,8 +1,8 @@
 """What Bybit says a key may do.
 
 Source: Bybit API documentation v5, "Get API Key Information": ten times a second and UID, any key; `readOnly` 1 for a
-key that changes nothing, `permissions` by product, `ips` with `*` alone for a key bound to no address, and `expiredAt`
-for such a one. Demo trading has no such page.
+key that changes nothing, `permissions` by product, `ips` with `*` alone for a key bound to no address, `expiredAt` for
+such a one, and `userID` for the account. Demo trading has no such page.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ def read(result: Mapping[str, Any]) -> KeyRights:
     # "Only for those API keys with no IP bound"; what stands there for others means nothing.
     expires_ms = None if addresses else _expires_ms(word(result, "expiredAt"))
     told, read_only = result.get("permissions"), word(result, "readOnly")
+    account = "" if word(result, "userID") == "0" else word(result, "userID")[:40]
     if not isinstance(told, dict) or not _is_list_of_words(told.get("Wallet")):
-        return KeyRights(None, None, addresses, expires_ms)
+        return KeyRights(None, None, addresses, expires_ms, account=account)
     names = tuple(f"{product}.{right}"[:60] for product, rights in told.items() for right in _words(rights))
     if read_only not in ("0", "1"):
-        return KeyRights(None, "Wallet.Withdraw" in names, addresses, expires_ms, names)
+        return KeyRights(None, "Wallet.Withdraw" in names, addresses, expires_ms, names, account)
     changes = read_only == "0"
     return KeyRights(
         trade=changes and "Spot.SpotTrade" in names,
@@ -36,6 +37,7 @@ def read(result: Mapping[str, Any]) -> KeyRights:
         addresses=addresses,
         expires_ms=expires_ms,
         names=names if changes else ("read only", *names),
+        account=account,
     )
 
 
