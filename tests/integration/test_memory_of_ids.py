@@ -103,6 +103,35 @@ async def test_the_server_keeps_them_packed(book: Book) -> None:
     assert size / len(ids) < 60
 
 
+async def test_fuller_buckets_of_before_are_split_little_by_little(book: Book) -> None:
+    ids = [f"o-{n}" for n in range(2_000)]
+    await book.known(ids)
+    await _into_fuller_buckets(book)
+    before = len(await book.buckets())
+    assert before == 16
+    assert await book.known(["p-1"]) == 0
+    assert len(await book.buckets()) == before + 1
+    assert await book.known(ids) == 2_000
+    assert await book.known([f"q-{n}" for n in range(100)]) == 0
+    assert len(await book.buckets()) == 66
+    assert await book.known(ids) == 2_000
+    assert await book.remembered() == 2_101
+
+
+async def _into_fuller_buckets(book: Book) -> None:
+    """As a version with 128 ids a bucket would have left them: each id in the bucket of its number's last four bits."""
+    for key in await book.buckets():
+        kept = await cast("Any", book.client.hgetall(key))
+        await book.client.delete(key)
+        for id_key, value in kept.items():
+            fuller = LANE.key(f"ids:fuller:{id_key[-1] % 16}")
+            await cast("Any", book.client.hset(fuller, id_key, value))
+    for key in await book.buckets():
+        await book.client.rename(key, key.replace("fuller:", ""))
+    words = (await cast("Any", book.client.get(LANE.key("ids")))).split()
+    await book.client.set(LANE.key("ids"), b" ".join([words[0], b"16", b"0", *words[3:]]))
+
+
 async def test_an_id_is_known_for_as_long_as_was_asked_and_then_forgotten(book: Book) -> None:
     ids = [f"o-{n}" for n in range(300)]
     await book.known(ids)

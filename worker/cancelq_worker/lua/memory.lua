@@ -10,8 +10,8 @@
 local made_memory
 local function memory()
   if made_memory then return made_memory end
-  local IDS_A_BUCKET = 64
-  local ADDED_A_LOOK = 16 -- ids added for each bucket looked through: what is old stays an eighth longer than asked
+  local IDS_A_BUCKET = 32
+  local ADDED_A_LOOK = 8 -- ids added for each bucket looked through: what is old stays an eighth longer than asked
   local now_hour = math.floor(wall / 3600000000)
   local m = {}
   m.count, m.buckets, m.look, m.hours, m.added =
@@ -93,7 +93,10 @@ local function memory()
       m.added = m.added + 1
     end
     if m.hours > 0 then m.forget(math.floor(m.added / ADDED_A_LOOK) - math.floor(before / ADDED_A_LOOK)) end
-    while m.count > m.buckets * IDS_A_BUCKET do split() end
+    -- No more than ids were added: a memory that was made for fuller buckets is split little by little.
+    for _ = 1, #settled / 2 do
+      if m.count > m.buckets * IDS_A_BUCKET then split() end
+    end
     m.keep()
   end
 
