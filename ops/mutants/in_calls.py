@@ -833,6 +833,22 @@ MUTANTS = (
         ("tests/unit/test_streaming.py::test_a_stream_that_another_worker_has_is_left_to_it",),
     ),
     Mutant(
+        "stream-kept-without-its-place",
+        f"{_WORKER}/streaming.py",
+        "                if not await self._p.place.hold():\n                    return\n",
+        "",
+        "fifteen seconds after it was opened a stream is counted no more, and the address has twice as many as it may",
+        ("tests/unit/test_streaming.py::test_a_stream_whose_place_is_another_s_is_closed",),
+    ),
+    Mutant(
+        "failed-connect-costs-nothing",
+        f"{_WORKER}/stream_place.py",
+        "monotonic_ns(), answered=opened",
+        "monotonic_ns() if opened else None, answered=opened",
+        "while a venue refuses connections all lanes go on knocking, until it blocks the address",
+        ("tests/integration/test_stream_places.py::test_no_window_sees_more_connects_than_the_address_may_make",),
+    ),
+    Mutant(
         "stream-alive-once-only",
         f"{_WORKER}/streaming.py",
         'self._lease("live" if live else "hold")',

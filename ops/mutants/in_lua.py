@@ -8,6 +8,7 @@ _LUA = "worker/cancelq_worker/lua"
 _RULES = "tests/integration/test_lane_rules.py::"
 _RATE = "tests/integration/test_rate.py::"
 _SCRIPTS = "tests/integration/test_scripts.py::"
+_PLACES = "tests/integration/test_stream_places.py::"
 
 MUTANTS = (
     Mutant(
@@ -762,5 +763,21 @@ MUTANTS = (
         "if holder and holder ~= ARGV[1] and ARGV[3] ~= 'leave' then return 0 end",
         "a worker that leaves ends the order stream that another one holds",
         (f"{_SCRIPTS}test_an_order_stream_is_relied_on_only_while_it_tells_of_every_order",),
+    ),
+    Mutant(
+        "one-stream-too-many",
+        f"{_LUA}/sockets.lua",
+        ">= tonumber(ARGV[3])",
+        "> tonumber(ARGV[3])",
+        "the lane after the last one that an address has room for knocks at the venue for ever",
+        (f"{_PLACES}test_as_many_connections_stand_as_the_address_may_have_whoever_asks",),
+    ),
+    Mutant(
+        "killed-streams-keep-their-places",
+        f"{_LUA}/sockets.lua",
+        "redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', text(now))\n",
+        "",
+        "after some workers were killed no lane of the address has an order stream any more",
+        (f"{_PLACES}test_the_place_of_a_killed_process_is_free_after_its_lease",),
     ),
 )

@@ -303,6 +303,14 @@ async def test_limits_and_where_they_come_from(client: Redis, redis_url: str, la
     assert (other.level, "cancel-order 30/s here, 10 there" in other.told) == (Level.warn, True)
 
 
+async def test_limits_of_the_address_and_what_of_them_is_left_to_others(client: Redis, redis_url: str) -> None:
+    env = {KEY: "k", "CANCELQ_ACCOUNTS__BITGET__MAIN__LIMITS__BITGET_CONNECTS": "300"}
+    told = the(await examined(redis_url, env), "limits.address").told
+    assert "account setting: bitget-connects 300/300 s;" in told
+    assert "documented: bitget-ip 6000/60 s, bitget-time 20/s;" in told
+    assert "less a fifth for the desk's own programs: bitget-sockets 80 at a time;" in told
+
+
 async def test_refusals_of_the_last_hour(client: Redis, redis_url: str, lane: Lane) -> None:
     client.hset(lane.key("limits"), "cancel-order", 10)
     client.hset(lane.key("rtt:cancel-order"), mapping={"refusals": 3, "refused_ms": now_ms() - 60_000})

@@ -117,7 +117,13 @@ def test_each_route_has_its_bucket_and_each_bucket_the_documented_limit() -> Non
         "history-plan-order": (20, 1_000_000),
     }
     address = {b.name: (b.units, b.window_us) for b in BITGET.address_buckets}
-    assert address == {"bitget-ip": (6000, 60_000_000), "bitget-time": (20, 1_000_000)}
+    assert address == {
+        "bitget-ip": (6000, 60_000_000),
+        "bitget-time": (20, 1_000_000),
+        # Four fifths of 300 and 100: the desk's own programs connect, too.
+        "bitget-connects": (240, 300_000_000),
+        "bitget-sockets": (80, 0),
+    }
     for route in BITGET.routes:
         assert route.bucket in limits
         assert route.per_order == 0, "Bitget counts calls, not the orders in them"

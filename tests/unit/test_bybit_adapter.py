@@ -118,7 +118,10 @@ def test_each_route_has_its_bucket_and_each_bucket_the_documented_limit() -> Non
         "realtime": (50, second),
         "history": (50, second),
     }
-    assert [(b.name, b.units, b.window_us) for b in BYBIT.address_buckets] == [("bybit-ip", 600, 5 * second)]
+    assert [(b.name, b.units, b.window_us) for b in BYBIT.address_buckets] == [
+        ("bybit-ip", 600, 5 * second),
+        ("bybit-connects", 400, 300 * second),  # four fifths of 500: the desk's own programs connect, too
+    ]
     for route in BYBIT.routes:
         assert route.address == BYBIT.other_address == ("bybit-ip",)
         assert route.bucket == BYBIT.endpoint(route.name if route.stage is Stage.CANCEL else route.bucket)[10:]

@@ -1,6 +1,7 @@
 """Bitget's private order stream as the simulator has it, on real sockets."""
 
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from typing import Any
 
 import orjson
@@ -337,6 +338,18 @@ async def test_so_many_connections_of_one_address_are_taken(clock: ManualClock) 
                 await connect(server.ws_url + BitgetClient.path, proxy=None)
             assert refused.value.response.status_code == 429
         clock.advance(ms=1_000)
+        async with bitget_client(server) as client:
+            await client.quiet()
+
+
+async def test_a_hundred_open_connections_of_one_address_are_taken(server: RunningSimulator) -> None:
+    async with AsyncExitStack() as stack:
+        for _ in range(99):
+            await stack.enter_async_context(bitget_client(server))
+        async with bitget_client(server):
+            with pytest.raises(InvalidStatus) as refused:
+                await connect(server.ws_url + BitgetClient.path, proxy=None)
+            assert refused.value.response.status_code == 429
         async with bitget_client(server) as client:
             await client.quiet()
 

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import math
 import random
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any, Self, cast
@@ -21,9 +21,20 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError
 
 from cancelq_worker.clocks import RemoteClock, monotonic_s
+from cancelq_worker.egress import Egress, Ticket
 from cancelq_worker.ledger import Ledger
 from cancelq_worker.repeating import LEFT_OUT
-from cancelq_worker.streaming import BACKOFF_S, FRAME_MOST, KEEP_S, LIVE_S, REFUSED_S, LaneStream, StreamParts
+from cancelq_worker.stream_place import StreamPlace
+from cancelq_worker.streaming import (
+    BACKOFF_S,
+    FRAME_MOST,
+    FULL_S,
+    KEEP_S,
+    LIVE_S,
+    REFUSED_S,
+    LaneStream,
+    StreamParts,
+)
 from cancelq_worker.venues.bingx.stream import BingxStream
 from cancelq_worker.venues.bitget.signing import Credentials
 from cancelq_worker.venues.bitget.stream import BitgetStream
@@ -45,13 +56,47 @@ class Alone:
         return True
 
 
+class Address:
+    """An egress that has room for the stream and its connects, unless it is told otherwise. Keeps what was said."""
+
+    def __init__(self) -> None:
+        self.room: Callable[[], bool] = lambda: True
+        self.connects = math.inf
+        self.error: Exception | None = None
+        self.said: list[str] = []
+
+    async def hold_socket(self, bucket: str, holder: str) -> bool:
+        if self.error:
+            raise self.error
+        held = self.room()
+        self.said.append("held" if held else "full")
+        return held
+
+    async def leave_socket(self, bucket: str, holder: str) -> None:
+        self.said.append("left")
+
+    async def rarely(self, buckets: Sequence[str]) -> Ticket | None:
+        if not self.connects:
+            return None
+        self.connects -= 1
+        return Ticket(())
+
+    async def rare_ended(self, ticket: Ticket, at_ns: int | None, *, answered: bool) -> None:
+        self.said.append("opened" if answered else "not opened")
+
+
+def behind(address: Address, parts: StreamParts) -> StreamParts:
+    """The same stream, from that address."""
+    return replace(parts, place=StreamPlace(cast("Egress", address), parts.stream, "w1"))
+
+
 async def no_call(request: Request) -> Answer:
     raise AssertionError(f"{request} is called")
 
 
 PARTS = StreamParts(
-    "bitget:main", BITGET, "ws://127.0.0.1:1/", "w1", cast("Ledger", Alone()), RemoteClock(1000), None, no_call,
-    lambda _: None,
+    "bitget:main", BITGET, "ws://127.0.0.1:1/", "w1", cast("Ledger", Alone()),
+    StreamPlace(cast("Egress", Address()), BITGET, "w1"), RemoteClock(1000), None, no_call, lambda _: None,
 )  # fmt: skip
 
 
@@ -225,6 +270,88 @@ def test_without_redis_no_stream_is_opened(hours: Hours) -> None:
     hours.pass_by(replace(PARTS, ledger=cast("Ledger", leased)), 60, lambda: Line(BITGET_LIVE, "pong"))
     assert leased.asked
     assert hours.opened_s == []
+
+
+# -- the address -------------------------------------------------------------------------------------------------------
+
+
+def test_a_lane_without_a_place_asks_calmly_and_says_so_once(hours: Hours) -> None:
+    address, leased = Address(), Leased(hours)
+    address.room = lambda: False
+    parts = behind(address, replace(PARTS, ledger=cast("Ledger", leased)))
+    with capture_logs() as said:
+        hours.pass_by(parts, 600, lambda: Line(BITGET_LIVE, "pong"))
+    assert hours.opened_s == []
+    assert 600 / (1.2 * FULL_S) - 1 <= len(address.said) <= 600 / (0.8 * FULL_S) + 1
+    # A worker that leaves from another address may take it.
+    assert leased.asked == ["hold", "leave"] * len(address.said)
+    (line,) = said
+    assert (line["log_level"], line["limit"], line["lane"]) == ("warning", "bitget-sockets", "bitget:main")
+    assert "egress address" in line["remedy"]
+
+
+def test_a_place_that_becomes_free_is_taken_and_that_there_is_none_any_more_told_again(hours: Hours) -> None:
+    address = Address()
+    address.room = lambda: 300 <= hours.now_s() < 600
+    with capture_logs() as said:
+        hours.pass_by(behind(address, PARTS), 900, lambda: Line(BITGET_LIVE, "pong"))
+    (opened_s,) = hours.opened_s
+    assert 300 <= opened_s <= 300 + 1.2 * FULL_S
+    assert [line["log_level"] for line in said] == ["warning", "info", "warning"]
+
+
+def test_a_stream_whose_place_is_another_s_is_closed(hours: Hours) -> None:
+    address = Address()
+    address.room = lambda: hours.now_s() < 300
+    hours.pass_by(behind(address, PARTS), 600, lambda: Line(BITGET_LIVE, "pong"))
+    assert len(hours.opened_s) == 1
+    full = address.said.index("full")
+    assert full >= 300 / KEEP_S - 5, "the place is kept as often as the lease"
+    assert address.said[full + 1] == "left"
+    assert set(address.said[full + 2 :]) == {"full"}
+
+
+def test_a_place_is_left_with_each_connection_and_each_connect_counted(hours: Hours) -> None:
+    address = Address()
+    hours.pass_by(behind(address, PARTS), 60, lambda: Line(b"", None))
+    assert address.said == ["held", "opened", "left"] * len(hours.opened_s)
+
+
+def test_a_connect_that_fails_counts(hours: Hours) -> None:
+    def nobody() -> Line:
+        raise ConnectionRefusedError
+
+    address = Address()
+    hours.pass_by(behind(address, PARTS), 60, nobody)
+    assert address.said == ["held", "not opened", "left"] * len(hours.opened_s)
+
+
+def test_without_a_connect_left_none_is_made_and_the_place_is_another_lane_s(hours: Hours) -> None:
+    address = Address()
+    address.connects = 2
+    with capture_logs() as said:
+        hours.pass_by(behind(address, PARTS), 300, lambda: Line(b"", None))
+    assert len(hours.opened_s) == 2
+    assert address.said[6:] == ["held", "left"] * (len(address.said[6:]) // 2)
+    assert len(address.said[6:]) // 2 <= 300 / (0.8 * FULL_S) + 1
+    assert [line["limit"] for line in said if "limit" in line] == ["bitget-connects"]
+
+
+def test_while_nobody_knows_the_places_no_stream_is_opened_or_kept(hours: Hours) -> None:
+    address = Address()
+
+    def away_from(second: float) -> bool:
+        if hours.now_s() >= second:
+            address.error = RedisConnectionError("away")
+            raise address.error
+        return True
+
+    address.room = lambda: away_from(60)
+    with capture_logs() as said:
+        hours.pass_by(behind(address, PARTS), 300, lambda: Line(BITGET_LIVE, "pong"))
+    assert len(hours.opened_s) == 1
+    assert address.said[-1] == "left"
+    assert [line["log_level"] for line in said] == ["info"]
 
 
 # -- frames ------------------------------------------------------------------------------------------------------------

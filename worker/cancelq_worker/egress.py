@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 
 from cancelq_worker.clocks import monotonic_s
 from cancelq_worker.egress_stock import CLOSED_AGAIN_MOST_NS, Stock, Wake
-from cancelq_worker.scripts import NOT_WAITED_FOR, Durability
+from cancelq_worker.scripts import NOT_WAITED_FOR, SCRIPTS, Durability
 from cancelq_worker.venues.port import Bucket
 
 log = structlog.get_logger("cancelq.egress")
@@ -24,6 +24,7 @@ log = structlog.get_logger("cancelq.egress")
 URGENT_SHARE = 20  # a twentieth of a bucket is kept for each permit of `urgent_reserve`, at most a fifth
 ROUND_US = 5_000  # how fast a unit goes round for which several processes wait
 TELL_S, TELL_PAUSE_S = 8.0, 0.2  # how long, and how often, Redis is told that the address is closed
+SOCKET_LEASE_US = 15_000_000  # longer than a connection is opened, or stays open that cannot be held any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,9 @@ class Egress:
             return Stock(client, key(bucket), bucket, kept, durability, vouched_us)
 
         self._stocks = {b.name: stock(b, _kept(b, urgent_reserve)) for b in buckets if not b.rare}
-        self._rare = {b.name: stock(b, 0) for b in buckets if b.rare}
+        self._rare = {b.name: stock(b, 0) for b in buckets if b.rare and b.window_us}
+        self._sockets = {b.name: (key(b), b.units) for b in buckets if not b.window_us}
+        self._client = client
         self._leapt_us = leapt_us
 
     def reserve(self, wake: Wake | None = None) -> Reservation:
@@ -234,6 +237,21 @@ class Egress:
             else:
                 stock.ended(unit, at_ns, answered)
             await stock.report()
+
+    async def hold_socket(self, bucket: str, holder: str) -> bool:
+        """Whether one of the bucket's open connections is the holder's, from now on for a lease; always, if the venue
+        counts none (""). Raises RedisError, OSError."""
+        return not bucket or await self._socket(bucket, holder, "hold")
+
+    async def leave_socket(self, bucket: str, holder: str) -> None:
+        """The holder's connection is closed. Raises RedisError, OSError."""
+        if bucket:
+            await self._socket(bucket, holder, "leave")
+
+    async def _socket(self, bucket: str, holder: str, what: str) -> bool:
+        key, places = self._sockets[bucket]
+        args = [holder, SOCKET_LEASE_US, places, what]
+        return bool(await SCRIPTS.run(self._client, "sockets", [key, f"{key}:note"], args))
 
 
 def _kept(bucket: Bucket, urgent_reserve: int) -> int:

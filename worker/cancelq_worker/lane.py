@@ -47,6 +47,7 @@ from cancelq_worker.records import (
     TakeRequest,
 )
 from cancelq_worker.state import Work
+from cancelq_worker.stream_place import StreamPlace
 from cancelq_worker.streaming import LaneStream, StreamParts
 from cancelq_worker.suspects import Turn
 from cancelq_worker.trips import RawEntry, is_memory_full
@@ -150,9 +151,10 @@ class LaneServer:
         parts, stream = self._p, self._p.venue.stream
         if stream is None or not parts.ws_url:
             return None
+        place = StreamPlace(parts.egress, stream, f"{self.lane} {parts.worker} {parts.tag}")
         return LaneStream(
             StreamParts(
-                str(self.lane), stream, parts.ws_url, parts.worker, parts.ledger, parts.venue_clock, parts.tls,
+                str(self.lane), stream, parts.ws_url, parts.worker, parts.ledger, place, parts.venue_clock, parts.tls,
                 self._gate.call_aside, self._ends.pushed, parts.open_socket,
             )
         )  # fmt: skip

@@ -1,8 +1,9 @@
 """A lane's private order stream: one connection, held by whichever worker has the lane's small lease.
 
 A push tells an order's end at once and spares its look-up. It is never needed: pushes can be lost, so an
-acknowledged order is looked up all the same when no push came. Here is the I/O; what to say and what a frame means
-is the venue's (`OrderStream`), what a push means for intents is the lane's.
+acknowledged order is looked up all the same when no push came. So a lane whose address has no connection left goes
+without. Here is the I/O; what to say and what a frame means is the venue's (`OrderStream`), what a push means for
+intents is the lane's.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from cancelq_worker.http import NoAnswer, NotSent
 from cancelq_worker.ledger import STREAM_LEASE_MS, Ledger
 from cancelq_worker.records import StreamStep
 from cancelq_worker.repeating import LEFT_OUT, repeats, secrets_of_login
+from cancelq_worker.stream_place import AddressFull, StreamPlace
 from cancelq_worker.venues.port import Answer, OrderStream, Push, Request
 
 log = structlog.get_logger("cancelq.stream")
@@ -35,6 +37,7 @@ LIVE_S = 10.0  # until the subscription must stand
 FRAME_MOST = 1024 * 1024
 BACKOFF_S, BACKOFF_MOST_S = 0.25, 30.0
 REFUSED_S = 15.0  # before a refused login is tried again
+FULL_S = 20.0  # before an address that had no connection left is asked for one again
 KEY_PACE_S = 1.0  # between two requests for a listen key, of all workers: BingX answers two a second
 
 
@@ -59,6 +62,7 @@ class StreamParts:
     ws_url: str
     worker: str
     ledger: Ledger
+    place: StreamPlace
     venue_clock: RemoteClock
     tls: ssl.SSLContext | None
     call: Callable[[Request], Awaitable[Answer]]
@@ -75,6 +79,7 @@ class LaneStream:
         self._held = False
         self._asked_s = -KEY_PACE_S  # when a key was asked for last
         self._secrets: list[str] = []
+        self._full = ""  # of which limit it was told that it leaves no stream
         self._log = log.bind(lane=parts.lane)
 
     def stop(self) -> None:
@@ -91,6 +96,9 @@ class LaneStream:
                 try:
                     await self._listen()
                     fails = 0
+                except AddressFull as full:
+                    wait_s = FULL_S
+                    self._tell_full(str(full))
                 except StreamRefused as refused:
                     self._log.error("the venue refuses the order stream; look-ups confirm instead", said=str(refused))
                     wait_s = REFUSED_S
@@ -120,8 +128,26 @@ class LaneStream:
             self._held = False
         return self._held
 
+    def _tell_full(self, limit: str) -> None:
+        """Once, until the stream was alive again."""
+        if limit != self._full:
+            self._full = limit
+            self._log.warning(
+                "the address has no order stream left for this lane; look-ups confirm instead",
+                limit=limit,
+                remedy="serve some lanes from another egress address, or fewer from this one",
+            )
+
     async def _listen(self) -> None:
-        """One connection, from its key to its end. Returns when stopped or when the lease went to another worker."""
+        """One connection, in its address' place. Returns when stopped or when the lease went to another worker."""
+        if await self._p.place.hold():
+            try:
+                await self._connection()
+            finally:
+                await self._p.place.leave()
+
+    async def _connection(self) -> None:
+        """From its key to its end."""
         stream, key = self._p.stream, ""
         request = stream.key_request()
         if request is not None:
@@ -133,8 +159,17 @@ class LaneStream:
                 key = stream.read_key(answer)
             except ValueError as error:
                 raise StreamRefused(LEFT_OUT if answer.quotes else str(error)[:200]) from None
-        address = stream.address(self._p.ws_url, key)
-        async with self._p.open_socket(
+        async with contextlib.AsyncExitStack() as stack:
+            async with self._p.place.connecting():
+                socket = await stack.enter_async_context(self._open(stream.address(self._p.ws_url, key)))
+            hello = stream.hello(self._p.venue_clock.now_us() // 1000)
+            self._secrets = [*secrets_of_login(hello), *([key] if key else [])]
+            for text in hello:
+                await socket.send(text)
+            await self._converse(socket, key)
+
+    def _open(self, address: str) -> contextlib.AbstractAsyncContextManager[ClientConnection]:
+        return self._p.open_socket(
             address,
             ssl=self._p.tls if address.startswith("wss:") else None,
             proxy=None,
@@ -144,12 +179,7 @@ class LaneStream:
             ping_interval=None,
             max_size=FRAME_MOST,
             user_agent_header="cancelq",
-        ) as socket:
-            hello = stream.hello(self._p.venue_clock.now_us() // 1000)
-            self._secrets = [*secrets_of_login(hello), *([key] if key else [])]
-            for text in hello:
-                await socket.send(text)
-            await self._converse(socket, key)
+        )
 
     async def _converse(self, socket: ClientConnection, key: str) -> None:
         duties = _Duties(self._p.stream, monotonic_s())
@@ -159,6 +189,8 @@ class LaneStream:
             if now_s >= duties.lease_s:
                 duties.lease_s = now_s + KEEP_S
                 if not await self._lease("live" if live else "hold"):
+                    return
+                if not await self._p.place.hold():
                     return
             if now_s >= duties.ping_s:
                 duties.ping_s = now_s + self._p.stream.ping_every_s
@@ -186,7 +218,7 @@ class LaneStream:
         for text in said.send:
             await socket.send(text)
         if (said.live or said.pushes) and not live:
-            live = True
+            live, self._full = True, ""
             self._log.info("the order stream is alive")
             await self._lease("live")
         if said.pushes:

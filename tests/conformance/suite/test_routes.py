@@ -30,13 +30,15 @@ def test_every_bucket_is_a_limit_and_some_route_uses_it(dossier: Dossier) -> Non
     venue = dossier.venue
     for bucket in (*venue.buckets, *venue.address_buckets):
         assert bucket.units > 0, bucket
-        assert bucket.window_us > 0, bucket
+        assert bucket.window_us > 0 or (venue.stream and bucket.name == venue.stream.sockets), bucket
     names = [bucket.name for bucket in (*venue.buckets, *venue.address_buckets)]
     assert len(names) == len(set(names)), "a name stands for one limit"
     assert {bucket.name for bucket in venue.buckets} == {route.bucket for route in venue.routes}
     used = {name for route in venue.routes for name in route.address} | set(venue.other_address)
     assert {bucket.name for bucket in venue.address_buckets if not bucket.rare} == used
-    assert {bucket.name for bucket in venue.address_buckets if bucket.rare} == set(venue.time_address)
+    streams = {venue.stream.connects, venue.stream.sockets} - {""} if venue.stream else set()
+    assert {bucket.name for bucket in venue.address_buckets if bucket.rare} == {*venue.time_address, *streams}
+    assert {bucket.name for bucket in venue.address_buckets if bucket.shared} == streams
 
 
 def test_route_names_are_unique(dossier: Dossier) -> None:

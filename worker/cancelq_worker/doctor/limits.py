@@ -17,6 +17,7 @@ from cancelq_worker.venues.port import Bucket, sized
 from cancelq_worker.venues.registry import KINDS
 
 DOCUMENTED, SETTING, TOLD = "documented", "account setting", "told by the venue"
+SHARED = "documented, less a fifth for the desk's own programs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class Limit:
     used_by_workers: int | None = None
 
     def __str__(self) -> str:
-        return f"{self.bucket.name} {self.units}/{_window(self.bucket.window_us)}"
+        return f"{self.bucket.name} {self.units}{_window(self.bucket.window_us)}"
 
     def as_object(self) -> dict[str, Any]:
         """For JSON."""
@@ -66,7 +67,7 @@ async def _read(p: Patient, lane: Lane, buckets: Sequence[Bucket]) -> list[Limit
 
 def limit_of(bucket: Bucket, told: bytes | None, used: bytes | None) -> Limit:
     """As take.lua reckons it: the venue's own word, unless the settings name a smaller size."""
-    units, source = bucket.units, SETTING if bucket.fixed else DOCUMENTED
+    units, source = bucket.units, _source(bucket)
     if told and (int(told) < units or not bucket.fixed):
         units, source = int(told), TOLD
     # A worker writes its sizes when it opens the lane; what the venue told since is in force all the same.
@@ -78,14 +79,20 @@ async def of_addresses(p: Patient, venue: str, account: Account) -> list[Finding
     """What the venue counts per address."""
     about = About("limits.address", venue)
     buckets = sized(KINDS[venue].address_buckets, account.limits)
-    limits = [Limit(bucket, bucket.units, SETTING if bucket.fixed else DOCUMENTED) for bucket in buckets]
+    limits = [Limit(bucket, bucket.units, _source(bucket)) for bucket in buckets]
     told = f"per address, {_by_source(limits)}; it is counted under the name {p.settings.egress} (egress)"
     return [about.ok(told, egress=p.settings.egress, buckets=[one.as_object() for one in limits])]
 
 
+def _source(bucket: Bucket) -> str:
+    if bucket.fixed:
+        return SETTING
+    return SHARED if bucket.shared else DOCUMENTED
+
+
 def _by_source(limits: Sequence[Limit]) -> str:
     parts = []
-    for source in (TOLD, SETTING, DOCUMENTED):
+    for source in (TOLD, SETTING, DOCUMENTED, SHARED):
         named = [str(one) for one in limits if one.source == source]
         if named:
             parts.append(f"{source}: {', '.join(named)}")
@@ -93,8 +100,10 @@ def _by_source(limits: Sequence[Limit]) -> str:
 
 
 def _window(window_us: int) -> str:
+    if not window_us:
+        return " at a time"
     seconds = window_us / 1_000_000
-    return "s" if seconds == 1 else f"{seconds:g} s"
+    return "/s" if seconds == 1 else f"/{seconds:g} s"
 
 
 def _reserve(units: int) -> str:

@@ -23,13 +23,15 @@ class Stage(StrEnum):
 class Bucket:
     """One limit of the venue: at most `units` cost units in any window of `window_us` microseconds. `fixed`: the
     account's settings say so, and a larger size that the venue tells is not used. `rare`: of an address, and for calls
-    so seldom that nobody keeps a stock of them."""
+    so seldom that nobody keeps a stock of them; without a window (0) it is not calls that count, but connections that
+    are open. `shared`: four fifths of what is documented: the desk's own programs open connections, too."""
 
     name: str
     units: int
     window_us: int
     fixed: bool = False
     rare: bool = False
+    shared: bool = False
 
 
 def sized(buckets: Sequence[Bucket], limits: Mapping[str, int] | None) -> tuple[Bucket, ...]:
@@ -313,6 +315,10 @@ class OrderStream(Protocol):
     ping_every_s: float
     silent_most_s: float
     renew_every_s: float
+    #: What the venue counts per address (`rare`): connections that are opened, and those that are open; "": it is not
+    #: known to count them.
+    connects: str
+    sockets: str
 
     def key_request(self) -> Request | None:
         """The call that gives a key for the address, where the venue wants one. It is signed by `Venue.sign`."""

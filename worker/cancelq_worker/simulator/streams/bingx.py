@@ -23,9 +23,9 @@ from cancelq_worker.simulator.streams.session import NORMAL, Frame, Line, Sessio
 NAME = "bingx"
 PATH = b"/market"
 CONNECTS = "bingx/ws-connect"
+OPEN = "bingx/ws-open"
 # No number of connections in a time is documented, only 60 that are open at once.
-RULES = {CONNECTS: Rule(None, 60_000_000)}
-MOST_OF_IP = 60
+RULES = {CONNECTS: Rule(None, 60_000_000), OPEN: Rule(60, 0)}
 TOPIC = "spot.executionReport"
 PING_US = 5_000_000
 IDLE_US = 60_000_000

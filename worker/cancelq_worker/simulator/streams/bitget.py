@@ -21,9 +21,10 @@ from cancelq_worker.simulator.streams.session import POLICY, Session, read_objec
 NAME = "bitget"
 PATH = b"/v2/ws/private"
 CONNECTS = "bitget/ws-connect"
+OPEN = "bitget/ws-open"
 MESSAGES = "bitget/ws-messages"
-# 300 connections of an IP address in 5 minutes, 10 messages a second of a connection.
-RULES = {CONNECTS: Rule(300, 300_000_000), MESSAGES: Rule(10, 1_000_000)}
+# 300 connections of an IP address in 5 minutes and 100 that are open at once, 10 messages a second of a connection.
+RULES = {CONNECTS: Rule(300, 300_000_000), OPEN: Rule(100, 0), MESSAGES: Rule(10, 1_000_000)}
 LOGIN_WINDOW_MS = 30_000
 # "Websocket server will disconnect the connection if there is no string ping received for 2 min."
 IDLE_US = 120_000_000

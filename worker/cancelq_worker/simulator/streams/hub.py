@@ -67,14 +67,14 @@ class Hub:
         match path:
             case bitget.PATH:
                 self._admit(bitget.CONNECTS, ip)
+                self._find_room(bitget.NAME, bitget.OPEN, ip)
                 session: Session = BitgetSession(core, line, self._next(), ip, query)
             case bybit.PATH:
                 self._admit(bybit.CONNECTS, ip)
                 session = BybitSession(core, line, self._next(), ip, query)
             case bingx.PATH:
                 self._admit(bingx.CONNECTS, ip)
-                if sum(one.ip == ip and one.venue == bingx.NAME for one in self._sessions.values()) >= bingx.MOST_OF_IP:
-                    raise TooManyStreamsError(f"{bingx.MOST_OF_IP} connections of {ip} are open")
+                self._find_room(bingx.NAME, bingx.OPEN, ip)
                 session = BingxSession(core, line, self._next(), ip, query, self._listen_keys())
             case _:
                 raise NoStreamError(f"no venue has a stream at {path.decode('latin-1')}")
@@ -132,6 +132,11 @@ class Hub:
     def _admit(self, bucket: str, ip: str) -> None:
         if not self._core.limiter.window(bucket, ip).admit(self._core.now_us):
             raise TooManyStreamsError(f"too many connections of {ip} in a short time")
+
+    def _find_room(self, venue: str, bucket: str, ip: str) -> None:
+        most = self._core.limiter.rule(bucket).limit
+        if most is not None and sum(one.ip == ip and one.venue == venue for one in self._sessions.values()) >= most:
+            raise TooManyStreamsError(f"{most} connections of {ip} are open")
 
     def _next(self) -> int:
         self._numbered += 1

@@ -15,7 +15,7 @@ from typing import Final
 from cancelq_worker.venues.bingx import answers, looks, rights, signing, sweeps
 from cancelq_worker.venues.bingx.codes import OK, SECOND_US
 from cancelq_worker.venues.bingx.rows import is_order_id, is_pair, order_keys
-from cancelq_worker.venues.bingx.stream import BingxStream
+from cancelq_worker.venues.bingx.stream import SOCKETS, BingxStream
 from cancelq_worker.venues.port import (
     Answer,
     Bucket,
@@ -54,11 +54,12 @@ BUCKETS: Final = (
     Bucket("historyOrders", 10, SECOND_US),
 )
 LOOKS_GROUP, CANCELS_GROUP = "bingx-group-2", "bingx-group-3"
-#: Per address: 2000 calls in 10 s for a group of endpoints, 300 for each endpoint.
+#: Per address: 2000 calls in 10 s for a group of endpoints, 300 for each endpoint; open connections.
 ADDRESS_BUCKETS: Final = (
     Bucket(LOOKS_GROUP, 2000, 10 * SECOND_US),
     Bucket(CANCELS_GROUP, 2000, 10 * SECOND_US),
     *(Bucket(f"bingx-{bucket.name}", 300, 10 * SECOND_US) for bucket in BUCKETS),
+    SOCKETS,
 )
 
 _MANY: Final = ("cancel-orders", "cancel-orders-seen", "cancel-orders-blind")

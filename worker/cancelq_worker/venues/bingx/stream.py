@@ -2,7 +2,8 @@
 
 Source: BingX API documentation, "Generate Listen Key" (valid for an hour, extended every half) and "Order update"; the
 spot server sends a JSON ping, the swap one a text: both are answered. A frame names the order id, as a number or as
-text, and no client id; how a trigger order that fired shows is documented nowhere, so those are looked up.
+text, and no client id; how a trigger order that fired shows is documented nowhere, so those are looked up. An address
+may have 60 connections open; how many it may open in a time is documented nowhere.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ from urllib.parse import quote
 import orjson
 
 from cancelq_worker.venues.bingx import rows
-from cancelq_worker.venues.port import Answer, Frame, Push, Request, Word
+from cancelq_worker.venues.port import Answer, Bucket, Frame, Push, Request, Word
 from cancelq_worker.venues.reading import object_of, payload, word
 
 KEYS: Final = "/openApi/user/auth/userDataStream"
 TOPIC: Final = "spot.executionReport"
 FRAME_MOST: Final = 1024 * 1024
+SOCKETS: Final = Bucket("bingx-sockets", 48, 0, rare=True, shared=True)
 _KEY = re.compile(r"[A-Za-z0-9_-]{16,256}", re.ASCII)
 
 
@@ -34,6 +36,8 @@ class BingxStream:
     ping_every_s = 0.0  # the venue does the asking
     silent_most_s = 60.0
     renew_every_s = 1_500.0
+    connects = ""
+    sockets = SOCKETS.name
 
     def key_request(self) -> Request | None:
         return Request("POST", KEYS)

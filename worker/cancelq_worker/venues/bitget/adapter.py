@@ -16,7 +16,7 @@ import orjson
 
 from cancelq_worker.venues.bitget import looks, rights, signing, sweeps
 from cancelq_worker.venues.bitget.codes import CODES, HAD_AN_END, OK, REMEDIES, word_of
-from cancelq_worker.venues.bitget.stream import BitgetStream
+from cancelq_worker.venues.bitget.stream import CONNECTS, SOCKETS, BitgetStream
 from cancelq_worker.venues.port import (
     Answer,
     Bucket,
@@ -54,6 +54,7 @@ BUCKETS: Final = (
 )
 ADDRESS: Final = Bucket("bitget-ip", 6000, 60 * SECOND_US)  # FAQ: 6000 calls a minute and address, over all endpoints
 TIME_CALLS: Final = Bucket("bitget-time", 20, SECOND_US, rare=True)  # public/time: 20 a second and address
+ADDRESS_BUCKETS: Final = (ADDRESS, TIME_CALLS, CONNECTS, SOCKETS)
 
 BATCH: Final = "batch-cancel-order"
 _ROUTES: Final[tuple[Route, ...]] = (
@@ -96,7 +97,7 @@ class Bitget:
         if batch_size:
             self.routes = tuple(replace(r, most=min(r.most, batch_size)) if r.name == BATCH else r for r in ROUTES)
         self.buckets = sized(BUCKETS, limits)
-        self.address_buckets = sized((ADDRESS, TIME_CALLS), limits)
+        self.address_buckets = sized(ADDRESS_BUCKETS, limits)
 
     def endpoint(self, route: str) -> str:
         """The path a cancel route calls, as events name it."""

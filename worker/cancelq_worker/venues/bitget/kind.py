@@ -6,7 +6,7 @@ from typing import Final
 
 from pydantic import SecretStr
 
-from cancelq_worker.venues.bitget.adapter import ADDRESS, BUCKETS, TIME_CALLS, Bitget
+from cancelq_worker.venues.bitget.adapter import ADDRESS_BUCKETS, BUCKETS, Bitget
 from cancelq_worker.venues.bitget.codes import CODES, OK
 from cancelq_worker.venues.bitget.signing import Credentials
 from cancelq_worker.venues.kind import AccountView, Place, VenueKind
@@ -30,6 +30,6 @@ KIND: Final = VenueKind(
     ),
     _open,
     BUCKETS,
-    (ADDRESS, TIME_CALLS),
+    ADDRESS_BUCKETS,
     codes=frozenset({OK, *CODES}),
 )

@@ -1,7 +1,8 @@
 """Bitget's private order stream: login, the channels `orders` (normal orders) and `orders-algo` (trigger orders).
 
 Source: Bitget API documentation, websocket "Login", "Order Channel", "Trigger Order Channel"; the login's time stamp is
-in seconds, as in Bitget's own example and in ccxt, whatever its text says. Pushes can be lost (FAQ, Q15).
+in seconds, as in Bitget's own example and in ccxt, whatever its text says. Pushes can be lost (FAQ, Q15). An address
+may open 300 connections in five minutes, and have 100 open.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from typing import Any, Final
 import orjson
 
 from cancelq_worker.venues.bitget import looks, signing
-from cancelq_worker.venues.port import Answer, Frame, Push, Reply, Request, Word
+from cancelq_worker.venues.port import Answer, Bucket, Frame, Push, Reply, Request, Word
 from cancelq_worker.venues.reading import filled, object_of, rows_of, safe_id, word
 
 ORDERS: Final = "orders"
 ALGO: Final = "orders-algo"
+CONNECTS: Final = Bucket("bitget-connects", 240, 300_000_000, rare=True, shared=True)
+SOCKETS: Final = Bucket("bitget-sockets", 80, 0, rare=True, shared=True)
 
 
 class BitgetStream:
@@ -24,6 +27,8 @@ class BitgetStream:
     ping_every_s = 25.0  # the venue closes a connection that sends none for two minutes
     silent_most_s = 65.0  # every ping is answered
     renew_every_s = 0.0
+    connects = CONNECTS.name
+    sockets = SOCKETS.name
 
     def __init__(self, credentials: signing.Credentials) -> None:
         self._credentials = credentials

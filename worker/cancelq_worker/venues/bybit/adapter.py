@@ -16,7 +16,7 @@ import orjson
 
 from cancelq_worker.venues.bybit import answers, looks, rights, signing, sweeps
 from cancelq_worker.venues.bybit.codes import OK
-from cancelq_worker.venues.bybit.stream import BybitStream
+from cancelq_worker.venues.bybit.stream import CONNECTS, BybitStream
 from cancelq_worker.venues.port import (
     Answer,
     Bucket,
@@ -49,6 +49,7 @@ BUCKETS: Final = (
     Bucket("history", 50, SECOND_US),
 )
 ADDRESS: Final = Bucket("bybit-ip", 600, 5 * SECOND_US)
+ADDRESS_BUCKETS: Final = (ADDRESS, CONNECTS)
 
 BATCH: Final = "cancel-batch"
 BATCH_MOST: Final = 10
@@ -90,7 +91,7 @@ class Bybit:
         self._singly = singly
         self.stream: OrderStream | None = BybitStream(credentials)
         self.buckets = sized(BUCKETS, limits)
-        self.address_buckets = sized((ADDRESS,), limits)
+        self.address_buckets = sized(ADDRESS_BUCKETS, limits)
         batch = 1 if singly else min(batch_size or BATCH_MOST, BATCH_MOST, _room(self.buckets))
         batches = tuple(replace(r, most=min(r.most, batch)) for r in _BATCHES) if batch > 1 else ()
         routes = (*batches, *_OTHERS)

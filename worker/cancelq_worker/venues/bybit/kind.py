@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 from urllib.parse import urlsplit
 
-from cancelq_worker.venues.bybit.adapter import ADDRESS, BUCKETS, DEMO_HOST, Bybit
+from cancelq_worker.venues.bybit.adapter import ADDRESS_BUCKETS, BUCKETS, DEMO_HOST, Bybit
 from cancelq_worker.venues.bybit.codes import CODES, OK
 from cancelq_worker.venues.bybit.signing import Credentials
 from cancelq_worker.venues.kind import AccountView, Place, VenueKind
@@ -30,6 +30,6 @@ KIND: Final = VenueKind(
     ),
     _open,
     BUCKETS,
-    (ADDRESS,),
+    ADDRESS_BUCKETS,
     codes=frozenset({OK, *CODES}),
 )

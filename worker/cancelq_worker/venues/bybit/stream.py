@@ -1,7 +1,8 @@
 """Bybit's private order stream: auth, and the topic `order` for spot.
 
 Source: Bybit API documentation v5, websocket "Connect" and "Order". A cancel that was accepted and lost against a fill
-shows as a second `Filled` with `cancelType` CancelByUser: `orderStatus` alone decides.
+shows as a second `Filled` with `cancelType` CancelByUser: `orderStatus` alone decides. An address may open 500
+connections in five minutes; how many it may have open is documented nowhere.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ import orjson
 
 from cancelq_worker.venues.bybit import looks
 from cancelq_worker.venues.bybit.signing import Credentials
-from cancelq_worker.venues.port import Answer, Frame, Push, Request, Word
+from cancelq_worker.venues.port import Answer, Bucket, Frame, Push, Request, Word
 from cancelq_worker.venues.reading import object_of, row_id, rows_of, word
 
 TOPIC: Final = "order.spot"
 TOPICS: Final = ("order", TOPIC)
 AUTH_LIVES_MS: Final = 10_000  # how far ahead of the venue's clock the login's expiry is
+CONNECTS: Final = Bucket("bybit-connects", 400, 300_000_000, rare=True, shared=True)
 
 
 class BybitStream:
@@ -28,6 +30,8 @@ class BybitStream:
     ping_every_s = 20.0
     silent_most_s = 50.0  # every ping is answered
     renew_every_s = 0.0
+    connects = CONNECTS.name
+    sockets = ""
 
     def __init__(self, credentials: Credentials) -> None:
         self._credentials = credentials
