@@ -527,8 +527,8 @@ MUTANTS = (
     Mutant(
         "revocation-revoked",
         f"{_LUA}/take_local.lua",
-        "elseif t.cancel_class == 'local' then",
-        "elseif false then",
+        "elseif t.cancel_class == 'local' or claimed[target] then",
+        "elseif claimed[target] then",
         "a revocation is told as revoked, and is carried out",
         (f"{_SCRIPTS}test_a_revocation_is_not_withdrawn_by_another",),
     ),

@@ -94,7 +94,7 @@ MUTANTS = (
     Mutant(
         "quoted-secrets-are-told",
         f"{_WORKER}/repeating.py",
-        "return replace(reply, text=LEFT_OUT) if answer.quotes and reply.text else reply",
+        "return replace(reply, text=LEFT_OUT) if answer.quotes and reply.text and not reply.ours else reply",
         "return reply",
         "a venue that quotes the request puts the key into the results",
         ("tests/integration/test_send_by.py::test_the_words_of_a_venue_that_quotes_the_request_are_left_out",),
@@ -170,6 +170,34 @@ MUTANTS = (
         "return m.hours > 0 and hour < now_hour - 1",
         "an id that is sent again the same day cancels again",
         ("tests/integration/test_memory_of_ids.py::test_an_id_is_known_for_as_long_as_was_asked_and_then_forgotten",),
+    ),
+    Mutant(
+        "a-repeat-is-told-the-first-ones-outcome",
+        "producers/cancelq/watch.py",
+        "        if entry_id in self.differing:\n            return None\n",
+        "",
+        "who asks for another order under an id that was used is told that it is cancelled, while it is open",
+        (
+            "tests/unit/test_client_watch.py::test_whose_outcome_it_is_is_told_by_when_it_was_queued",
+            "tests/integration/test_lane_rules.py::"
+            "test_whoever_waits_for_a_repeat_of_other_content_is_not_told_the_first_ones_outcome",
+        ),
+    ),
+    Mutant(
+        "expired-with-the-epoch-is-sent",
+        f"{_WORKER}/intake.py",
+        'expires_ms=max(1, int(entry.fields["expires_at_ms"])) if "expires_at_ms" in entry.fields else 0,',
+        'expires_ms=int(entry.fields.get("expires_at_ms", 0)),',
+        "a bulk cancel that had expired long before hits orders that are newer",
+        ("tests/integration/test_lane_rules.py::test_what_expired_with_the_epoch_is_not_sent",),
+    ),
+    Mutant(
+        "named-again-is-cancelled-again",
+        f"{_WORKER}/venues/sweeping.py",
+        'return {pair: min(count, gone.get(pair, count)) for pair, count in notes.get("named", {}).items()}',
+        'return dict(notes.get("named", {}))',
+        "a kill tells 58 cancelled orders where one stood open all the time",
+        ("tests/integration/test_kill.py::test_an_order_that_is_named_again_and_again_is_counted_once",),
     ),
     Mutant(
         "split-loses-ids",

@@ -24,6 +24,7 @@ from cancelq.errors import (
     BrokerDown,
     BrokerRefused,
     CancelqError,
+    Conflicting,
     EventError,
     LaneError,
     OutcomeTimeout,
@@ -111,7 +112,8 @@ class Client:
     def wait_all(self, tickets: "Iterable[Ticket]", timeout_s: float = 60.0) -> list[Event]:
         """The final events of all these tickets, in their order.
 
-        `OutcomeTimeout` names those without one; the others' are in `ticket.event`. A lost connection is
+        `OutcomeTimeout` names those without one, or `Conflicting` those whose ids were queued before with other
+        content; the others' are in `ticket.event`. A lost connection is
         picked up again until the time is over; a server that hangs can add the client's own time-out to it.
         """
         wanted = list(tickets)
@@ -166,7 +168,7 @@ class Client:
                 with watch.catching_up:
                     self._carry_out(watch, watch.catch_up())
             while unsettled:
-                if unsettled[-1].outcome is not None:
+                if unsettled[-1].settled:
                     unsettled.pop()
                     continue
                 left_s = max(deadline - time.monotonic(), 0.0)
@@ -316,7 +318,6 @@ class AsyncClient:
         gap = watch.aim(_since_ms(tickets))
         watch.waiting += 1
         try:
-            signals = {slot.signal() for slot in unsettled}
             if watch.reader is None or watch.reader.done():
                 watch.failure = None
                 watch.reader = asyncio.create_task(self._read_lane(watch), name=f"cancelq results {lane}")
@@ -324,10 +325,16 @@ class AsyncClient:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(deadline - time.monotonic()), watch.reader_catching_up:
                         await self._carry_out(watch, watch.catch_up())
-            await asyncio.wait(signals, timeout=max(deadline - time.monotonic(), 0.0))
+            # What wakes them may be word of a repeat alone.
+            while unsettled and watch.failure is None:
+                signals = {ticket._slot.signal() for ticket in unsettled}
+                _, pending = await asyncio.wait(signals, timeout=max(deadline - time.monotonic(), 0.0))
+                unsettled = _unsettled(unsettled)
+                if pending:
+                    break
         finally:
             watch.waiting -= 1
-        if watch.failure is not None and any(slot.outcome is None for slot in unsettled):
+        if watch.failure is not None and unsettled:
             raise watch.failure
         return watch.trouble
 
@@ -367,8 +374,17 @@ class _TicketBase:
     @property
     def event(self) -> Event | None:
         """The final event, if a wait has met it yet."""
-        outcome = self._slot.outcome
-        return outcome if isinstance(outcome, Event) else None
+        return self._slot.event_of(self.entry_id)
+
+    @property
+    def conflicting(self) -> bool:
+        """Whether a wait has met that its id was queued before with other content: nothing of it is done."""
+        return self.entry_id in self._slot.differing
+
+    @property
+    def settled(self) -> bool:
+        """Whether a wait has met what became of it."""
+        return self._slot.settles(self.entry_id)
 
 
 @dataclass(eq=False, slots=True)
@@ -378,7 +394,8 @@ class Ticket(_TicketBase):
     _client: Client = field(repr=False)
 
     def wait(self, timeout_s: float = 60.0) -> Event:
-        """The intent's final event; `OutcomeTimeout` if it does not come in time."""
+        """The intent's final event; `OutcomeTimeout` if it does not come in time, `Conflicting` if its id was queued
+        before with other content, so that nothing comes of it."""
         return self._client.wait_all([self], timeout_s)[0]
 
 
@@ -389,8 +406,10 @@ class AsyncTicket(_TicketBase):
     _client: AsyncClient = field(repr=False)
 
     async def outcome(self, timeout_s: float = 60.0) -> Event:
-        """The intent's final event; `OutcomeTimeout` if it does not come in time."""
+        """As `Ticket.wait`."""
         return (await self._client.wait_all([self], timeout_s))[0]
+
+    wait = outcome
 
 
 _T = TypeVar("_T", bound=_TicketBase)
@@ -416,8 +435,8 @@ def _by_lane(tickets: list[_T]) -> dict[Lane, list[_T]]:
     return lanes
 
 
-def _unsettled(tickets: Sequence[_TicketBase]) -> list[Slot]:
-    return [ticket._slot for ticket in tickets if ticket._slot.outcome is None]
+def _unsettled(tickets: Sequence[_T]) -> list[_T]:
+    return [ticket for ticket in tickets if not ticket.settled]
 
 
 def _since_ms(tickets: Sequence[_TicketBase]) -> int:
@@ -430,17 +449,18 @@ def _outcomes(tickets: Sequence[_TicketBase], timeout_s: float, troubles: Sequen
     events: list[Event] = []
     missing: list[_TicketBase] = []
     for ticket in tickets:
-        outcome = ticket._slot.outcome
-        if isinstance(outcome, EventError):
-            raise outcome
-        if outcome is None:
+        if isinstance(ticket._slot.outcome, EventError):
+            raise ticket._slot.outcome
+        if ticket.event is not None:
+            events.append(ticket.event)
+        elif not ticket.settled:
             missing.append(ticket)
-        else:
-            events.append(outcome)
     if not missing:
+        if len(events) < len(tickets):
+            raise Conflicting([ticket.id for ticket in tickets if ticket.conflicting])
         return events
     trouble = next((trouble for trouble in troubles if trouble is not None), None)
     hint = f"; {trouble}" if trouble is not None else ""
-    if any(ticket._slot.duplicate for ticket in missing):
+    if any(ticket._slot.repeats for ticket in missing):
         hint += "; a duplicate event says that such an id was queued before, perhaps long ago"
     raise OutcomeTimeout([ticket.id for ticket in missing], timeout_s, hint) from trouble

@@ -181,6 +181,19 @@ class GroupMissing(CancelqError):
         )
 
 
+class Conflicting(CancelqError):
+    """These intents bore ids that were queued before with other content: nothing of them was done, and what became of
+    the ids is told of the first ones. `ids` says which; send them under new ids."""
+
+    def __init__(self, ids: Sequence[str]) -> None:
+        self.ids = list(ids)
+        more = f" and {len(self.ids) - 1} more" if len(self.ids) > 1 else ""
+        super().__init__(
+            f"{self.ids[0]}{more}: this id was queued before with other content, so nothing of this entry was done; "
+            "send it under a new id"
+        )
+
+
 class OutcomeTimeout(CancelqError, TimeoutError):
     """No final event came in time; the intents named in `ids` are still under way, they are not given up."""
 

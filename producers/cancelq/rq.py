@@ -52,7 +52,8 @@ class Door:
             raise LaneError(f"{asked} is not open to jobs; those that are (rq_lanes): {open_to}")
         if not isinstance(fields, Mapping):
             raise LaneError(f"{SUBMIT} wants a lane and a mapping of fields, not {type(fields).__name__}")
-        entry = wire_fields({"id": id_of(job_id), **fields})
+        given = {name: value for name, value in fields.items() if value is not None}
+        entry = wire_fields({"id": id_of(job_id), **given})
         return self._client.submit(asked, entry).id
 
 

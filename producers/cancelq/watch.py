@@ -6,7 +6,7 @@ tasks share all of it but the waiting.
 
 import asyncio
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from typing import Any
 from weakref import ReferenceType, ref
 
@@ -37,13 +37,44 @@ class Slot:
     # Class attributes until they change: every intent of a batch has a slot, and few are looked at.
     # The final event, or why it cannot be read.
     outcome: Event | EventError | None = None
-    # An event said that this id was queued before.
-    duplicate = False
+    later: Mapping[int, Event] = {}
+    # The entries of which an event said that their id was queued before (those of workers before 0.2: their times in
+    # ms), and those among them of other content.
+    repeats: frozenset[str] = frozenset()
+    differing: frozenset[str] = frozenset()
     _signal: "asyncio.Future[None] | None" = None
 
     def settle(self, outcome: Event | EventError) -> None:
-        self.outcome = outcome
+        if self.outcome is None:
+            self.outcome = outcome
+        elif isinstance(outcome, Event) and outcome.queued_us is not None:
+            # An id that was forgotten in between was asked for once more.
+            self.later = {**self.later, outcome.queued_us // 1000: outcome}
         self.wake()
+
+    def event_of(self, entry_id: str) -> Event | None:
+        """The final event that came of that entry, if it is known; that of the first one where it was a repeat."""
+        if entry_id in self.differing:
+            return None
+        if (later := self.later.get(_ms(entry_id))) is not None:
+            return later
+        if not isinstance(self.outcome, Event):
+            return None
+        queued_us, ms = self.outcome.queued_us, _ms(entry_id)
+        own = queued_us is None or queued_us // 1000 == ms
+        return self.outcome if own or not self.repeats.isdisjoint((entry_id, str(ms))) else None
+
+    def repeat(self, entry: str, *, differs: bool) -> None:
+        """That entry bore an id that was queued before."""
+        self.repeats |= {entry}
+        if differs:
+            self.differing |= {entry}
+        self.wake()
+
+    def settles(self, entry_id: str) -> bool:
+        """Whether nothing more need be read to know what became of that entry."""
+        told = entry_id in self.differing or isinstance(self.outcome, EventError)
+        return told or self.event_of(entry_id) is not None
 
     def wake(self) -> None:
         if self._signal is not None and not self._signal.done():
@@ -177,16 +208,17 @@ class Watch:
             fields = pairs(flat)
             reference = self._slots.get(fields.get(b"id", b"").decode(errors="replace"))
             slot = reference() if reference is not None else None
-            if slot is None or slot.outcome is not None:
+            if slot is None:
                 continue
-            if fields.get(b"final") == b"1":
+            if fields.get(b"status") == b"duplicate":
+                if not slot.repeats and slot.outcome is None:
+                    duplicates.append((slot, entry_id))
+                slot.repeat(_repeated(fields), differs=fields.get(b"differs") == b"1")
+            elif fields.get(b"final") == b"1":
                 try:
                     slot.settle(Event.read(entry_id, fields))
                 except EventError as unreadable:
                     slot.settle(unreadable)
-            elif fields.get(b"status") == b"duplicate" and not slot.duplicate:
-                slot.duplicate = True
-                duplicates.append((slot, entry_id))
         return duplicates
 
 
@@ -235,6 +267,12 @@ def pairs(flat: list[bytes]) -> dict[bytes, bytes]:
     """The fields of an entry."""
     texts = iter(flat)
     return dict(zip(texts, texts, strict=False))
+
+
+def _repeated(fields: dict[bytes, bytes]) -> str:
+    """The entry that a duplicate event is about, or its time in ms."""
+    entry = fields.get(b"entry") or fields.get(b"queued_us", b"")[:-3]
+    return entry.decode(errors="replace")
 
 
 def _after(page: list[Entry]) -> str | None:

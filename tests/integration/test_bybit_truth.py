@@ -333,6 +333,17 @@ async def test_a_refused_key_holds_the_lane_with_its_intents_and_resume_goes_on(
         assert (event.status, event.attempt) == (Status.cancelled, 1)
 
 
+async def test_a_wrong_secret_is_told_though_the_answer_quotes_what_was_signed(redis_url: str) -> None:
+    env = {"CANCELQ_ACCOUNTS__BYBIT__MAIN__API_SECRET": "another-secret"}
+    async with desk(redis_url, venue="bybit", env=env) as rig:
+        order_id = rig.order()
+        await rig.ready()
+        await rig.send(symbol="BTCUSDT", order_id=order_id)
+        await until_held(rig, "auth")
+        (held,) = [row for row in (await operate.status(rig.client, [rig.lane]))[0].holds if row[1] == "auth"]
+        assert "10004 the signature was refused: check API_SECRET" in str(held)
+
+
 @pytest.mark.parametrize("offset_ms", [-3_600_000, -2_000, 2_000, 3_600_000])
 async def test_a_clock_that_is_off_costs_nothing(redis_url: str, offset_ms: int) -> None:
     """A second ahead is too much for this venue, whatever the window."""

@@ -296,3 +296,12 @@ async def test_how_many_are_open_is_not_said_where_nobody_looked(redis_url: str)
         report = await flatten(rig, Wish(LANE, symbol="NOSUCHUSDT"))
         assert not report.empty
         assert report.still_open is None
+
+
+async def test_an_order_that_is_named_again_and_again_is_counted_once(redis_url: str) -> None:
+    async with desk(redis_url, cancel_delay_ms=2_500) as rig:
+        orders = [rig.order() for _ in range(3)]
+        report = await flatten(rig)
+        named = [id_ for c in rig.simulator.calls().entries if c["method"] == "POST" for id_ in c["ids"]]
+        assert len(named) > len(orders), "they were named more than once"
+        assert (report.empty, report.cancelled, still_open(rig, orders)) == (True, 3, [])

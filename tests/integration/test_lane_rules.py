@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 
+from cancelq import AsyncClient, Conflicting
 from cancelq.contract import Event, Status
 from cancelq_worker import cli, operate
 from cancelq_worker.simulator.orders import Right
@@ -39,6 +40,44 @@ async def test_the_same_id_is_one_cancel_and_its_repeats_are_told(redis_url: str
         ]
         assert rig.truth(other)["state"] == "live"
         assert len([e for e in await rig.of("a-1") if e.final]) == 1
+
+
+async def test_whoever_waits_for_a_repeat_of_other_content_is_not_told_the_first_ones_outcome(
+    redis_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def submitted(order_id: str) -> tuple[int, str, str]:
+        words = ["submit", str(LANE), "--symbol", "BTCUSDT", "--order-id", order_id, "--id", "k", "--wait"]
+        code = await asyncio.to_thread(cli.run, words, {"CANCELQ_REDIS_URL": redis_url})
+        return code, *capsys.readouterr()
+
+    async with desk(redis_url) as rig, AsyncClient(redis_url) as client:
+        await rig.ready()
+        order_id, other = rig.order(), rig.order()
+        asked = {"symbol": "BTCUSDT", "id": "k"}
+        first = await client.submit(LANE, asked | {"order_id": order_id})
+        assert (await first.wait(30)).status == Status.cancelled
+        again = await client.submit(LANE, asked | {"order_id": order_id})
+        assert await again.wait(30) == first.event
+        differs = await client.submit(LANE, asked | {"order_id": other})
+        with pytest.raises(Conflicting, match="other content, so nothing of this entry was done") as told:
+            await client.wait_all([first, differs, again], 30)
+        assert (told.value.ids, differs.event, differs.conflicting) == (["k"], None, True)
+        assert (first.event, first.conflicting) == (again.event, False)
+        code, _, err = await submitted(other)
+        assert code == 1
+        assert "send it under a new id\nremedy: what became of the first: cancelq results --id k" in err
+        assert (await submitted(order_id))[0] == 0
+        assert rig.truth(other)["state"] == "live"
+
+
+async def test_what_expired_with_the_epoch_is_not_sent(redis_url: str) -> None:
+    async with desk(redis_url) as rig:
+        order_id = rig.order()
+        asked = {"symbol": "BTCUSDT", "expires_at_ms": "0"}
+        ids = await rig.send_all([asked | {"order_id": order_id}, asked | {"scope": "symbol"}])
+        finals = await rig.finals(ids)
+        assert {(e.status, e.attempt) for e in finals.values()} == {(Status.expired, 0)}
+        assert rig.truth(order_id)["state"] == "live"
 
 
 async def test_two_intents_for_one_order_share_a_call_and_each_has_its_event(redis_url: str) -> None:

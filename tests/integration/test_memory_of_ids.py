@@ -41,7 +41,7 @@ class Book:
         for first in range(0, len(ids), A_CALL):
             part = ids[first : first + A_CALL]
             entries = [f"1-{next(self._entries)}" for _ in part]
-            items = [NewOutcome(id_, True, digest, _told(id_)) for id_ in part]
+            items = [NewOutcome(id_, "1-1", digest, _told(id_)) for id_ in part]
             admission = Admission(await self.ledger.cursor(), entries[0], entries[-1], items)
             reply = await self.ledger.round(RoundRequest(admission=admission))
             assert isinstance(reply.admitted, Admitted)

@@ -758,6 +758,16 @@ async def test_a_revocation_is_not_withdrawn_by_another(bench: Bench) -> None:
     ]
 
 
+async def test_of_two_revocations_the_second_is_told_that_its_target_has_ended(bench: Bench) -> None:
+    await bench.orders("11")
+    await bench.admit(*({"id": id_, "scope": "revoke", "target": "i-11"} for id_ in ("first", "second")))
+    taken = await bench.take()
+    assert [(step.why, step.work.id) for step in taken.steps] == [
+        ("revoke-claimed", "first"),
+        ("revoke-ended", "second"),
+    ]
+
+
 async def test_what_is_urgent_is_not_left_to_a_sweep_that_is_not(bench: Bench) -> None:
     await bench.orders("11", priority="urgent")
     await bench.orders("12")

@@ -27,6 +27,7 @@ def an_error(kind: type[errors.CancelqError]) -> errors.CancelqError:
         errors.BatchIncomplete: errors.BatchIncomplete(
             "bitget:main", queued=[], uncertain=[], not_queued=[{}], cause=CAUSE
         ),
+        errors.Conflicting: errors.Conflicting(["a"]),
         errors.OutcomeTimeout: errors.OutcomeTimeout(["a"], 1.0),
         errors.NoResults: errors.NoResults("bitget:main"),
         errors.GroupMissing: errors.GroupMissing("bitget:main", "desk", "XGROUP CREATE"),
@@ -45,6 +46,7 @@ CODES = {
     errors.Uncertain: Exit.UNREACHABLE,
     errors.Unconfirmed: Exit.UNREACHABLE,
     errors.BatchIncomplete: Exit.UNREACHABLE,
+    errors.Conflicting: Exit.UNHEALTHY,
     errors.OutcomeTimeout: Exit.UNHEALTHY,
     errors.NoResults: Exit.UNHEALTHY,
     errors.GroupMissing: Exit.CONFIGURATION,

@@ -19,9 +19,10 @@ class Results:
         self.events: list[tuple[tuple[int, int], list[bytes]]] = []
         self.reads: list[str] = []
 
-    def add(self, ms: int, id: str, status: str = "cancelled", final: str = "1") -> None:
+    def add(self, ms: int, id: str, status: str = "cancelled", final: str = "1", **more: str) -> None:
         seq = sum(1 for at, _ in self.events if at[0] == ms)
-        flat = [b"id", id.encode(), b"status", status.encode(), b"final", final.encode()]
+        fields = {"id": id, "status": status, "final": final, **more}
+        flat = [word.encode() for pair in fields.items() for word in pair]
         self.events.append(((ms, seq), flat))
 
     def carry_out(self, reads: Reads, between: Callable[[], object] = lambda: None) -> int:
@@ -207,11 +208,48 @@ def test_a_duplicate_of_what_is_still_under_way_is_looked_for_once(watch: Watch,
     results.add(1001, "k", "duplicate", "0")
     results.add(1002, "k", "duplicate", "0")
     results.carry_out(watch.read_on(0))
-    assert (slot.duplicate, slot.outcome) == (True, None)
+    assert slot.outcome is None
     results.add(1003, "k", "rejected")
     results.carry_out(watch.read_on(0))
     assert outcome_of(slot).status == "rejected"
     assert results.reads == ["XREAD", "XREVRANGE", "XREAD"]
+
+
+def test_whose_outcome_it_is_is_told_by_when_it_was_queued(watch: Watch, results: Results) -> None:
+    slot = watch.slot("k")
+    watch.aim(1000)
+    results.add(1002, "k", queued_us="1001000")
+    results.carry_out(watch.read_on(0))
+    assert slot.settles("1001-0")
+    assert not slot.settles("1002-0"), "whether it was a repeat, and of the same content, is not told yet"
+    results.add(1003, "k", "duplicate", "0", queued_us="1002000", entry="1002-0")
+    results.add(1004, "k", "duplicate", "0", queued_us="1002000", entry="1002-1", differs="1")
+    results.carry_out(watch.read_on(0))
+    assert slot.settles("1002-0")
+    assert slot.event_of("1002-0") == slot.event_of("1001-0") == slot.outcome
+    assert slot.settles("1002-1")
+    assert slot.event_of("1002-1") is None, "of it nothing was done"
+
+
+def test_a_repeat_is_known_by_its_time_where_older_workers_told_of_it(watch: Watch, results: Results) -> None:
+    slot = watch.slot("k")
+    watch.aim(1000)
+    results.add(1001, "k", queued_us="1000000")
+    results.add(1003, "k", "duplicate", "0", queued_us="1002000")
+    results.carry_out(watch.read_on(0))
+    assert slot.event_of("1002-0") == slot.outcome
+
+
+def test_an_id_that_was_forgotten_has_an_outcome_of_its_own(watch: Watch, results: Results) -> None:
+    slot = watch.slot("k")
+    watch.aim(1000)
+    results.add(1001, "k", queued_us="1000000")
+    results.add(9002, "k", "rejected", queued_us="9001000")
+    results.carry_out(watch.read_on(0))
+    first, again = slot.event_of("1000-0"), slot.event_of("9001-0")
+    assert first
+    assert again
+    assert (first.status, again.status) == ("cancelled", "rejected")
 
 
 def test_looking_back_has_an_end(results: Results) -> None:

@@ -102,6 +102,7 @@ GOOD = [
     {"scope": "revoke", "target": "desk-1", "id": "desk-2", "priority": "urgent", "reason": "fat finger"},
     {**CANCEL, "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"},
     {**CANCEL, "x_desk": "", "x_note": "line\nline\x00 ok", "x_Any.name:1-2": "ü"},
+    {**CANCEL, "x_": "1", "x_grün": "2", "x_a b\n": "3", "x_" + "a" * 300: "4"},
 ]
 
 
@@ -114,8 +115,6 @@ def test_everything_the_contract_allows_is_accepted(fields: dict[str, str]) -> N
 BAD = [
     ({"symbl": "BTCUSDT", "order_id": "1"}, "symbl", 'did you mean "symbol"?'),
     ({**CANCEL, "clientOrderId": "1"}, "clientOrderId", 'did you mean "client_order_id"?'),
-    ({**CANCEL, "x_": "1"}, "x_", "1 to 62"),
-    ({**CANCEL, "x_" + "a" * 63: "1"}, "x_" + "a" * 38 + "...", "1 to 62"),
     ({}, "symbol", "missing"),
     ({"symbol": "BTCUSDT"}, "order_id", "or client_order_id"),
     ({"order_id": "1"}, "symbol", "missing"),

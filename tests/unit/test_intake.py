@@ -73,7 +73,7 @@ def test_each_scope_waits_in_its_class(
 
 def test_a_record_holds_what_was_asked_and_where() -> None:
     made = intent(id="a-1", symbol="BTCUSDT", order_id=ORDER_ID, strategy="mm", x_desk="7")
-    assert (made.id, made.explicit_id, made.due_ms) == ("a-1", True, 0)
+    assert (made.id, made.named_by, made.due_ms) == ("a-1", ENTRY_ID, 0)
     assert made.record == {
         "scope": "order", "priority": "normal", "symbol": "BTCUSDT", "order_id": ORDER_ID, "strategy": "mm",
         "x_desk": "7", "venue": "bitget", "account": "main", "queued_us": f"{ENTRY_MS}000", "explicit": "1",
@@ -82,7 +82,7 @@ def test_a_record_holds_what_was_asked_and_where() -> None:
 
 def test_an_entry_without_an_id_is_known_by_its_own() -> None:
     made = intent(symbol="BTCUSDT", order_id=ORDER_ID)
-    assert (made.id, made.explicit_id) == (ENTRY_ID, False)
+    assert (made.id, made.named_by) == (ENTRY_ID, "")
     assert "explicit" not in made.record
 
 
@@ -189,10 +189,10 @@ def test_a_rejection_has_the_fields_of_a_final_event(wrong: dict[str, str]) -> N
 
 def test_a_rejection_keeps_an_id_that_can_be_used_and_else_the_entrys() -> None:
     item = read(id="a-1", symbol="BTC-USDT", order_id=ORDER_ID)
-    assert (item.id, item.explicit_id) == ("a-1", True)
+    assert (item.id, item.named_by) == ("a-1", ENTRY_ID)
     item = read(id="not an id", symbol="BTCUSDT", order_id=ORDER_ID)
     assert isinstance(item, NewOutcome)
-    assert (item.id, item.explicit_id, item.event["id"]) == (ENTRY_ID, False, ENTRY_ID)
+    assert (item.id, item.named_by, item.event["id"]) == (ENTRY_ID, "", ENTRY_ID)
 
 
 def test_poison_harms_nobody_else() -> None:

@@ -107,8 +107,8 @@ def test_times_are_those_of_the_last_call_by_priority(counted: Counted) -> None:
 
 
 def test_admission_counts_intents_duplicates_and_what_was_rejected(counted: Counted) -> None:
-    intent = NewIntent("a", False, "d", {}, State())
-    rejected = NewOutcome("b", False, "d", {"status": "rejected"})
+    intent = NewIntent("a", "", "d", {}, State())
+    rejected = NewOutcome("b", "", "d", {"status": "rejected"})
     wanted = Admission("0-0", "1-0", "4-0", [intent, intent, intent, rejected])
     for nothing in (None, Admitted(False, "0-0"), ResponseError("OOM")):
         counted.lane.admission(wanted, nothing)
@@ -185,7 +185,7 @@ def test_two_processes_worth_of_counters_live_side_by_side() -> None:
 
 
 def test_a_rejected_entry_that_repeats_an_id_is_no_second_outcome(counted: Counted) -> None:
-    rejected = NewOutcome("b", False, "d", {"status": "rejected"})
+    rejected = NewOutcome("b", "", "d", {"status": "rejected"})
     wanted = Admission("0-0", "1-0", "3-0", [rejected, rejected])
     counted.lane.admission(wanted, Admitted(True, "3-0", admitted=0, duplicates=1))
     assert counted.outcomes("rejected") == 1

@@ -2,14 +2,17 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cancelq import Client, Lane
 from cancelq.contract import wire_fields
 from cancelq.errors import CancelqError
-from cancelq.rq import id_of, submit
+from cancelq.rq import Door, id_of, submit
 
 
 def test_neither_producers_nor_readers_need_rq() -> None:
@@ -33,3 +36,18 @@ def test_every_job_has_an_id_that_an_intent_can_have(job_id: str) -> None:
 def test_different_jobs_have_different_ids() -> None:
     jobs = ["a", "b", "a" * 61, "a" * 62, "a" * 63, "a b", "a  b", "1-1"]
     assert len({id_of(job) for job in jobs}) == len(jobs)
+
+
+def test_a_field_that_is_null_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also the id: that of the job stands in for it, so that a job that is run again asks for nothing twice."""
+    sent: list[dict[str, str]] = []
+
+    class Heard(Client):
+        def submit(self, lane: object, fields: object = None, /, **_: object) -> Any:
+            sent.append(cast("dict[str, str]", fields))
+            return SimpleNamespace(id="")
+
+    lane = Lane.parse("bitget:main")
+    with Heard("redis://127.0.0.1:1/0") as client:
+        Door(client, [lane]).submit("job-1", "bitget:main", {"symbol": "BTCUSDT", "order_id": "1", "id": None})
+    assert sent == [{"id": "rq-job-1", "symbol": "BTCUSDT", "order_id": "1"}]

@@ -8,6 +8,7 @@ from functools import lru_cache
 from cancelq.contract import FINAL, Lane, Status
 from cancelq_worker.state import NONE, State
 from cancelq_worker.venues.port import ABOUT_THE_CALL, SWEEPS, Reply
+from cancelq_worker.venues.sweeping import cancelled_by_id
 
 VERSION = "1"
 _LABELS = frozenset(
@@ -108,9 +109,10 @@ def _add_ids(out: dict[str, str], state: State) -> None:
 def _add_pairs(out: dict[str, str], state: State) -> None:
     """What a sweep did and saw: `pairs` is a comma list of PAIR=cancelled by id/still open, `newer_orders` how many
     were newer than the intent at the last look."""
-    sweep, named = state.notes.get("sweep", {}), state.notes.get("named", {})
+    sweep = state.notes.get("sweep", {})
     still = sweep.get("pairs", {})
-    told = [f"{pair}={named.get(pair, 0)}/{still.get(pair, 0)}" for pair in sorted({*named, *still})]
+    gone = cancelled_by_id(state.notes, still)
+    told = [f"{pair}={gone.get(pair, 0)}/{still.get(pair, 0)}" for pair in sorted({*gone, *still})]
     if told:
         out["pairs"] = ",".join(told)
     if sweep.get("newer"):

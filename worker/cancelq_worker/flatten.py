@@ -22,7 +22,7 @@ from cancelq_worker.snapshot import Snapshots, workers_alive
 from cancelq_worker.state import State
 from cancelq_worker.trips import command, read_entries
 from cancelq_worker.venues.registry import KINDS
-from cancelq_worker.venues.sweeping import ORDER
+from cancelq_worker.venues.sweeping import ORDER, cancelled_by_id
 
 SERVED_MS = 22_000  # a lane that is served moves its clock every ten seconds at least
 STARTING_POLLS, STARTING_POLL_S = 10, 0.1
@@ -74,7 +74,7 @@ class Wish:
 
 @dataclass(slots=True)
 class Pair:
-    """What is known of one pair: orders named in cancels by id, and orders seen open at the last look."""
+    """What is known of one pair: orders that are gone after cancels by id, and orders seen open at the last look."""
 
     cancelled: int = 0
     still_open: int = 0
@@ -213,7 +213,7 @@ class Flattening:
             # What the last whole pass over the lists saw, or what this one has seen so far.
             still = notes.get("still", notes.get("sweep", {}).get("pairs"))
             if still is not None:
-                self._learn(id_, notes.get("named", {}), still)
+                self._learn(id_, cancelled_by_id(notes, still), still)
 
     def _learn(self, id_: str, named: Mapping[str, int], still: Mapping[str, int]) -> None:
         self._named[id_], self._open[id_] = named, still

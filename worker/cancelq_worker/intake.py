@@ -51,7 +51,8 @@ class Intake:
         state = State(
             stage=plan.start,
             urgent=entry.fields.get("priority") == "urgent",
-            expires_ms=int(entry.fields.get("expires_at_ms", 0)),
+            # 0 stands for none from here on: what expired with the epoch expired a moment later.
+            expires_ms=max(1, int(entry.fields["expires_at_ms"])) if "expires_at_ms" in entry.fields else 0,
             cancel_class=plan.cancel_class,
             look_class=plan.look_class,
             digest=entry.digest,
@@ -59,14 +60,14 @@ class Intake:
             notes=plan.notes,
         )
         due_ms = int(entry.fields.get("not_before_ms", 0))
-        return NewIntent(entry.id, entry.explicit_id, entry.digest, self._record(entry), state, due_ms)
+        return NewIntent(entry.id, _named_by(entry), entry.digest, self._record(entry), state, due_ms)
 
     def _revocation(self, entry: Accepted) -> NewIntent:
         target = entry.fields["target"]
         # How a target that is open no more is remembered: by hash, or by the inbox if its id is the entry's own.
         remembered = NONE if _ENTRY_ID.fullmatch(target) else memory_key(target).hex()
         state = State(cancel_class=LOCAL, look_class=target, digest=entry.digest, orders=(remembered,))
-        return NewIntent(entry.id, entry.explicit_id, entry.digest, self._record(entry), state)
+        return NewIntent(entry.id, _named_by(entry), entry.digest, self._record(entry), state)
 
     def _record(self, entry: Accepted) -> dict[str, str]:
         record = dict(entry.fields)
@@ -79,7 +80,11 @@ class Intake:
         event = events.head(self._lane, entry.id, Status.rejected, "local", detail)
         event.update(events.labels(entry.fields))
         event.update(attempt="0", queued_us=str(entry.queued_us), worker=self._worker)
-        return NewOutcome(entry.id, entry.explicit_id, entry.digest, event)
+        return NewOutcome(entry.id, _named_by(entry), entry.digest, event)
+
+
+def _named_by(entry: Accepted | Refused) -> str:
+    return entry.entry_id if entry.explicit_id else ""
 
 
 def entry_order(entry_id: str) -> tuple[int, int]:

@@ -309,7 +309,8 @@ class RedisLedger:
         args: list[Any] = [*where, len(items)]
         for item in items:
             kind = "i" if isinstance(item, NewIntent) else "e"
-            args += (kind, item.id, memory_key(item.id) if item.explicit_id else b"", item.digest)
+            named = memory_key(item.id) + item.named_by.encode() if item.named_by else b""
+            args += (kind, item.id, named, item.digest)
             if isinstance(item, NewIntent):
                 state = item.state
                 orders = () if state.queue == LOCAL else state.orders

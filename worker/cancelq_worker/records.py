@@ -23,10 +23,11 @@ ERRORS_MOST = 15
 
 @dataclass(slots=True)
 class NewIntent:
-    """One admitted entry that a call shall carry, or a revocation."""
+    """One admitted entry that a call shall carry, or a revocation. `named_by`: the entry, where its producer chose the
+    id, else ""."""
 
     id: str
-    explicit_id: bool
+    named_by: str
     digest: str
     record: dict[str, str]
     state: State
@@ -35,10 +36,10 @@ class NewIntent:
 
 @dataclass(frozen=True, slots=True)
 class NewOutcome:
-    """One entry whose outcome is known at admission: its final event."""
+    """One entry whose outcome is known at admission: its final event. `named_by` as in `NewIntent`."""
 
     id: str
-    explicit_id: bool
+    named_by: str
     digest: str
     event: dict[str, str]
 

@@ -28,8 +28,8 @@ _SECRET_PARAMETER = re.compile(r"(?:^|&)(?:signature|listenKey)=([^&]+)")
 
 
 def discreet(reply: Reply, answer: Answer) -> Reply:
-    """The reply, without the venue's words where its answer quotes secrets."""
-    return replace(reply, text=LEFT_OUT) if answer.quotes and reply.text else reply
+    """The reply, without the venue's words where its answer quotes secrets; our own stay."""
+    return replace(reply, text=LEFT_OUT) if answer.quotes and reply.text and not reply.ours else reply
 
 
 def repeats(answer: bytes, secrets: Iterable[str]) -> bool:

@@ -21,7 +21,7 @@ from cancelq_worker.rulings import (
 )
 from cancelq_worker.state import LOOKS_BACK, State
 from cancelq_worker.venues.port import Reply, Stage, Venue, Word
-from cancelq_worker.venues.sweeping import count_pair
+from cancelq_worker.venues.sweeping import count_pair, keep_most
 
 LIST_LASTS_US = 1_000_000  # how long an open list may be the reason for a bulk call
 
@@ -86,6 +86,8 @@ class SweepJudge:
         state.notes.pop("f", None)
         sweep = state.notes["sweep"]
         target = target_of(fields, state)
+        if sweep.get("end"):
+            keep_most(state.notes)
         if sweep.get("bulk"):
             state.notes["listed"] = at.steady_us
         if sweep.get("todo") or sweep.get("bulk"):

@@ -12,6 +12,7 @@ from cancelq.errors import (
     BatchIncomplete,
     BrokerDown,
     BrokerRefused,
+    Conflicting,
     EventError,
     GroupMissing,
     IntentError,
@@ -86,6 +87,9 @@ def _of_client(error: Exception, user: str) -> CommandFailed | None:
         case BatchIncomplete():
             remedy = "give every line an id of its own; then the same file can be fed again safely"
             return CommandFailed(str(error), remedy, Exit.UNREACHABLE)
+        case Conflicting():
+            remedy = f"what became of the first: cancelq results --id {error.ids[0]}"
+            return CommandFailed(str(error), remedy, Exit.UNHEALTHY)
         case OutcomeTimeout():
             remedy = f"it is not given up: cancelq results --id {error.ids[0]}"
             return CommandFailed(str(error), remedy, Exit.UNHEALTHY)

@@ -24,7 +24,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from cancelq import BatchIncomplete, BrokerDown, Client, Event, Lane, OutcomeTimeout, Ticket
+from cancelq import BatchIncomplete, BrokerDown, Client, Conflicting, Event, Lane, OutcomeTimeout, Ticket
 from cancelq_worker.cli import showing
 from cancelq_worker.cli.feed_file import Bad, Good, form_of, lines_of, read_lines
 from cancelq_worker.cli.invocation import Invocation
@@ -127,7 +127,10 @@ class Feed:
                 if left_s <= 0:
                     self._give_up(still, bar)
                     break
-            waiting = [ticket for ticket in waiting if ticket.event is None]
+            except Conflicting as conflict:
+                bar.console.print(str(conflict), markup=False, highlight=False)
+                waiting = [ticket for ticket in waiting if not ticket.conflicting]
+            waiting = [ticket for ticket in waiting if not ticket.settled]
             bar.update(task, completed=len(self._tickets) - len(waiting))
         return [ticket.event for ticket in self._tickets if ticket.event is not None]
 

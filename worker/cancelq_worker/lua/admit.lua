@@ -6,7 +6,7 @@
 -- ARGV     cursor the entries were read after (or 'ahead'), id of the first, id of the last, number, then for each entry
 --   'i' id memory_key digest record head tail queue expires_ms due_ms orders_n order…    an intent to carry
 --   'e' id memory_key digest fields_n field value …                                      an outcome known at once
---   memory_key: 12 raw bytes, empty where the id is the entry's own; head, tail: the state line around its place,
+--   memory_key: 12 raw bytes and the id of the entry, empty where the id is the entry's own; head, tail: the state line around its place,
 --   which is written here; queue: 'c:n:by-id', or 'local' for an intent no call carries; due_ms: not_before_ms or 0
 --   then number, entry id…: ahead: of the entries, in their order; else: entries up to the last that the caller left
 --   out, as they were admitted ahead
@@ -35,7 +35,9 @@ if not is_ahead and (at ~= ARGV[1] or not later(ARGV[2], at)) then return {0, at
 local entries, pos = {}, 5
 local explicit = {}
 for n = 1, tonumber(ARGV[4]) do
-  local e = {kind = ARGV[pos], id = ARGV[pos + 1], memory = ARGV[pos + 2], digest = ARGV[pos + 3]}
+  local named = ARGV[pos + 2]
+  local e = {kind = ARGV[pos], id = ARGV[pos + 1], memory = string.sub(named, 1, 12), entry = string.sub(named, 13),
+    digest = ARGV[pos + 3]}
   if e.kind == 'i' then
     e.at = pos
     pos = pos + 11 + tonumber(ARGV[pos + 10])
@@ -114,7 +116,9 @@ local function tell_duplicate(e, known, digest)
     detail = detail .. ', with the same content'
   else
     detail = detail .. ', and the content differs from the first: nothing of this entry was done; send it under a new id'
+    add('differs', '1')
   end
+  add('entry', e.entry)
   add('detail', detail); add('evidence', 'local'); add('attempt', '0')
   add('queued_us', kept.queued_us); add('settled_us', settled_us)
   redis.call('XADD', results, '*', unpack(fields))

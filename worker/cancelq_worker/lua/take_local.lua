@@ -87,6 +87,7 @@ if #revocations > 0 then
     if not kept then return 'revoke-unknown' end
     return string.sub(kept, 1, 1) == 's' and 'revoke-sent' or 'revoke-ended'
   end
+  local claimed = {} -- by one of these
   local function revoke(id)
     redis.call('ZREM', ROOT .. 'queue:local', id)
     local line = redis.call('HGET', ROOT .. 'state', id)
@@ -97,13 +98,14 @@ if #revocations > 0 then
     local t = target_line and parse(target_line)
     if not t then
       why = not_open(target, s.orders)
-    elseif t.cancel_class == 'local' then
+    elseif t.cancel_class == 'local' or claimed[target] then
       why = 'revoke-ended'
     elseif t.taken ~= '0' or t.attempts > 0 then
       why = 'revoke-sent'
     end
     lease_step(why or 'revoke-claimed', id, s, line)
     if not why then
+      claimed[target] = true
       unqueue(target, t)
       lease_step('target', target, t, target_line)
     end

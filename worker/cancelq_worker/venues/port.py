@@ -235,8 +235,8 @@ class Reply:
 
     `filled` is decimal text in base currency; `retry_us` an offset from now until when the venue wants no call, or
     `retry_at_ms` the same as epoch ms of the venue's clock; `whole_address`: a refusal of everything from this address;
-    `error`: the code of an answer that the venue counts towards locking the endpoint; `place` names the list or look-up
-    that was read; `notes` are merged into the target's notes.
+    `error`: the code of an answer that the venue counts towards locking the endpoint; `ours`: `text` are our words, not
+    the venue's; `place` names the list or look-up that was read; `notes` are merged into the target's notes.
     """
 
     word: Word
@@ -253,6 +253,7 @@ class Reply:
     retry_at_ms: int = 0
     whole_address: bool = False
     error: str = ""
+    ours: bool = False
     notes: dict[str, Any] = field(default_factory=dict)
 
 

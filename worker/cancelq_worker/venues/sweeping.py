@@ -161,6 +161,20 @@ def count_pair(counts: Mapping[str, int], symbol: str) -> dict[str, int]:
     return counted
 
 
+def keep_most(notes: dict[str, Any]) -> None:
+    """After a whole pass over the lists: how many orders of each pair a pass has seen at most."""
+    most = notes.get("most", {})
+    notes["most"] = {**most, **{p: max(n, most.get(p, 0)) for p, n in notes["sweep"].get("pairs", {}).items()}}
+
+
+def cancelled_by_id(notes: Mapping[str, Any], still: Mapping[str, int]) -> dict[str, int]:
+    """Pair → orders that are gone of those that were named in cancels, however often; before the end of the first pass
+    all that were named. `still`: those that are open."""
+    most = notes.get("most", {})
+    gone = {pair: max(0, seen - still.get(pair, 0)) for pair, seen in most.items()}
+    return {pair: min(count, gone.get(pair, count)) for pair, count in notes.get("named", {}).items()}
+
+
 def kept_of_a_look(route: Route) -> frozenset[Word]:
     """What a failed look may say as it is. A sweep's list that can never be read as asked says so."""
     about = ABOUT_THE_CALL | {Word.LATER}

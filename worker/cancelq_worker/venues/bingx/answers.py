@@ -148,7 +148,8 @@ def _by_code(meant: Word, code: str, text: str, status: int) -> Reply:
         return Reply(meant, code, text, status, retry_us=0 if until else LIMIT_US, retry_at_ms=until)
     error = "" if meant in ABOUT_THE_CALL else _error(code)
     notes = {"known": 1} if meant is Word.GONE and had_an_end(code, text) else {}
-    return Reply(meant, code, REMEDIES.get(code) or text, status, error=error, notes=notes)
+    said, ours = REMEDIES.get(code, text), code in REMEDIES
+    return Reply(meant, code, said, status, error=error, notes=notes, ours=ours)
 
 
 def _cancelled(target: Target, row: dict[str, Any], status: int) -> Reply:

@@ -299,7 +299,8 @@ def _failure_of(answer: Answer, data: Mapping[str, Any] | None) -> Reply | None:
         return Reply(Word.UNCLEAR, "", f"HTTP {answer.status} with an unreadable answer", answer.status)
     if code == OK:  # success under another status: not believed
         return Reply(Word.UNCLEAR, code, f"HTTP {answer.status}: {text}", answer.status)
-    return Reply(word_of(code), code, REMEDIES.get(code) or text, answer.status, notes=_known(code))
+    said, ours = REMEDIES.get(code, text), code in REMEDIES
+    return Reply(word_of(code), code, said, answer.status, notes=_known(code), ours=ours)
 
 
 def _whole_call(failure: Reply, orders: int) -> Reply:

@@ -155,7 +155,8 @@ def _refused(code: str, text: str, status: int, reset: int) -> Reply:
         meaning = Word.UNCLEAR
     notes = {"known": 1} if code in HAD_AN_END else {}
     wait_us = reset if meaning is Word.REFUSED else 0
-    return Reply(meaning, code, REMEDIES.get(code) or text, status, retry_us=wait_us, notes=notes)
+    said, ours = REMEDIES.get(code, text), code in REMEDIES
+    return Reply(meaning, code, said, status, retry_us=wait_us, notes=notes, ours=ours)
 
 
 def _list_of(value: Any) -> list[Any]:
