@@ -37,8 +37,12 @@ TITLES = {
 
 SETTING = (
     f"**Venue**: the simulated Bitget, in a process of its own: `batch-cancel-order` {MOST} orders a call and {LIMIT} "
-    f"calls in any second, `cancel-order` {LIMIT} calls in any second, per UID. The network takes 10 to 30 ms each "
-    "way, drawn evenly for each call. Everything about calls is counted from the venue's log.",
+    f"calls in any second, `cancel-order` {LIMIT} calls in any second, per UID. An address has 6,000 calls in a "
+    "minute, refused ones included, and is closed for five minutes where it makes more: that ends rows which go "
+    "on asking after refusals. The network takes 10 to 30 ms each way, drawn evenly for each call. Everything about "
+    "calls is counted from the venue's log.",
+    "**Order of the runs**: repeat by repeat, but not in one go: rows were played on several days, as code changed; "
+    "`peers.json` says when. The plots are of each row's first repeat.",
     f"**Ceiling**: {LIMIT} calls of {MOST} orders and {LIMIT} of one: {CEILING} orders a second. `best` is the least "
     "time for a load by the limits alone: no network, no program, both endpoints full in every window from its first "
     "moment on. A peer that uses one endpoint cannot reach it; which endpoint to use is part of the peer.",
@@ -54,10 +58,10 @@ WORDS = (
     "in. **answer**: to the venue's answer as the peer's worker wrote it down. **final**: only cancelq confirms; its "
     "final event rests on a look-up or the order stream, the peers' outcome is the venue's acknowledgement, which at "
     "Bitget means accepted and not cancelled. So cancelq does more calls (`looks`) and more work for one order.",
-    "**p50, p99**: over all that was asked for; what was not done by the end counts as later than all else, and a rank "
+    "**p50, p99**: over all orders asked for; what was not done by the end counts as later than all else, and a rank "
     "that was not reached is shown as `-`. Median over the repeats, in brackets the least and the most.",
     "**over the limit**: the most arrivals in any second at either endpoint, less its limit. Refused calls count: the "
-    "venue sees them, and a venue that sees many closes the door for longer than this simulator does.",
+    "venue sees them.",
     "**sent twice**: orders that more than one accepted cancel call named. At cancelq's these are repeats that came in "
     "after the order's end had been told: they share no call with it, and are asked of the venue anew.",
     "**workers**, **broker**: processor time from /proc, children included, from the first ask to the end. **Redis "

@@ -24,7 +24,7 @@ from peers.environments import python_of
 from peers.figures import figures
 from peers.loads import load, orders_needed
 from peers.processes import Program, program
-from peers.roster import WORKERS, Row
+from peers.roster import WHOLE, WORKERS, Row
 from peers.traces import LANE
 from peers.watching import Stage, watch
 
@@ -67,7 +67,7 @@ def _desk(row: Row, name: str, server: Server, venue: Venue, folder: Path, redis
     python = str(python_of(row.peer))
     env = {
         **_environment(row, server, venue, folder),
-        **(_cancelq(name, server, venue) if row.peer == "cancelq" else {}),
+        **(_cancelq(row, server, venue) if row.peer == "cancelq" else {}),
     }
     with ExitStack() as stack:
         workers = []
@@ -112,11 +112,11 @@ def _environment(row: Row, server: Server, venue: Venue, folder: Path) -> dict[s
     }
 
 
-def _cancelq(name: str, server: Server, venue: Venue) -> dict[str, str]:
+def _cancelq(row: Row, server: Server, venue: Venue) -> dict[str, str]:
     keys, account = rig.credentials(ACCOUNT), f"{PREFIX}ACCOUNTS__BITGET__{ACCOUNT.upper()}__"
     return {
         f"{PREFIX}REDIS_URL": server.url,
-        f"{PREFIX}URGENT_RESERVE": "1" if name == "mixed" else "0",
+        **({f"{PREFIX}URGENT_RESERVE": "0"} if row.row == WHOLE else {}),
         f"{account}API_KEY": keys["key"],
         f"{account}API_SECRET": keys["secret"],
         f"{account}PASSPHRASE": keys["passphrase"],
