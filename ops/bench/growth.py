@@ -10,7 +10,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from statistics import fmean, quantiles
 from typing import Any, cast
@@ -32,6 +32,7 @@ WAITING_BYTES, REMEMBERED_BYTES = 700, 60
 EACH, LONG = 100, 300  # intents of a lane: at least two full calls and a page of looks; and beside that
 REAL = 20_000  # the first intents of a backlog are of orders that exist, the others never have their turn
 PROBES, LOOKS = 10_000, 3
+TRIES = 5
 FULL = 100_000  # of all lanes together: so many that beginning and end are a small part
 LONE_A_SECOND = 50
 MONITOR_S = 4.0
@@ -208,7 +209,7 @@ def _backlog(server: Server, wanted: Sizes, kept: Pace) -> list[Row]:
     rows, costs = [], {}
     for waiting in wanted.backlog:
         # Of a short backlog few are weighed: as many in all as of the others.
-        runs = [_waited(server, kept, waiting, min(REAL, waiting)) for _ in range(max(1, REAL * 3 // 5 // waiting))]
+        runs = [_weighed(server, kept, waiting) for _ in range(max(1, REAL * 3 // 5 // waiting))]
         taken, costs[f"{waiting:,} waiting"] = runs[0], [run.drain for run in runs]
         others = sum(taken.by_key.values())
         keys = Row("backlog", server.name, f"{waiting:,} waiting: all keys but the inbox", others, "bytes/intent")
@@ -232,6 +233,14 @@ class _Waited:
     inbox_bytes: float
     by_key: dict[str, float]
     drain: Cost
+
+
+def _weighed(server: Server, kept: Pace, waiting: int) -> _Waited:
+    """As `_waited`, once more where all was over before it could be looked at."""
+    for _ in range(TRIES):
+        with suppress(ZeroDivisionError):
+            return _waited(server, kept, waiting, min(REAL, waiting))
+    raise rig.BenchFailed(f"{waiting:,} waiting: drained too fast to be weighed")
 
 
 def _waited(server: Server, kept: Pace, waiting: int, real: int) -> _Waited:

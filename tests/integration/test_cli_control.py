@@ -1,6 +1,7 @@
 """`status`, `pause` and `resume` against real servers."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from typing import cast
 
@@ -117,3 +118,29 @@ def test_an_unknown_lane_exits_1_and_is_not_created(client: Redis, run: Run, com
     assert err.startswith("error: bitget:mian has no inbox on this server")
     assert "\nremedy: " in err
     assert client.dbsize() == 0
+
+
+def test_a_narrow_terminal_leaves_nothing_out(
+    lane: Lane, client: Redis, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [lane, Lane("bybit", "a_very_long_account_name_no_10"), Lane("bybit", "a_very_long_account_name_no_11")]
+    for name in names:
+        client.xadd(name.inbox, {"symbol": "A", "order_id": "1"}, id="1-1")
+        client.xgroup_create(name.results, "g", mkstream=True)
+    run("pause", str(lane))
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    for width, lines in (("80", 4 + 3 + 3 + 2), ("300", 1 + 3 + 2)):
+        monkeypatch.setenv("COLUMNS", width)
+        _, out, _ = run("status")
+        assert all(str(name) in out for name in names)
+        assert "lane paused" in out
+        assert len(out.splitlines()) == lines
+
+
+def test_what_nobody_reads_is_as_old_as_it_is_and_has_no_worker(lane: Lane, client: Redis, run: Run) -> None:
+    """Also where workers are alive that have other accounts."""
+    client.xadd(lane.inbox, {"symbol": "A", "order_id": "1"}, id="1-1")
+    client.zadd("cancelq:workers", {"w-1": 4e15})
+    _, out, _ = run("status")
+    (told,) = [line for line in out.splitlines() if line.startswith("bitget:main")]
+    assert re.search(r" 0 +\d+\.\d h .* 1 +none serves it", told)

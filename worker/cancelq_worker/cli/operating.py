@@ -150,30 +150,46 @@ def _with_redis(settings: Settings, work: Callable[[aioredis.Redis], Awaitable[R
     return asyncio.run(carried_out())
 
 
+COUNTS = ("queued", "oldest", "in flight", "confirming", "timed", "not admitted")
+TEXTS = ("budget used", "holds", "workers")
+WIDTH_MOST = 10_000  # wider than any table
+
+
 def _print_table(states: list[LaneStatus]) -> None:
+    """A line for each lane; a few for each where the terminal is too narrow for that, as nothing may be left out."""
     if not states:
         return
     console = Console()
     if not console.is_terminal:
         console = Console(width=WIDTH_OFF_TERMINAL)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("lane", "queued", "oldest", "in flight", "confirming", "timed", "not admitted"):
+    for name in ("lane", *COUNTS):
         table.add_column(name, justify="left" if name == "lane" else "right", no_wrap=True)
-    for name in ("budget used", "holds", "workers"):
+    for name in TEXTS:
         table.add_column(name)
     for state in states:
-        age = "-" if state.oldest_age_ms is None else showing.duration(state.oldest_age_ms)
-        counts = (state.in_flight, state.confirming, state.timed, state.not_admitted)
-        texts = (_budget(state), _holds(state), ", ".join(state.workers) or "none alive")
-        table.add_row(
-            str(state.lane),
-            str(state.queued),
-            age,
-            *map(str, counts[:-1]),
-            f"{'≥' * state.not_admitted_more}{state.not_admitted}",
-            *(showing.printable(text) for text in texts),
-        )
-    console.print(table, markup=False, highlight=False)
+        table.add_row(str(state.lane), *_counts(state), *_texts(state))
+    wide = console.measure(table, options=console.options.update(max_width=WIDTH_MOST)).maximum
+    if console.is_terminal and wide > console.width:
+        for state in states:
+            counts = ", ".join(f"{name} {count}" for name, count in zip(COUNTS, _counts(state), strict=True))
+            texts = [f"{name}: {text}" for name, text in zip(TEXTS, _texts(state), strict=True) if text]
+            typer.echo("\n  ".join((str(state.lane), counts, *texts)))
+    else:
+        console.print(table, markup=False, highlight=False)
+
+
+def _counts(state: LaneStatus) -> tuple[str, ...]:
+    ages = [age for age in (state.oldest_age_ms, state.inbox_age_ms) if age is not None]
+    counts = (state.in_flight, state.confirming, state.timed)
+    unread = f"{'≥' * state.not_admitted_more}{state.not_admitted}"
+    return str(state.queued), showing.duration(max(ages)) if ages else "-", *map(str, counts), unread
+
+
+def _texts(state: LaneStatus) -> tuple[str, ...]:
+    nobody = "none serves it" if state.unattended else "none alive"
+    workers = "" if state.unattended else ", ".join(state.workers)
+    return tuple(map(showing.printable, (_budget(state), _holds(state), workers or nobody)))
 
 
 def _print_addresses(addresses: list[AddressStatus]) -> None:
