@@ -11,9 +11,12 @@ import redis.asyncio as aioredis
 from pydantic import SecretStr
 
 from cancelq.contract import Lane, Status
+from cancelq_worker import operate, wiring
 from cancelq_worker.engine import Watcher
 from cancelq_worker.ledger import RedisLedger
 from cancelq_worker.records import LanePlan, RoundRequest, Taken, TakeRequest
+from cancelq_worker.roster import ROSTER, rank
+from cancelq_worker.settings import Settings
 from cancelq_worker.trips import RawEntry, command, connect
 from cancelq_worker.venues.bitget.adapter import Bitget
 from cancelq_worker.venues.bitget.signing import Credentials
@@ -176,3 +179,23 @@ async def test_a_lane_that_rested_long_is_cancelled_in_without_delay(redis_url: 
         assert event.status == Status.cancelled
         assert not await cast("Any", rig.client.hexists(LANE.key("hold"), "*|clock"))
         assert (event.sent_us or 0) - (event.queued_us or 0) < 1_000_000
+
+
+async def test_a_lane_is_served_by_whoever_has_it_however_many_others_there_are(redis_url: str) -> None:
+    """Two others would come before it, but they have no settings for the lane."""
+    has = next(name for name in map("has-{}".format, range(99)) if rank(str(LANE), name, ["o1", "o2"]) == 2)
+    async with desk(redis_url, workers=0) as rig:
+        own = {name.replace("__MAIN__", "__OTHER__"): value for name, value in rig.environment().items()}
+        for name in ("o1", "o2"):
+            stop = asyncio.Event()
+            serving = wiring.serve(Settings.load(None, own), worker_name=name, stop=stop, suspended=lambda: False)
+            rig.engines.append((stop, asyncio.ensure_future(serving)))
+        async with asyncio.timeout(20):
+            while await rig.client.zcard(ROSTER) < 2:
+                await command(rig.client, "XREAD", "BLOCK", 20, "STREAMS", rig.lane.results, "$")
+        rig.start(has)
+        await rig.ready()
+        event = await rig.final(await rig.send(symbol="BTCUSDT", order_id=rig.order()))
+        assert (event.status, event.attempt) == (Status.cancelled, 1)
+        (status,) = await operate.status(rig.client, [LANE])
+        assert status.workers == [has]

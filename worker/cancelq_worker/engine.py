@@ -23,6 +23,7 @@ from cancelq_worker.data_version import DATA_VERSION, NewerDataError, OlderWorke
 from cancelq_worker.head_start import HEAD_START_US
 from cancelq_worker.health import Health
 from cancelq_worker.lane import LaneServer
+from cancelq_worker.lane_lists import LaneLists
 from cancelq_worker.page_size import PageSize
 from cancelq_worker.roster import FRESH_MS, ROSTER, rank, workers_of
 from cancelq_worker.scripts import SCRIPTS
@@ -31,6 +32,7 @@ from cancelq_worker.trips import RawEntry, ask, home, read_entries
 log = structlog.get_logger("cancelq.engine")
 
 BEAT_S = 0.5
+LISTS_BEATS = 4  # heartbeats between two looks at which lanes the others have
 BLOCK_MS = 2_000
 REARM_S = 0.005
 DRAIN_S = 6.5  # of the ten seconds a worker may take to end
@@ -208,6 +210,8 @@ class Engine:
         self._health = health
         self._retired = retired
         self._roster = roster
+        self._lists = LaneLists(client, roster)
+        self._beats = 0
         self._older_rosters = older_rosters
         self._refused: dict[str, _Refused] = {}
 
@@ -235,12 +239,27 @@ class Engine:
             log.warning("no heartbeat: Redis cannot be reached", error=str(error)[:200])
             self._health.redis_away(error)
             return
-        if alive != self._alive:
+        new_lists = await self._hear_of_lanes(alive)
+        if alive != self._alive or new_lists:
             self._alive = alive
             self._assign(alive)
         self._open_missing()
         self._tell_health()
         self._housekeeping(self.watched())
+
+    async def _hear_of_lanes(self, alive: Sequence[str]) -> bool:
+        """Tells which lanes this worker has, and learns the others'; whether that is anything new."""
+        due = self._beats % LISTS_BEATS == 0 or alive != self._alive
+        self._beats += 1
+        try:
+            await self._lists.tell(self._worker, self._make)
+            if not due:
+                return False
+            await self._lists.tidy(alive)
+            return await self._lists.read()
+        except (RedisError, OSError) as error:  # what was known before serves; a rehearsal has no right to tell
+            log.debug("the lanes of other workers are not known", error=str(error)[:200])
+            return False
 
     def first_watched(self) -> list[Lane]:
         """The lanes that this worker watches first. May be asked by another thread."""
@@ -281,8 +300,9 @@ class Engine:
                 self._open(name)
 
     def _assign(self, alive: list[str]) -> None:
-        """Which lanes are this worker's, once for every change of the roster: it costs workers times lanes."""
-        self._places = {name: place for name in self._make if (place := rank(name, self._worker, alive)) <= 1}
+        """Which lanes are this worker's, among those that have them. At a change only: it costs workers times lanes."""
+        places = {name: rank(name, self._worker, self._lists.having(name, alive)) for name in self._make}
+        self._places = {name: place for name, place in places.items() if place <= 1}
         for name in [name for name in self._running if name not in self._places]:
             self._stop(name)
         for name, running in self._running.items():
@@ -400,6 +420,7 @@ class Engine:
         try:
             async with asyncio.timeout(1.0):
                 await self._client.zrem(self._roster, self._worker)
+                await self._lists.leave(self._worker)
         except (RedisError, OSError) as error:
             log.warning("could not leave the roster", error=str(error)[:200])
 

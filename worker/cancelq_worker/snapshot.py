@@ -18,6 +18,7 @@ from redis.exceptions import NoScriptError
 
 from cancelq.contract import Lane
 from cancelq.errors import LaneError
+from cancelq_worker.lane_lists import LaneLists
 from cancelq_worker.roster import ROSTERS, rank, workers_of
 from cancelq_worker.scripts import SCRIPTS
 from cancelq_worker.trips import by_home
@@ -137,11 +138,14 @@ class Snapshots:
         self._look_most = look_most
         self._seen: dict[Lane, _Seen] = {}  # the one that was looked at longest ago first
         self._backlogs: dict[Lane, _Backlog] = {}
+        self._lists = LaneLists(redis, ROSTERS[-1])
         self._alive: list[str] = []
         self._watching: dict[Lane, list[str]] = {}
 
     async def lanes(self, lanes: Sequence[Lane], alive: Sequence[str]) -> dict[Lane, LaneStatus]:
         """Those of the lanes that have an inbox. `alive`: the workers there are. Raises RedisError."""
+        if await self._lists.read():
+            self._watching = {}
         due = self._due(lanes)
         for some in batched(due, LANES_A_TRIP):
             commands = [
@@ -175,7 +179,8 @@ class Snapshots:
         if self._alive != list(alive):
             self._alive, self._watching = list(alive), {}
         if lane not in self._watching:
-            self._watching[lane] = sorted(w for w in self._alive if rank(str(lane), w, self._alive) < 2)
+            able = self._lists.having(str(lane), self._alive)
+            self._watching[lane] = sorted(worker for worker in able if rank(str(lane), worker, able) < 2)
         return self._watching[lane]
 
     async def _count(self, due: set[Lane]) -> None:
