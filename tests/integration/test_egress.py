@@ -327,6 +327,31 @@ async def test_time_that_no_process_vouches_for_frees_no_unit(redis_url: str) ->
         await client.aclose()
 
 
+async def test_a_clock_that_was_set_back_delays_units_by_no_more_than_their_window(redis_url: str) -> None:
+    client, out, hour_us = connect(redis_url, max_connections=16), "cancelq:{egress:here}:ip", 3_600_000_000
+    process, note = Egress(client, "here", (Bucket("ip", UNITS, WINDOW_US),)), f"{out}:note"
+    try:
+        await process.fill()
+        while (reserved := process.reserve()).covers(("ip",)):
+            process.ended(process.use(reserved, ("ip",)), time.monotonic_ns(), answered=True)
+            await process.fill()
+        await process.hold(200, "banned")
+        # As if all that had been written by a clock that was an hour ahead.
+        for unit in await command(client, "ZRANGE", out, 0, -1):
+            await command(client, "ZINCRBY", out, hour_us, unit)
+        at, hold = await command(client, "HMGET", note, "at", "hold")
+        later_ms = int(hold.split()[0]) + hour_us // 1000
+        await command(client, "HSET", note, "at", int(at) + hour_us, "hold", f"{later_ms} banned")
+
+        async def one_goes_on() -> bool:
+            await process.fill()
+            return process.reserve().covers(("ip",))
+
+        assert await until(one_goes_on, 20)
+    finally:
+        await client.aclose()
+
+
 async def test_units_are_free_later_by_as_much_as_the_clock_went_ahead(redis_url: str) -> None:
     client = connect(redis_url, max_connections=16)
     buckets = (Bucket("ip", 6_000, 60_000_000),)

@@ -16,7 +16,18 @@ from cancelq_worker import guard_ledger, operate
 from cancelq_worker.events import head
 from cancelq_worker.intake import Intake
 from cancelq_worker.ledger import RedisLedger
-from cancelq_worker.records import ERRORS_MOST, End, Hold, LanePlan, Move, PermitUse, RoundRequest, Settlement
+from cancelq_worker.records import (
+    ERRORS_MOST,
+    End,
+    Hold,
+    LanePlan,
+    Move,
+    PermitUse,
+    RoundRequest,
+    Settlement,
+    Taken,
+    TakeRequest,
+)  # fmt: skip
 from cancelq_worker.roster import FRESH_MS, ROSTER
 from cancelq_worker.scripts import SCRIPTS, Durability
 from cancelq_worker.state import Work
@@ -708,6 +719,30 @@ async def test_what_has_become_due_goes_behind_what_waits_already(bench: Bench) 
     await command(bench.desk.client, "ZADD", LANE.key("timed"), 1, "i-11")
     await bench.take("")
     assert [work.id for work in works_of(await bench.take())] == ["i-12", "i-11"]
+
+
+async def test_that_an_intent_expired_is_told_again_where_whoever_was_to_tell_it_is_gone(bench: Bench) -> None:
+    """Also while the lane is held: no call meets it then."""
+    await command(bench.desk.client, "HSET", LANE.key("hold"), "*|auth", "-1 refused")
+    await bench.orders("11", expires_at_ms=str(time.time_ns() // 1_000_000 - 1))
+    assert [(s.why, s.work.id) for s in (await bench.take()).steps] == [("expired", "i-11")]
+    await bench.forward(LEASE_US + 1)
+    steps = [*(await bench.take()).steps, *(await bench.take()).steps]
+    assert [(s.why, s.work.id) for s in steps] == [("expired", "i-11")]
+
+
+async def test_that_another_process_cannot_reach_the_venue_holds_none_that_can(bench: Bench) -> None:
+    await bench.settle(Settlement(None, [], holds=[Hold("*", "unreachable", 5_000_000, "test")]))
+    await bench.orders("11")
+    assert (await bench.take()).batch is None
+    (taken,) = (await bench.ledger.round(RoundRequest(takes=[TakeRequest("c", "b-reaches", reaches=True)]))).taken
+    assert isinstance(taken, Taken)
+    assert taken.batch
+    await bench.orders("12")
+    await bench.settle(Settlement(None, [], holds=[Hold("*", "rate", 5_000_000, "test")]))
+    (taken,) = (await bench.ledger.round(RoundRequest(takes=[TakeRequest("c", "b-held", reaches=True)]))).taken
+    assert isinstance(taken, Taken)
+    assert taken.batch is None, "all other holds are everybody's"
 
 
 async def test_what_expired_is_told_while_its_bucket_is_closed(bench: Bench) -> None:

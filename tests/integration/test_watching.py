@@ -21,6 +21,7 @@ from cancelq_worker.trips import RawEntry, command, connect
 from cancelq_worker.venues.bitget.adapter import Bitget
 from cancelq_worker.venues.bitget.signing import Credentials
 from tests.integration.rig import LANE, desk
+from tests.servers import quiet_port
 
 SECRET = SecretStr("test")
 REST_US, POLL_US = 10_000_000, 2_000_000
@@ -199,3 +200,16 @@ async def test_a_lane_is_served_by_whoever_has_it_however_many_others_there_are(
         assert (event.status, event.attempt) == (Status.cancelled, 1)
         (status,) = await operate.status(rig.client, [LANE])
         assert status.workers == [has]
+
+
+async def test_a_worker_that_cannot_reach_the_venue_holds_up_none_that_can(redis_url: str) -> None:
+    """The first one has a head start of the other, and each of its failures closes the lane for seconds."""
+    first, second = sorted(("a1", "a2"), key=lambda name: rank(str(LANE), name, ["a1", "a2"]))
+    shut = {"CANCELQ_ACCOUNTS__BITGET__MAIN__BASE_URL": f"http://127.0.0.1:{quiet_port()}"}
+    async with desk(redis_url, workers=0) as rig:
+        rig.start(first, **shut)
+        rig.start(second)
+        await rig.ready()
+        for _ in range(8):  # one after the other, each into whatever hold there is
+            event = await rig.final(await rig.send(symbol="BTCUSDT", order_id=rig.order()), within_s=5)
+            assert (event.status, event.attempt) == (Status.cancelled, 1)

@@ -135,6 +135,7 @@ class Door:
         self._free: deque[_Line] = deque()  # the one used last at the end
         self._busy: set[_Line] = set()  # not those that were given up, though their calls may not have ended yet
         self._closing: set[asyncio.Task[None]] = set()
+        self.reached = False  # the venue answered the last call
 
     async def call(self, signed: Signed, *, send_by_ns: int, total_s: float, pick: Pick = Pick.LATEST) -> Exchange:
         """Sends exactly these bytes. `send_by_ns`: the moment of the monotonic clock by which the first byte must have
@@ -174,6 +175,7 @@ class Door:
 
     def _ended(self, line: _Line, task: asyncio.Task[Exchange]) -> None:
         failed = task.cancelled() or task.exception() is not None  # asyncio wants it read, also of one given up
+        self.reached = not failed
         if line not in self._busy:
             return
         self._busy.remove(line)

@@ -400,7 +400,8 @@ class LaneServer:
             self._lacking |= self._p.egress.lacking(reserved) & self._addresses
             self._batches += 1
             suspects, batch_id = n == 0 and self._turn.ask(), f"{self._p.tag}-{self._batches:x}"
-            request = TakeRequest(stages, batch_id, self._suspended(), closed, kept, suspects)
+            reaches = self._p.cancel_door.reached and self._p.look_door.reached
+            request = TakeRequest(stages, batch_id, self._suspended(), closed, kept, suspects, reaches)
             takes.append((request, reserved))
             if not stages:
                 break

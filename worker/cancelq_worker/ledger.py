@@ -327,7 +327,7 @@ class RedisLedger:
         closed, kept = f" {' '.join(take.closed)} ", f" {' '.join(take.kept)} "
         return (
             "EVALSHA", SCRIPTS.sha["take"], *self._keys,
-            self._plan_text, take.stages, take.batch_id, suspended, closed, kept, int(take.suspects),
+            self._plan_text, take.stages, take.batch_id, suspended, closed, kept, int(take.suspects), int(take.reaches),
         )  # fmt: skip
 
     def _settle(self, s: Settlement) -> tuple[Any, ...]:

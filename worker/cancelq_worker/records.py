@@ -228,7 +228,8 @@ class Taken:
 @dataclass(frozen=True, slots=True)
 class TakeRequest:
     """`closed`: routes for which the caller's address has no share now; `kept`: for which it has one that only urgent
-    intents may take; `suspects`: whether an intent may be taken that two workers ended with."""
+    intents may take; `suspects`: whether an intent may be taken that two workers ended with; `reaches`: whether the
+    venue answered this process last."""
 
     stages: str
     batch_id: str
@@ -236,6 +237,7 @@ class TakeRequest:
     closed: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
     suspects: bool = True
+    reaches: bool = False
 
 
 @dataclass(slots=True)

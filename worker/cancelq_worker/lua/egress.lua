@@ -41,8 +41,24 @@ local function free_later(by)
   end
 end
 
+-- The clock was set back since somebody asked last: everything is that much nearer. By no more than that, so that
+-- nothing is free too early.
+local at = tonumber(redis.call('HGET', KEYS[2], 'at') or now)
+if at > now then
+  local back = at - now
+  for from = 0, redis.call('ZCARD', KEYS[1]) - 1, 1000 do
+    local used, moved = redis.call('ZRANGE', KEYS[1], from, from + 999, 'WITHSCORES'), {}
+    for i = 1, #used, 2 do moved[i], moved[i + 1] = text(used[i + 1] - back), used[i] end
+    redis.call('ZADD', KEYS[1], unpack(moved))
+  end
+  local till_ms, why = string.match(redis.call('HGET', KEYS[2], 'hold') or '', '^(%d+) (.*)$')
+  if till_ms then redis.call('HSET', KEYS[2], 'hold', text(till_ms - math.floor(back / 1000)) .. ' ' .. why) end
+  local unit, till = string.match(redis.call('HGET', KEYS[2], 'probe') or '', '^(%d+) (%d+)$')
+  if unit then redis.call('HSET', KEYS[2], 'probe', unit .. ' ' .. text(till - back)) end
+end
+
 local vouched = tonumber(ARGV[10])
-local unvouched = now - tonumber(redis.call('HGET', KEYS[2], 'at') or now) - vouched
+local unvouched = now - at - vouched
 if vouched >= 0 and unvouched > 0 then free_later(unvouched) end
 redis.call('HSET', KEYS[2], 'at', text(now))
 

@@ -130,7 +130,7 @@ for _ = 1, take_number() do
   local kept = known_of(stats)
   probed(stats, kept, member, how)
   if told > 0 then
-    redis.call('HSET', stats, 'units', text(told), 'told_us', text(steady))
+    redis.call('HSET', stats, 'units', text(told), 'told_us', text(steady), 'told_wall', text(wall))
     redis.call('HSET', ROOT .. 'limits', bucket, text(told)) -- for `status`
   end
   if how ~= 'u' then

@@ -17,6 +17,7 @@
 -- ARGV[5]  routes the caller's address has no share for now, with a blank around each
 -- ARGV[6]  routes for which it has a share that only urgent intents may take
 -- ARGV[7]  '1' if the caller's process may carry an intent that two workers ended with (suspects.py)
+-- ARGV[8]  '1' if the venue answered the caller's process last: that another could not reach it does not hold this one
 -- Replies  {steady, wall, wait_us, local steps, batch, stopped, streamed, suspects, starved, more}
 --   streamed: 1 while the lane's private order stream is alive
 --   suspects: 1 if such an intent was left for lack of that right

@@ -12,7 +12,7 @@ do
       redis.call('HDEL', ROOT .. 'hold', kept[i])
     elseif reason == 'paused' then
       paused = true
-    else
+    elseif reason ~= 'unreachable' or ARGV[8] ~= '1' then -- else it is another's way that is broken
       if till == -1 then till = math.huge end
       if not held[scope] or held[scope] < till then held[scope] = till end
     end
@@ -38,8 +38,10 @@ local function bucket_state(name)
     local key = ROOT .. 'permits:' .. name
     redis.call('ZREMRANGEBYSCORE', key, '-inf', text(steady))
     local units, window_us, reserve, fixed = plan_bucket(name)
-    local stats = redis.call('HMGET', ROOT .. 'rtt:' .. name, 'units', 'probe', 'fast', 'last', 'told_us')
-    local told, lately = tonumber(stats[1]), steady < tonumber(stats[5] or 0) + TOLD_US
+    local stats = redis.call('HMGET', ROOT .. 'rtt:' .. name, 'units', 'probe', 'fast', 'last', 'told_us', 'told_wall')
+    local told, told_wall = tonumber(stats[1]), tonumber(stats[6] or 0)
+    -- By both clocks: the steady one stands still while nobody is there.
+    local lately = steady < tonumber(stats[5] or 0) + TOLD_US and wall >= told_wall and wall < told_wall + TOLD_US
     if told and (told < units or (lately and not fixed)) then units = told end
     b = {key = key, units = units, window_us = window_us, reserve = math.min(reserve, math.floor(units / 5)),
       used = redis.call('ZCARD', key), probe = stats[2], fastest = stats[3] or '0',

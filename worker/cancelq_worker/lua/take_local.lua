@@ -62,6 +62,8 @@ if first_of('leases') <= steady then
     end
     redis.call('HSET', ROOT .. 'state', id, pack(s))
     put_back(id, s)
+    -- Whoever was to tell that it has expired may be the one that is gone.
+    if s.expires_ms ~= '0' and s.attempts == 0 then redis.call('ZADD', ROOT .. 'expiry', s.expires_ms, id) end
   end
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', ROOT .. 'leases', '-inf', text(steady), 'LIMIT', 0, 100)) do
     end_lease(id)
