@@ -731,6 +731,22 @@ async def test_that_an_intent_expired_is_told_again_where_whoever_was_to_tell_it
     assert [(s.why, s.work.id) for s in steps] == [("expired", "i-11")]
 
 
+@pytest.mark.parametrize("granted", [True, False])
+async def test_a_lane_that_has_lost_all_is_held_by_whoever_had_calls_of_it(bench: Bench, granted: bool) -> None:
+    """The server is back empty, or as it was before the first call: permits that are out are on no record."""
+    await bench.orders("11")
+    assert (await bench.take()).batch
+    for key in await command(bench.desk.client, "KEYS", LANE.key("*").replace("{", "[{]").replace("}", "[}]")):
+        if not key.endswith((b":inbox", b":results")):
+            await command(bench.desk.client, "DEL", key)
+    await bench.orders("12")
+    request = TakeRequest("c", "b-again", granted=granted)
+    (taken,) = (await bench.ledger.round(RoundRequest(takes=[request]))).taken
+    assert isinstance(taken, Taken)
+    assert bool(taken.batch) is not granted
+    assert ("restart" in await bench.holds()) is granted
+
+
 async def test_that_another_process_cannot_reach_the_venue_holds_none_that_can(bench: Bench) -> None:
     await bench.settle(Settlement(None, [], holds=[Hold("*", "unreachable", 5_000_000, "test")]))
     await bench.orders("11")

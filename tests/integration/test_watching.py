@@ -21,7 +21,7 @@ from cancelq_worker.trips import RawEntry, command, connect
 from cancelq_worker.venues.bitget.adapter import Bitget
 from cancelq_worker.venues.bitget.signing import Credentials
 from tests.integration.rig import LANE, desk
-from tests.servers import quiet_port
+from tests.servers import RedisServer, quiet_port
 
 SECRET = SecretStr("test")
 REST_US, POLL_US = 10_000_000, 2_000_000
@@ -36,6 +36,9 @@ class Resting:
         self.idle = True
         self.more = False
         self.given: asyncio.Queue[tuple[str, list[str]]] = asyncio.Queue()
+
+    def reopen(self) -> None:
+        pass
 
     def deliver(self, after: str, entries: list[RawEntry], more: bool) -> None:
         self.more = more
@@ -213,3 +216,16 @@ async def test_a_worker_that_cannot_reach_the_venue_holds_up_none_that_can(redis
         for _ in range(8):  # one after the other, each into whatever hold there is
             event = await rig.final(await rig.send(symbol="BTCUSDT", order_id=rig.order()), within_s=5)
             assert (event.status, event.attempt) == (Status.cancelled, 1)
+
+
+async def test_a_lane_at_rest_is_opened_anew_where_its_server_was_away_for_a_moment(redis_server: RedisServer) -> None:
+    """It makes no round in that time that would fail; the server may have come back without what it had."""
+    async with desk(redis_server.url, workers=2) as rig:
+        assert (await rig.final(await rig.send(symbol="BTCUSDT", order_id=rig.order()))).status == Status.cancelled
+        await command(rig.client, "FLUSHALL")
+        await command(rig.client, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        await rig.ready()
+        id_ = await rig.send(symbol="BTCUSDT", order_id=rig.order())
+        assert (await rig.final(id_, within_s=60)).status == Status.cancelled
+        waited_us = [int(e.taken_us or 0) - int(e.queued_us or 0) for e in await rig.of(id_) if e.final]
+        assert min(waited_us) >= 5_000_000, "calls may have been out"

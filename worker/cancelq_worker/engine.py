@@ -51,6 +51,7 @@ class Resting(Protocol):
     @property
     def idle(self) -> bool: ...
     def deliver(self, after: str, entries: list[RawEntry], more: bool) -> None: ...
+    def reopen(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +127,9 @@ class Watcher:
                 await self._read_once()
             except (RedisError, OSError):
                 self._client_id = None
+                # Lanes at rest notice nothing else of a server that comes back without its last writes.
+                for lane in {*self._armed.values(), *(asked.lane for asked in self._woken.values())}:
+                    lane.reopen()
                 await asyncio.sleep(0.25)
             finally:
                 self._reading = {}

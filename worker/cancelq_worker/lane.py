@@ -59,6 +59,7 @@ SETTLE_TRIES = 40
 SLOTS = 8  # calls in flight per stage, one connection each
 INTAKE_PAUSE_NS = 500_000_000  # after Redis refused an admission
 LEAP_TOLD_US = 5_000  # smaller ones belong to a clock that is slewed
+GRANTED_NS = 30_000_000_000  # longer than any lease and window of an account's limit
 LEAP_HOLD_US = 1_100_000  # as prelude.lua for a jump it sees itself: the longest window of an account's limit
 
 
@@ -81,12 +82,15 @@ class LaneServer:
         self._suspended = suspended
         self._wake = asyncio.Event()
         self._wanted = False  # a round, as soon as it wakes
+        self._served = False  # a round was made
+        self._reopened = False  # the lane is opened anew before the next one
         self._entries: list[RawEntry] = []
         self._more_behind = False  # the entries at hand are not all there are
         self._outcomes: list[Outcome] = []
         self._calls: set[asyncio.Task[None]] = set()
         self._free = {Stage.CANCEL: SLOTS, Stage.LOOK: SLOTS}
         self._wait_us = 0
+        self._granted_ns = -GRANTED_NS  # when the last call was, or one by another may have been forgotten
         self._calls_left = 0  # that the last take could have filled, too
         self._batches = 0
         self._turn = Turn(parts.suspects)
@@ -162,6 +166,8 @@ class LaneServer:
     async def _rounds(self) -> None:
         while not self._drained:
             try:
+                if self._reopened:
+                    await self._open_anew()
                 async with self._p.rounds.turn(self._hurries):
                     done = await self._round()
             except (RedisError, OSError) as error:
@@ -173,6 +179,13 @@ class LaneServer:
                 await asyncio.sleep(0)
             self._count(done)
             await self._rest()
+
+    async def _open_anew(self) -> None:
+        if self._served and await self._p.ledger.forgotten():
+            waits_us = self._p.plan.lease_us + max(bucket.window_us for bucket in self._p.plan.buckets)
+            self._close(Hold("*", "restart", waits_us, "the server has lost the lane's data: calls may be out"))
+        self._stands(await self._p.ledger.open(), monotonic_ns())
+        self._entries, self._reopened = [], False
 
     @property
     def _drained(self) -> bool:
@@ -197,6 +210,11 @@ class LaneServer:
                 self._wake.set()  # it sees first whether they are left to it
             else:
                 self.look()
+
+    def reopen(self) -> None:
+        """The server was away for a moment: it may have lost its last writes, or be another one."""
+        self._reopened = True
+        self.look()
 
     def look(self) -> None:
         """Has the lane look at once at what there is to do."""
@@ -236,6 +254,7 @@ class LaneServer:
             self._stands(reply.cursor, done.back_ns)
         self._all_taken(done, reserved)
         self._heed_leap()
+        self._served = True
         return done
 
     def _ask(self) -> tuple[RoundRequest, list[Outcome], list[Reservation]]:
@@ -326,7 +345,8 @@ class LaneServer:
     def _stands(self, cursor: str, at_ns: int) -> None:
         """Where the admission stands, which another watcher may have moved."""
         if entry_order(cursor) < entry_order(self.cursor):
-            self._entries = []  # the server has lost what it had last: others may stand between
+            # The server has lost what it had last: others may stand between, and calls be out that it does not know.
+            self._entries, self._granted_ns = [], monotonic_ns()
         self.cursor = cursor
         self.head_start.saw(cursor, at_ns)
         self._entries = [e for e in self._entries if entry_order(e[0]) > entry_order(cursor)]
@@ -337,10 +357,8 @@ class LaneServer:
         self._entries = []
         self._ahead.forget()
         self._drop_hopeless()
+        self._reopened = True
         await asyncio.sleep(0.25)
-        with contextlib.suppress(RedisError, OSError):
-            self.cursor = await self._p.ledger.open()
-        self._entries = []  # whatever the watcher read meanwhile was read after another cursor
 
     def _drop_hopeless(self) -> None:
         """Settlements whose lease is long over: others look after those intents."""
@@ -401,7 +419,8 @@ class LaneServer:
             self._batches += 1
             suspects, batch_id = n == 0 and self._turn.ask(), f"{self._p.tag}-{self._batches:x}"
             reaches = self._p.cancel_door.reached and self._p.look_door.reached
-            request = TakeRequest(stages, batch_id, self._suspended(), closed, kept, suspects, reaches)
+            granted = monotonic_ns() - self._granted_ns < GRANTED_NS
+            request = TakeRequest(stages, batch_id, self._suspended(), closed, kept, suspects, reaches, granted)
             takes.append((request, reserved))
             if not stages:
                 break
@@ -436,6 +455,7 @@ class LaneServer:
             self._spawn(self._trial.on_demand())
         if taken.batch:
             self._free[taken.batch.stage] -= 1
+            self._granted_ns = back_ns
             route = self._routes[taken.batch.route]
             ticket = self._p.egress.use(reserved, route.address)
             leapt = self._p.redis_clock.leapt_us != self._leapt_us

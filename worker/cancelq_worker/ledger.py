@@ -80,6 +80,7 @@ class Ledger(Protocol):
     async def permit(self, bucket: Bucket, member: str) -> bool: ...
     async def claim(self, orders: Sequence[str]) -> tuple[list[Work], int]: ...
     async def stream(self, worker: str, what: StreamStep) -> bool: ...
+    async def forgotten(self) -> bool: ...
     async def standing(self) -> tuple[str, bool]: ...
     async def trim(self, keep_ms: int, dedup_hours: int, now_ms: int) -> None: ...
     async def take_probe(self) -> bytes: ...
@@ -145,6 +146,10 @@ class RedisLedger:
     async def cursor(self) -> str:
         """Where the admission stands in the inbox."""
         return _place(await cast("Awaitable[bytes | None]", self._client.get(self._plan.lane.key("cursor"))))
+
+    async def forgotten(self) -> bool:
+        """Whether the server knows of no round of the lane."""
+        return not await self._client.exists(self._clock)
 
     async def standing(self) -> tuple[str, bool]:
         """Where the admission stands in the inbox, and whether any intent of the lane is open."""
@@ -328,6 +333,7 @@ class RedisLedger:
         return (
             "EVALSHA", SCRIPTS.sha["take"], *self._keys,
             self._plan_text, take.stages, take.batch_id, suspended, closed, kept, int(take.suspects), int(take.reaches),
+            int(take.granted),
         )  # fmt: skip
 
     def _settle(self, s: Settlement) -> tuple[Any, ...]:

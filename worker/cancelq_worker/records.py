@@ -229,7 +229,7 @@ class Taken:
 class TakeRequest:
     """`closed`: routes for which the caller's address has no share now; `kept`: for which it has one that only urgent
     intents may take; `suspects`: whether an intent may be taken that two workers ended with; `reaches`: whether the
-    venue answered this process last."""
+    venue answered this process last; `granted`: whether it may have calls of this lane out, or had lately."""
 
     stages: str
     batch_id: str
@@ -238,6 +238,7 @@ class TakeRequest:
     kept: tuple[str, ...] = ()
     suspects: bool = True
     reaches: bool = False
+    granted: bool = False
 
 
 @dataclass(slots=True)

@@ -18,6 +18,7 @@
 -- ARGV[6]  routes for which it has a share that only urgent intents may take
 -- ARGV[7]  '1' if the caller's process may carry an intent that two workers ended with (suspects.py)
 -- ARGV[8]  '1' if the venue answered the caller's process last: that another could not reach it does not hold this one
+-- ARGV[9]  '1' if the caller was granted something here lately: then a lane that knows no server has lost its data
 -- Replies  {steady, wall, wait_us, local steps, batch, stopped, streamed, suspects, starved, more}
 --   streamed: 1 while the lane's private order stream is alive
 --   suspects: 1 if such an intent was left for lack of that right
@@ -336,7 +337,7 @@ local function server_changed()
   if run == server then return false end
   local first = server == '-'
   server = run
-  if first then return false end
+  if first and ARGV[9] ~= '1' then return false end
   redis.call('HSET', ROOT .. 'hold', '*|restart',
     text(steady + plan.lease_us + plan.window_us) .. ' another server than before: waiting until every earlier permit is surely free')
   return true
