@@ -182,6 +182,33 @@ MUTANTS = (
         ("tests/integration/test_egress.py::test_a_clock_that_was_set_back_delays_units_by_no_more_than_their_window",),
     ),
     Mutant(
+        "a-lane-at-rest-is-not-told",
+        f"{_WORKER}/engine.py",
+        "                    lane.reopen()",
+        "                    pass",
+        "after a server came back empty within a second, a lane at rest cannot be written to any more",
+        (
+            "tests/integration/test_watching.py::"
+            "test_a_lane_at_rest_is_opened_anew_where_its_server_was_away_for_a_moment",
+        ),
+    ),
+    Mutant(
+        "a-server-that-lost-all-is-the-first",
+        "worker/cancelq_worker/lua/take.lua",
+        "if first and ARGV[9] ~= '1' then return false end",
+        "if first then return false end",
+        "after a server came back empty, calls that are out and new ones add up",
+        ("tests/integration/test_scripts.py::test_a_lane_that_has_lost_all_is_held_by_whoever_had_calls_of_it",),
+    ),
+    Mutant(
+        "partly-stale-is-not-counted",
+        f"{_WORKER}/metrics.py",
+        "works = [work for n, work in enumerate(works) if n not in result.stale]",
+        "return",
+        "an unresolved outcome beside one that another worker has settled is counted by nobody",
+        ("tests/unit/test_metrics.py::test_what_another_worker_has_settled_is_not_counted",),
+    ),
+    Mutant(
         "key-tried-beside-its-bucket",
         f"{_WORKER}/key_trial.py",
         "if await ledger.permit(bucket, member):",
@@ -552,8 +579,8 @@ MUTANTS = (
     Mutant(
         "page-of-before-the-outage-is-admitted",
         "worker/cancelq_worker/lane.py",
-        "            self.cursor = await self._p.ledger.open()\n        self._entries = []",
-        "            self.cursor = await self._p.ledger.open()\n        pass",
+        "            self._entries, self._granted_ns = [], monotonic_ns()",
+        "            self._granted_ns = monotonic_ns()",
         "intents between where a restored server stands and what was read before are lost",
         ("tests/integration/test_send_by.py::test_a_page_that_was_read_while_redis_was_away_is_dropped",),
     ),

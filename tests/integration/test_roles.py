@@ -143,7 +143,7 @@ def run(desk: Desk, capsys: pytest.CaptureFixture[str]) -> Run:
         (PRODUCER, "results bitget:main --json", 0),
         (PRODUCER, "guard bitget:main --ttl 60s --once", 0),
         (PRODUCER, "guard bitget:main --off", 0),
-        (OPERATOR, "status --json", 0),
+        (OPERATOR, "status --json", 1),  # of the lane that nobody serves
         (OPERATOR, "top --once --json", 0),
         (OPERATOR, "top bitget:main --once", 0),
         (OPERATOR, "pause bitget:main", 0),
@@ -163,7 +163,7 @@ def run(desk: Desk, capsys: pytest.CaptureFixture[str]) -> Run:
         (AUDITOR, "trace {settled} --json", 0),
         (AUDITOR, "trace 1-1", 1),
         (AUDITOR, "audit bitget:main --json", 0),
-        (METRICS, "status --json", 0),
+        (METRICS, "status --json", 1),
         (METRICS, "top --once --json", 0),
         (JOBS, "archive bitget:main --to {archive} --keep 0s --leave 0s --json", 0),
     ],

@@ -75,11 +75,12 @@ def test_final_events_are_outcomes_and_the_others_are_not(counted: Counted) -> N
 
 
 def test_what_another_worker_has_settled_is_not_counted(counted: Counted) -> None:
-    counted.lane.settled(Settlement(None, [end(), end(), end()]), Settled(1, 0), QUEUED_US)
+    counted.lane.settled(Settlement(None, [end(), end(), end()]), Settled(1, 0, frozenset({0, 2})), QUEUED_US)
     assert counted.outcomes("cancelled") == 1
-    counted.lane.settled(Settlement(None, [end("filled"), end()]), Settled(1, 0), QUEUED_US)
-    assert (counted.outcomes("cancelled"), counted.outcomes("filled")) == (1, None)
-    counted.lane.settled(Settlement(None, [end()]), Settled(0, 0), QUEUED_US)
+    mixed: list[End | Move] = [end("filled"), end("unresolved")]
+    counted.lane.settled(Settlement(None, mixed), Settled(1, 0, frozenset({0})), QUEUED_US)
+    assert (counted.outcomes("unresolved"), counted.outcomes("filled")) == (1, None)
+    counted.lane.settled(Settlement(None, [end()]), Settled(0, 0, frozenset({0})), QUEUED_US)
     assert counted.outcomes("cancelled") == 1
     assert counted.of("cancelq_stale_settlements_total", **AT) == 4
 

@@ -64,7 +64,7 @@ class TestWhatIsSaid:
     @pytest.mark.parametrize(
         ("fields", "level", "word", "said"),
         [
-            ({"workers": []}, Level.trouble, "no worker", "no worker is alive"),
+            ({"workers": []}, Level.trouble, "no worker", "no worker that has this account is alive"),
             (
                 {"not_admitted": 1, "inbox_age_ms": 20_000, "untouched_ms": None},
                 Level.trouble,

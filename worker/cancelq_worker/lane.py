@@ -185,7 +185,7 @@ class LaneServer:
             waits_us = self._p.plan.lease_us + max(bucket.window_us for bucket in self._p.plan.buckets)
             self._close(Hold("*", "restart", waits_us, "the server has lost the lane's data: calls may be out"))
         self._stands(await self._p.ledger.open(), monotonic_ns())
-        self._entries, self._reopened = [], False
+        self._reopened = False
 
     @property
     def _drained(self) -> bool:
@@ -436,6 +436,9 @@ class LaneServer:
                 self._p.redis_clock.learn(done.asked_ns, done.back_ns, taken.wall_us)
                 self._carrier.streamed = taken.streamed
                 self._turn.took(taken)
+                for id_ in taken.given_up:
+                    self._log.error("unresolved: a person must look", id=id_, detail="every worker that took it ended")
+                    self._p.metrics.given_up(1)
                 self._taken(taken, units, done.asked_ns, done.back_ns)
             self._p.egress.release(units)
         self._turn.round_over()

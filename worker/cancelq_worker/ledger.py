@@ -215,7 +215,7 @@ class RedisLedger:
         for _ in wanted.settlements:
             reply = next(rest)
             failed = isinstance(reply, RedisError)
-            out.settled.append(reply if failed else Settled(reply[1], reply[2]))
+            out.settled.append(reply if failed else Settled(reply[1], reply[2], frozenset(reply[3])))
         if wanted.overtaking:
             out.overtook = _read_admitted(next(rest))
         if wanted.admission:
@@ -424,7 +424,7 @@ def _granted(replies: Sequence[Any]) -> bool:
 
 def read_taken(reply: Any, batch_id: str, unconfirmed: str = "") -> Taken:
     """A take script's reply; `unconfirmed` as in its batch."""
-    steady, wall, wait, flat_steps, flat_batch, stopped, streamed, suspects, starved, more = reply
+    steady, wall, wait, flat_steps, flat_batch, stopped, streamed, suspects, starved, more, given_up = reply
     steps: list[LocalStep] = []
     rows = [flat_steps[i : i + 4] for i in range(0, len(flat_steps), 4)]
     for why, id_, line, record in rows:
@@ -441,4 +441,4 @@ def read_taken(reply: Any, batch_id: str, unconfirmed: str = "") -> Taken:
         batch = Batch(batch_id, route, Stage(stage), works, *times, unconfirmed, int(opens))
     times_us = int(steady), int(wall), int(wait)
     told = bool(stopped), bool(streamed), bool(suspects), starved > 0, starved > 1
-    return Taken(*times_us, steps, batch, *told, int(more))
+    return Taken(*times_us, steps, batch, *told, int(more), [id_.decode() for id_ in given_up])

@@ -165,29 +165,27 @@ class LaneMetrics:
             self._outcome(status, 1)
 
     def settled(self, settlement: Settlement, result: Settled, now_us: int) -> None:
-        """A settlement was written. `now_us`: Redis time.
-
-        Where only some of its intents were still this process' to settle, the script does not tell which: they are
-        counted if all of them came to the same, and left out otherwise.
-        """
+        """A settlement was written. `now_us`: Redis time. What was another's by then is told by that one."""
         works, ends, moves = settlement.works, dict[str, int](), dict[str, int]()
+        if result.stale:
+            self._stale.inc(len(result.stale))
+            works = [work for n, work in enumerate(works) if n not in result.stale]
         for work in works:
             event = work.event
             if event:
                 counts = ends if event["final"] == "1" else moves
                 status = event["status"]
                 counts[status] = counts.get(status, 0) + 1
-        if result.applied < len(works):
-            self._stale.inc(len(works) - result.applied)
-            if len(ends) + len(moves) > 1:
-                return
-            ends, moves = dict.fromkeys(ends, result.applied), dict.fromkeys(moves, result.applied)
-        elif ends:
+        if ends:
             self._time(works, now_us)
         for status, count in ends.items():
             self._outcome(status, count)
         for status, count in moves.items():
             self._event(status, count)
+
+    def given_up(self, count: int) -> None:
+        """So many intents were told as unresolved by a script."""
+        self._outcome("unresolved", count)
 
     def _time(self, works: Sequence[End | Move], now_us: int) -> None:
         """How long each that ended has waited. One that was to wait (`not_before_ms`) or that nothing was sent for

@@ -149,6 +149,7 @@ class Settlement:
 class Settled:
     applied: int
     others: int  # open intents that still name an order whose end is now known
+    stale: frozenset[int] = frozenset()  # works that were another's by then, by their place
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +224,7 @@ class Taken:
     starved: bool = False  # one was left for lack of the address' share, as the request had it
     urgent: bool = False  # and that is urgent
     more: int = 0  # calls that what is left could fill, if another one can be made at once
+    given_up: Sequence[str] = ()  # intents told as unresolved by the script itself
 
 
 @dataclass(frozen=True, slots=True)

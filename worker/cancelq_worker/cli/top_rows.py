@@ -152,7 +152,7 @@ def notes(status: LaneStatus | None, flow: FlowNumbers, guard: GuardStatus | Non
         return (Note(Level.trouble, "not served", "no worker has ever served it: start one with this account"),)
     found = []
     if not status.workers:
-        found.append(Note(Level.trouble, "no worker", "no worker is alive: start one with this account"))
+        found.append(Note(Level.trouble, "no worker", "no worker that has this account is alive: start one"))
     elif status.unattended:
         found.append(Note(Level.trouble, "no worker", UNATTENDED))
     found += [_hold(status.lane, *hold) for hold in status.holds]

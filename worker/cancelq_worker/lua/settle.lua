@@ -19,7 +19,8 @@
 --     'm' queue at sort state orders_n order… shape own value…                  moves; queue: 'l:u:any'; at: 'p' its
 --         old place, else a delay in us; sort: the order id it is looked for by, or empty; orders: further orders
 --         it is now known to name
--- Replies  {steady, applied, others}   others: how many open intents still name an order whose end is now known
+-- Replies  {steady, applied, others, stale}   others: how many open intents still name an order whose end is now known;
+--   stale: which of the intents, counted from 0, were another's by then
 -- A fence that does not match, or an intent at rest, is stale: nothing of that intent changes.
 -- An event is written before what it stands for is removed: every prefix of this script is safe.
 
@@ -217,7 +218,7 @@ local function tell(w)
   redis.call(unpack(command))
 end
 
-local applied, others = 0, {}
+local applied, others, stale = 0, {}, {}
 if #works > 0 then
   local states = redis.call('HMGET', ROOT .. 'state', unpack(ids))
   local lists = {}
@@ -281,6 +282,8 @@ if #works > 0 then
         queue_later(queue, id, due)
         if sort ~= '' then gather(sorted, queue, '0', by_order(sort, id)) end
       end
+    else
+      stale[#stale + 1] = i - 1
     end
   end
 
@@ -309,4 +312,4 @@ end
 keep_clock(new_out)
 local left = 0
 for _ in pairs(others) do left = left + 1 end
-return {text(steady), applied, left}
+return {text(steady), applied, left, stale}

@@ -19,7 +19,8 @@
 -- ARGV[7]  '1' if the caller's process may carry an intent that two workers ended with (suspects.py)
 -- ARGV[8]  '1' if the venue answered the caller's process last: that another could not reach it does not hold this one
 -- ARGV[9]  '1' if the caller was granted something here lately: then a lane that knows no server has lost its data
--- Replies  {steady, wall, wait_us, local steps, batch, stopped, streamed, suspects, starved, more}
+-- Replies  {steady, wall, wait_us, local steps, batch, stopped, streamed, suspects, starved, more, given up}
+--   given up: ids of intents that were told as unresolved by this script, as every worker that took them ended
 --   streamed: 1 while the lane's private order stream is alive
 --   suspects: 1 if such an intent was left for lack of that right
 --   starved: 1 if one was left for lack of the address' share, 2 if that is urgent: the caller is to come again when it
@@ -384,4 +385,4 @@ if resting and #reply == 0 and #steps == 0 then
 end
 keep_clock(out)
 return {text(steady), text(wall), text(math.max(0, next_at - steady)), steps, reply, stopped and 1 or 0,
-  streamed and 1 or 0, suspects and 1 or 0, starved, more}
+  streamed and 1 or 0, suspects and 1 or 0, starved, more, given_up}

@@ -4,6 +4,7 @@
 --    never sent again unseen. Each such end is a strike; but not that of a look in company by an intent that travels
 --    alone otherwise: it is nobody's own (State.passed in state.py). It only goes alone again.
 local SUSPECT_STRIKES = 2
+local given_up = {} -- intents whose end is told from here
 local function hex_bytes(hex)
   return (string.gsub(hex, '%x%x', function(two) return string.char(tonumber(two, 16)) end))
 end
@@ -33,7 +34,10 @@ if first_of('leases') <= steady then
         end
       end
       -- A look back at an intent that ended long ago (reconcile.lua) has told its end already.
-      if not (readable and record.looks_back) then redis.call('XADD', RESULTS, '*', unpack(told)) end
+      if not (readable and record.looks_back) then
+        redis.call('XADD', RESULTS, '*', unpack(told))
+        given_up[#given_up + 1] = id
+      end
       if not readable or record.explicit == '1' then
         memory().add({hex_bytes(string.sub(redis.sha1hex(id), 1, 24)), (s.attempts > 0 and 's' or 'n') .. s.digest})
       end
