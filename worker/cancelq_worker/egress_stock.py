@@ -23,9 +23,7 @@ LONGEST_CALL_US = 10_000_000
 SILENT_EXTRA_US = 1_000_000  # a call without an answer may have arrived a little after it was given up
 STOCK, LEAST = 32, 4  # units a process holds of one bucket, at most and when it hardly calls
 URGENT_STOCK = 3  # more of them that only urgent calls may use
-SCARCE = (
-    4  # where less than this part of a bucket is left, a process that does not call holds less, and at last nothing
-)
+SCARCE = 4  # where less than this part of a bucket is left, who makes no calls holds less of it, or nothing
 RARE_TRIES, RARE_PAUSE_S = 15, 0.1
 AGAIN_NS = 10_000_000  # between two questions of which the first brought nothing
 CLOSED_AGAIN_NS = 50_000_000  # the same, while the address is closed, or another's call goes alone

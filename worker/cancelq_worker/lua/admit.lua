@@ -6,8 +6,9 @@
 -- ARGV     cursor the entries were read after (or 'ahead'), id of the first, id of the last, number, then for each entry
 --   'i' id memory_key digest record head tail queue expires_ms due_ms orders_n order…    an intent to carry
 --   'e' id memory_key digest fields_n field value …                                      an outcome known at once
---   memory_key: 12 raw bytes and the id of the entry, empty where the id is the entry's own; head, tail: the state line around its place,
---   which is written here; queue: 'c:n:by-id', or 'local' for an intent no call carries; due_ms: not_before_ms or 0
+--   memory_key: 12 raw bytes and the id of the entry, empty where the id is the entry's own; head, tail: the state line
+--   around its place, which is written here; queue: 'c:n:by-id', or 'local' for an intent no call carries; due_ms:
+--   not_before_ms or 0
 --   then number, entry id…: ahead: of the entries, in their order; else: entries up to the last that the caller left
 --   out, as they were admitted ahead
 -- Replies  {1, cursor, admitted, duplicates}   applied
