@@ -19,6 +19,7 @@ from cancelq.contract import Accepted, read_entry
 from cancelq.errors import BatchIncomplete
 from cancelq_worker import cli
 from cancelq_worker.cli import feeding
+from tests.ha import until
 from tests.servers import RedisServer
 
 pytestmark = pytest.mark.one_server
@@ -311,6 +312,31 @@ class TestResults:
             for lane in (OTHER, MAIN, OTHER):
                 _settle(client, lane, f"new-{lane}", "cancelled", "*")
                 assert json.loads(process.stdout.readline())["id"] == f"new-{lane}"
+            process.send_signal(signal.SIGINT)
+            assert process.wait(PATIENCE_S) == 130
+            assert process.stderr.read() == ""
+
+    def test_an_outage_is_waited_for_and_nothing_of_it_is_missed(self, redis_server: RedisServer) -> None:
+        """Given a server that goes and comes back, I expect one word of it, and every event once."""
+        with redis_server.client() as client:
+            _settle(client, MAIN, "before", "cancelled", "*")
+            client.xadd(MAIN.inbox, {"a": "b"})
+        with _cancelq(redis_server.url, "results", "bitget:main", "--follow", "--json", "--from", "$") as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            with redis_server.client() as client:
+                until(lambda: cast("Any", client.info("clients"))["blocked_clients"] == 1, "a follower that waits")
+                _settle(client, MAIN, "first", "cancelled", "*")
+            assert json.loads(process.stdout.readline())["id"] == "first"
+            redis_server.kill9()
+            told = process.stderr.readline()
+            assert told.startswith("warning: Redis cannot be reached: ")
+            assert told.endswith("; waiting for it, and going on from there\n")
+            redis_server.restart()
+            with redis_server.client() as client:
+                for id_ in ("second", "third"):
+                    _settle(client, MAIN, id_, "cancelled", "*")
+            assert [json.loads(process.stdout.readline())["id"] for _ in range(2)] == ["second", "third"]
             process.send_signal(signal.SIGINT)
             assert process.wait(PATIENCE_S) == 130
             assert process.stderr.read() == ""

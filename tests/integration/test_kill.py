@@ -229,6 +229,16 @@ async def test_the_command_needs_no_key_and_ends_well_only_if_nothing_is_open(re
         assert (code, "bitget:nobody" in err) == (1, True)
 
 
+@pytest.mark.parametrize(("option", "value"), [("symbol", "NOPE-X"), ("client_prefix", "a b")])
+async def test_what_no_worker_could_do_is_refused_beforehand(redis_url: str, option: str, value: str) -> None:
+    async with desk(redis_url) as rig:
+        await served(rig)
+        words = ("bitget:main", f"--{option.replace('_', '-')}", value, "--yes")
+        code, _, err = await outcome(command({"CANCELQ_REDIS_URL": redis_url}, *words))
+        assert (code, f"error: {option}: " in err) == (65, True), err
+        assert await rig.client.xlen(rig.lane.inbox) == 0
+
+
 async def test_a_no_on_the_terminal_cancels_nothing(redis_url: str) -> None:
     async with desk(redis_url) as rig:
         order = rig.order()

@@ -8,6 +8,7 @@ from pydantic import SecretStr, ValidationError
 
 from cancelq.contract import Lane
 from cancelq_worker.settings import Account, Settings, SettingsError, listen_place, without_credentials
+from cancelq_worker.settings_jobs import Periodic, Reconcile, Sweep
 from cancelq_worker.venues.port import Request, Stage
 from cancelq_worker.venues.registry import KINDS, open_venue
 
@@ -169,6 +170,28 @@ class TestMistakes:
                 "CANCELQ_ACCOUNTS__BITGET__API_KEY stands where an account's name belongs; "
                 "write accounts.bitget.NAME.api_key",
             ),
+            (
+                "CANCELQ_ACCOUNTS__BITGET__BAD__NAME__API_KEY",
+                'CANCELQ_ACCOUNTS__BITGET__BAD__NAME__API_KEY unknown setting "name"; settings here are '
+                f'{", ".join(Account.model_fields)}; an account\'s name holds no "__" and no dot',
+            ),
+            (
+                "CANCELQ_ACCOUNTS__BITGIT__MAIN__API_KEY",
+                "CANCELQ_ACCOUNTS__BITGIT__MAIN__API_KEY accounts.bitgit "
+                'unknown venue "bitgit", did you mean "bitget"?',
+            ),
+            (
+                f"{MAIN}DEMO__X",
+                f"{MAIN}DEMO__X accounts.bitget.main.demo must be true or false",
+            ),
+            (
+                "CANCELQ_JOBS__SWEP__BITGET__MAIN__EVERY",
+                'CANCELQ_JOBS__SWEP__BITGET__MAIN__EVERY unknown setting "swep", did you mean "sweep"?',
+            ),
+            (
+                "CANCELQ_RQ_LANES",
+                'CANCELQ_RQ_LANES must be a list of lanes, such as ["bitget:main", "bybit:desk"]',
+            ),
             ("CANCELQ_LEASE_MS", "CANCELQ_LEASE_MS must be a whole number in plain digits"),
             (
                 "CANCELQ_ACCOUNTS",
@@ -178,6 +201,25 @@ class TestMistakes:
     )
     def test_a_mistake_in_the_environment_is_told_with_the_variable(self, name: str, told: str) -> None:
         assert problems_of({**KEYS, name: "canary"}) == [told]
+
+    def test_what_is_missing_is_told_with_the_variable_beside_it(self) -> None:
+        (told,) = problems_of({**KEYS, "CANCELQ_JOBS__SWEEP__BITGET__MAIN__EVERY": "5m"})
+        assert told == (
+            "CANCELQ_JOBS__SWEEP__BITGET__MAIN__EVERY jobs.sweep.bitget.main.older_than is missing; "
+            'it must be a span like "90s", "5m", "2h" or "1d"'
+        )
+
+    def test_only_a_span_can_be_missing(self) -> None:
+        """The remedy says so of each."""
+        kinds = (Sweep, Reconcile, Periodic)
+        needed = {name for kind in kinds for name, field in kind.model_fields.items() if field.is_required()}
+        assert needed == {"every", "older_than"}
+        assert not any(field.is_required() for kind in (Settings, Account) for field in kind.model_fields.values())
+
+    def test_a_secret_file_that_names_too_much_is_told(self, secrets: Path) -> None:
+        put(secrets / "cancelq_accounts__bitget__bad__name__api_key", "canary")
+        (told,) = problems_of({**KEYS, "CANCELQ_SECRETS_DIR": str(secrets)})
+        assert told.startswith(f'{secrets}/cancelq_accounts__bitget__bad__name__api_key unknown setting "name"')
 
     def test_a_secret_file_named_after_nothing_is_told(self, secrets: Path) -> None:
         put(secrets / "cancelq_acounts__bitget__main__api_key", "canary")
@@ -196,6 +238,21 @@ class TestMistakes:
             ('http = "9464"', "http must be HOST:PORT, such as 127.0.0.1:9464; port 0 takes any free one"),
             ('http = "127.0.0.1:65536"', "http must be HOST:PORT"),
             ('http = "::1:9464"', "http must be HOST:PORT"),
+            ("lease_ms = nan", "lease_ms must be a whole number in plain digits"),
+            ("rq_lanes = 'bitget:main'", 'rq_lanes must be a list of lanes, such as ["bitget:main", "bybit:desk"]'),
+            ("rq_lanes = ['bitget']", "rq_lanes.0 'bitget' is no lane; write venue:account, like bitget:main"),
+            (
+                "jobs.reconcile.bitget.main.within = '1h'",
+                'jobs.reconcile.bitget.main.every is missing; it must be a span like "90s"',
+            ),
+            (
+                "accounts.bitget.main.limits = 3",
+                "accounts.bitget.main.limits must be a table, such as { bitget-ip = 6000 }",
+            ),
+            (
+                "accounts.bitget.main.base_url = 'https://'",
+                "accounts.bitget.main.base_url must be a URL with a host, beginning with https:// or http://",
+            ),
             ("lease_ms = '7x'", "lease_ms must be a whole number in plain digits"),
             ("redis_url = 6379", 'redis_url must be text in "quotes"'),
             (

@@ -15,13 +15,15 @@ from typing import Any, cast
 
 import redis.asyncio as aioredis
 
-from cancelq.contract import Event, Lane, Status
+from cancelq.contract import Event, Lane, Refused, Status, read_entry
 from cancelq.errors import EventError
 from cancelq_worker.operate import UnknownLane, operator_event
+from cancelq_worker.settings import Account
 from cancelq_worker.snapshot import Snapshots, workers_alive
 from cancelq_worker.state import State
 from cancelq_worker.trips import command, read_entries
-from cancelq_worker.venues.registry import KINDS
+from cancelq_worker.venues.port import Unfit
+from cancelq_worker.venues.registry import KINDS, open_venue
 from cancelq_worker.venues.sweeping import ORDER, cancelled_by_id
 
 SERVED_MS = 22_000  # a lane that is served moves its clock every ten seconds at least
@@ -58,13 +60,25 @@ class Wish:
     def intents(self, run: str, nth: int, of_kinds: Iterable[str]) -> list[dict[str, str]]:
         """The inbox entries of one round."""
         asked = {
-            "scope": "symbol" if self.symbol else "account",
-            **({"symbol": self.symbol} if self.symbol else {}),
-            **({"client_prefix": self.client_prefix} if self.client_prefix else {}),
+            # An empty name is asked for as it is, and refused: it must not empty the whole account.
+            "scope": "account" if self.symbol is None else "symbol",
+            **({} if self.symbol is None else {"symbol": self.symbol}),
+            **({} if self.client_prefix is None else {"client_prefix": self.client_prefix}),
             "priority": "urgent",
             "reason": "kill",
         }
         return [{"id": f"{run}-{nth}-{k.replace(',', '-')}", "kinds": k, **asked} for k in of_kinds]
+
+    def fault(self) -> str | None:
+        """Why every intent of it would be rejected, by the contract or by the venue's rules, with the field and the
+        remedy; None if nothing is known against it. Asks nobody."""
+        venue = open_venue(self.lane.venue, Account())
+        for fields in self.intents("kill", 1, self.kinds):
+            read = read_entry("0-1", [text.encode() for pair in fields.items() for text in pair])
+            judged = read if isinstance(read, Refused) else venue.admit(read.fields)
+            if isinstance(judged, Refused | Unfit):
+                return judged.detail
+        return None
 
     def __str__(self) -> str:
         what = f"{self.lane} {self.symbol}" if self.symbol else str(self.lane)

@@ -33,7 +33,7 @@ from cancelq.broker import Broker
 from cancelq.contract import Lane
 from cancelq.errors import LaneError
 from cancelq_worker.settings_files import passwords_in
-from cancelq_worker.settings_jobs import Jobs
+from cancelq_worker.settings_jobs import A_SPAN, Jobs
 from cancelq_worker.settings_jobs import fields_at as job_fields_at
 from cancelq_worker.settings_names import known_venue, meant, usable_account
 from cancelq_worker.settings_origin import PREFIX, Origin, SettingsError
@@ -78,7 +78,7 @@ def _redis_url(url: str | None) -> str | None:
 def _checked_url(url: str, schemes: tuple[str, ...]) -> str:
     parts = _split(url)
     if parts is None or parts.scheme not in schemes or not (parts.netloc or parts.path):
-        raise ValueError(f"must be a URL that begins with {', '.join(scheme + '://' for scheme in schemes)}")
+        raise ValueError(f"must be a URL with a host, beginning with {' or '.join(f'{name}://' for name in schemes)}")
     return url
 
 
@@ -387,12 +387,13 @@ def _reason(detail: ErrorDetails, path: tuple[str, ...]) -> str:
     shown = f", it is {given}" if given.lstrip("-").isdigit() else ""
     match detail["type"]:
         case "extra_forbidden":
-            return f'unknown setting "{path[-1]}"{meant(path[-1], _fields_at(path[:-1]), "settings here are")}'
+            known = meant(path[-1], _fields_at(path[:-1]), "settings here are")
+            return f'unknown setting "{path[-1]}"{known}{_divided(detail, path)}'
         case "greater_than_equal":
             return f"must be at least {context['ge']}{shown}"
         case "less_than_equal":
             return f"must be at most {context['le']}{shown}"
-        case "int_parsing" | "int_type" | "int_from_float" | "int_parsing_size":
+        case "int_parsing" | "int_type" | "int_from_float" | "int_parsing_size" | "finite_number":
             return "must be a whole number in plain digits"
         case "bool_parsing" | "bool_type":
             return "must be true or false"
@@ -402,15 +403,28 @@ def _reason(detail: ErrorDetails, path: tuple[str, ...]) -> str:
             return "may hold 1 to 64 letters, digits, dots, - and _ only"
         case "dict_type" | "model_type" | "model_attributes_type":
             return _not_a_table(path)
+        case "tuple_type":
+            return 'must be a list of lanes, such as ["bitget:main", "bybit:desk"]'
+        case "missing":
+            return f"is missing; it {A_SPAN}"
         case "value_error":
             return str(context["error"])
         case _:
-            return str(detail["msg"])
+            return f"cannot be used: {detail['msg']}"
+
+
+def _divided(detail: ErrorDetails, path: tuple[str, ...]) -> str:
+    """What an account's name that holds `__` or a dot was taken for: a name, and a table in its account."""
+    if path[0] == "accounts" and len(path) == 4 and isinstance(detail["input"], Mapping):
+        return '; an account\'s name holds no "__" and no dot'
+    return ""
 
 
 def _not_a_table(path: tuple[str, ...]) -> str:
     if len(path) == 3 and path[2] in Account.model_fields:
         return f"stands where an account's name belongs; write accounts.{path[1]}.NAME.{path[2]}"
+    if path[3:] == ("limits",):
+        return "must be a table, such as { bitget-ip = 6000 }"
     return f"must be a table, such as [{'jobs.sweep' if path[0] == 'jobs' else 'accounts'}.bitget.main]"
 
 

@@ -21,6 +21,8 @@ from cancelq_worker.settings_names import known_venue, usable_account
 
 SECOND_MS = 1000
 DAY_MS = 86_400 * SECOND_MS
+#: What a span must be, and so each setting that a job cannot do without.
+A_SPAN = 'must be a span like "90s", "5m", "2h" or "1d"'
 _UNITS = {"s": SECOND_MS, "m": 60 * SECOND_MS, "h": 3600 * SECOND_MS, "d": DAY_MS}
 _DURATION = re.compile(r"([0-9]{1,6})([smhd])")
 
@@ -29,7 +31,7 @@ def duration_ms(text: object) -> int:
     """The milliseconds of a span like `90s`, `5m`, `2h` or `1d`. Raises ValueError for anything else."""
     span = _DURATION.fullmatch(text) if isinstance(text, str) else None
     if span is None:
-        raise ValueError('must be a span like "90s", "5m", "2h" or "1d"')
+        raise ValueError(A_SPAN)
     return int(span[1]) * _UNITS[span[2]]
 
 

@@ -71,7 +71,8 @@ class Origin:
     def where(self, path: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
         """Where `path`, or the longest part of its beginning, was written, and what that place does not say.
 
-        The place is empty where nothing of the path was written anywhere.
+        A name that goes on behind the path, as one that stands for a whole table does, says none of it. The place is
+        empty where nothing of the path was written anywhere.
         """
         for length in range(len(path), 0, -1):
             name = (PREFIX + "__".join(path[:length])).lower()
@@ -81,7 +82,16 @@ class Origin:
                 return str(self._secret_files[name]), path[length:]
             if path[:length] in self._lines:
                 return f"{self.config}:{self._lines[path[:length]]}", path
+            if longer := self._longer(f"{name}__"):
+                return longer, path
         return "", path
+
+    def _longer(self, beginning: str) -> str:
+        """The first variable or secret file of which the name goes on behind `beginning`; empty if there is none."""
+        for name, original in self._variables.items():
+            if name.startswith(beginning) and self._given[name]:
+                return original
+        return next((str(file) for name, file in self._secret_files.items() if name.startswith(beginning)), "")
 
     def strays(self, fields: Iterable[str], tables: Iterable[str]) -> Iterator[str]:
         """A line for each variable and secret file of ours that names none of `fields`, or more than a field.

@@ -136,8 +136,10 @@ def kill_lane(
     yes: bool,
     as_json: bool,
 ) -> Exit:
-    """Empties the lane, or what of it is named."""
+    """Empties the lane, or what of it is named. What could only be rejected is refused before anybody is asked."""
     wish = Wish(Lane.parse(lane), symbol, client_prefix, orders_only)
+    if fault := wish.fault():
+        raise CommandFailed(fault, "correct it and kill again: nothing was asked for", Exit.BAD_INPUT)
     return Killing(invocation, wish, within_s, as_json=as_json).run(yes=yes)
 
 

@@ -8,15 +8,19 @@ import queue
 import re
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from typing import cast
 
 import typer
+from redis.exceptions import AuthenticationError, RedisError
 
 from cancelq import Client, Event, EventError, Lane
+from cancelq.errors import BrokerDown, BrokerRefused
 from cancelq_worker.cli import showing
-from cancelq_worker.cli.border import unknown_lane
+from cancelq_worker.cli.border import failure_of, unknown_lane
 from cancelq_worker.cli.invocation import Invocation
 from cancelq_worker.exits import CommandFailed, Exit
 from cancelq_worker.operate import find_lanes
@@ -27,7 +31,17 @@ NEWEST_BEFORE = 10
 PAGE = 1000
 _ENTRY = re.compile(r"[0-9]{1,20}(-[0-9]{1,20})?|\$")
 
+#: After this a server that is away is asked again.
+AGAIN_S = 0.5
+
 _Page = list[tuple[bytes, dict[bytes, bytes]]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Away:
+    """The server cannot be asked just now."""
+
+    why: str
 
 
 class Reading:
@@ -52,7 +66,7 @@ class Reading:
             )
         with self._redis, Client(self._redis) as client:
             lanes = self._lanes()
-            self._last = dict.fromkeys(lanes, from_id or "0")
+            self._last = {lane: self._newest_id(lane) if from_id == "$" else from_id or "0" for lane in lanes}
             if from_id is None and self._id is None:
                 events: Iterable[Event] = self._newest(lanes, limit or (NEWEST_BEFORE if follow else NEWEST))
             else:
@@ -86,6 +100,11 @@ class Reading:
         finally:
             await client.aclose()
 
+    def _newest_id(self, lane: Lane) -> str:
+        """Where `$` is now: after an outage it would be somewhere else."""
+        page = cast(_Page, self._redis.xrevrange(lane.results, count=1))
+        return page[0][0].decode() if page else "0"
+
     def _newest(self, lanes: list[Lane], limit: int) -> list[Event]:
         """The last events that are wanted, oldest first; looks back until there are enough or no more."""
         newest = heapq.merge(*(self._backward(lane) for lane in lanes), key=_position, reverse=True)
@@ -116,23 +135,40 @@ class Reading:
                 typer.echo(f"warning: {error}", err=True)
 
     def _coming(self, client: Client, lanes: list[Lane]) -> Iterator[Event]:
-        """New events of all lanes in the order they arrive; ends only with an error or an interrupt."""
-        arrived: queue.SimpleQueue[Event | Exception] = queue.SimpleQueue()
-
-        def carry(lane: Lane) -> None:
-            try:
-                for event in self._forward(client, lane, self._last[lane], follow=True):
-                    arrived.put(event)
-            except Exception as error:
-                arrived.put(error)
-
+        """New events of all lanes in the order they arrive; a server that is away is waited for. Ends only with an
+        error or an interrupt."""
+        arrived: queue.SimpleQueue[Event | _Away | Exception] = queue.SimpleQueue()
         for lane in lanes:
-            threading.Thread(target=carry, args=(lane,), daemon=True).start()
+            threading.Thread(target=self._carry, args=(client, lane, arrived.put), daemon=True).start()
+        told = False
         while True:
-            item = arrived.get()
-            if isinstance(item, Exception):
-                raise item
-            yield item
+            match arrived.get():
+                case Event() as event:
+                    told = False
+                    yield event
+                case _Away(why=why):
+                    if not told:
+                        typer.echo(f"warning: {why}; waiting for it, and going on from there", err=True)
+                    told = True
+                case Exception() as error:
+                    raise error
+
+    def _carry(self, client: Client, lane: Lane, tell: Callable[[Event | _Away | Exception], None]) -> None:
+        """What comes on one lane, from its last event on, however often the server goes away."""
+        try:
+            while True:
+                try:
+                    for event in self._forward(client, lane, self._last[lane], follow=True):
+                        tell(event)
+                except (BrokerDown, BrokerRefused) as error:
+                    if not _passes(error):
+                        raise
+                    # Its own words are for who sends.
+                    cause = error.__cause__
+                    tell(_Away(failure_of(cause if isinstance(cause, RedisError) else error).message))
+                time.sleep(AGAIN_S)
+        except Exception as error:
+            tell(error)
 
     def _wanted(self, events: Iterable[Event | None]) -> Iterator[Event]:
         for event in events:
@@ -144,6 +180,13 @@ class Reading:
             typer.echo(showing.header())
         self._shown += 1
         typer.echo(showing.as_json(event) if self._as_json else showing.as_line(event, colour=sys.stdout.isatty()))
+
+
+def _passes(error: BrokerDown | BrokerRefused) -> bool:
+    """Whether a server that is away, or loads its data, may come back by itself."""
+    if isinstance(error, BrokerRefused):
+        return error.code == "LOADING"
+    return not isinstance(error.__cause__, AuthenticationError)
 
 
 def _read(entry_id: str, fields: dict[bytes, bytes]) -> Event | None:
