@@ -58,6 +58,7 @@ class Stock:
         self._left = bucket.units  # what nobody held when units were asked for last
         self._size = self._least
         self._made = 0
+        self._lately, self._looked_ns = 0, 0
         self._called = False  # whether a call found none
         self._granted = 1
         self._fresh: deque[tuple[int, int]] = deque()  # unit and when it was asked for, oldest first
@@ -212,7 +213,7 @@ class Stock:
         """Reports what became of units and asks for as many as are missing or old. The old ones are of use until the
         new ones are here."""
         asked_ns = monotonic_ns()
-        self._resize(asked_ns - self._asked_ns)
+        self._resize(asked_ns)
         self._asked_ns = asked_ns
         for units, wanted in ((self._fresh, self._wanted), (self._urgent, self._wanted_urgent)):
             self._unused += [units.popleft()[0] for _ in range(len(units) - wanted)]
@@ -237,12 +238,15 @@ class Stock:
             self._fresh += [(unit, asked_ns) for unit in range(first, first + granted)]
             self._urgent += [(unit, asked_ns) for unit in range(first + granted, first + granted + urgent)]
 
-    def _resize(self, span_ns: int) -> None:
-        """The next stock, from the calls made since the last one was asked for."""
+    def _resize(self, now_ns: int) -> None:
+        """The next stock, from the calls made since the last one was asked for; less of it, from those of a while."""
+        self._lately += self._made
         if self._made and 2 * self._made >= self._size:
             self._size = min(self._most, max(1, 2 * self._size))
-        elif 8 * self._made < self._size and span_ns > REPORT_NS:
-            self._size //= 2
+        elif now_ns - self._looked_ns > REPORT_NS:
+            if 8 * self._lately < self._size:
+                self._size //= 2
+            self._lately, self._looked_ns = 0, now_ns
         self._size = max(self._size, self._least)
         self._made = 0
 
