@@ -47,6 +47,14 @@ async def calls(egress: Egress, rng: random.Random, until: float, arrived: list[
         egress.ended(ticket, time.monotonic_ns(), answered=rng.random() < 0.99)
 
 
+async def keep_ready(*egresses: Egress) -> None:
+    """Processes without anything to send look after their stocks all the same, more often than an engine does."""
+    while True:
+        for egress in egresses:
+            egress.keep_ready()
+        await asyncio.sleep(0.05)
+
+
 async def test_no_window_sees_more_than_the_limit_and_most_of_it_is_used(redis_url: str) -> None:
     client = connect(redis_url, max_connections=16)
     buckets = (Bucket("ip", UNITS, WINDOW_US), Bucket("other", 1000, WINDOW_US))
@@ -141,12 +149,6 @@ async def test_processes_without_calls_leave_a_scarce_address_to_those_that_have
     *idle, busy = [Egress(client, "here", (bucket,), urgent_reserve=1) for _ in range(16)]
     tickets: list[Ticket] = []
 
-    async def keep() -> None:
-        while True:
-            for egress in idle:
-                egress.keep_ready()
-            await asyncio.sleep(0.05)
-
     def held(egress: Egress) -> int:
         return len(egress._stocks["ip"]._fresh) + len(egress._stocks["ip"]._urgent)
 
@@ -157,7 +159,7 @@ async def test_processes_without_calls_leave_a_scarce_address_to_those_that_have
         return all(held(egress) == LEAST + URGENT_STOCK for egress in idle[1:])
 
     await asyncio.gather(*(egress.fill() for egress in (*idle, busy)))
-    keeping = asyncio.ensure_future(keep())
+    keeping = asyncio.ensure_future(keep_ready(*idle))
     try:
         assert await ready(), "while there are enough"
         async with asyncio.timeout(20):
@@ -249,20 +251,14 @@ async def test_a_call_that_goes_alone_is_not_waited_for_where_its_process_left(r
 
 @pytest.mark.parametrize("idle", [1, 3])
 async def test_the_call_that_goes_alone_is_left_to_whoever_has_one(redis_url: str, idle: int) -> None:
-    """Processes without anything to send look after their stocks all the same, more often than an engine does."""
     client = connect(redis_url, max_connections=16)
     buckets = (Bucket("group", 2000, 10_000_000), Bucket("endpoint", 300, 10_000_000))
     rest = [Egress(client, "here", buckets, urgent_reserve=1) for _ in range(idle)]
     busy = Egress(client, "here", buckets, urgent_reserve=1)
 
-    async def keep(egress: Egress) -> None:
-        while True:
-            egress.keep_ready()
-            await asyncio.sleep(0.05)
-
     await asyncio.gather(*(egress.fill() for egress in (*rest, busy)))
     await busy.hold(200, "banned")
-    keeping = [asyncio.ensure_future(keep(egress)) for egress in rest]
+    keeping = asyncio.ensure_future(keep_ready(*rest))
     try:
         async with asyncio.timeout(10):
             while any(egress.held_ms for egress in rest) or not any(egress.look_again_us for egress in rest):
@@ -274,9 +270,8 @@ async def test_the_call_that_goes_alone_is_left_to_whoever_has_one(redis_url: st
             while busy.look_again_us:
                 await busy.fill()
     finally:
-        for task in keeping:
-            task.cancel()
-        await asyncio.gather(*keeping, return_exceptions=True)
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
         await client.aclose()
 
 

@@ -182,7 +182,7 @@ class LaneServer:
 
     async def _open_anew(self) -> None:
         if self._served and await self._p.ledger.forgotten():
-            waits_us = self._p.plan.lease_us + max(bucket.window_us for bucket in self._p.plan.buckets)
+            waits_us = self._p.plan.lease_us + self._p.plan.window_us
             self._close(Hold("*", "restart", waits_us, "the server has lost the lane's data: calls may be out"))
         self._stands(await self._p.ledger.open(), monotonic_ns())
         self._reopened = False
@@ -438,7 +438,7 @@ class LaneServer:
                 self._turn.took(taken)
                 for id_ in taken.given_up:
                     self._log.error("unresolved: a person must look", id=id_, detail="every worker that took it ended")
-                    self._p.metrics.given_up(1)
+                    self._p.metrics.given_up()
                 self._taken(taken, units, done.asked_ns, done.back_ns)
             self._p.egress.release(units)
         self._turn.round_over()

@@ -136,4 +136,4 @@ def _families() -> dict[str, GaugeMetricFamily]:
 
 def _oldest_s(status: LaneStatus) -> float:
     """Of intents that were not sent and of entries that nobody has read."""
-    return max(status.oldest_age_ms or 0, status.inbox_age_ms or 0) / 1000
+    return (status.waits_ms or 0) / 1000

@@ -183,9 +183,9 @@ class LaneMetrics:
         for status, count in moves.items():
             self._event(status, count)
 
-    def given_up(self, count: int) -> None:
-        """So many intents were told as unresolved by a script."""
-        self._outcome("unresolved", count)
+    def given_up(self) -> None:
+        """An intent was told as unresolved by a script."""
+        self._outcome("unresolved", 1)
 
     def _time(self, works: Sequence[End | Move], now_us: int) -> None:
         """How long each that ended has waited. One that was to wait (`not_before_ms`) or that nothing was sent for

@@ -285,10 +285,14 @@ class LanePlan:
     poll_us: int = 2_000_000
     errors_us: int = 0
 
+    @property
+    def window_us(self) -> int:
+        """The longest window of a limit."""
+        return max(bucket.window_us for bucket in self.buckets)
+
     def text(self) -> str:
         """The plan as `lua/take.lua` reads it."""
-        window_us = max(b.window_us for b in self.buckets)
-        times = f"{self.lease_us} {self.gap_us} {self.poll_us} {window_us} {self.errors_us} {ERRORS_MOST}"
+        times = f"{self.lease_us} {self.gap_us} {self.poll_us} {self.window_us} {self.errors_us} {ERRORS_MOST}"
         lines = [f"{self.lane.venue} {self.lane.account} {times}"]
         lines += [f"B {b.name} {b.units} {b.window_us} {self.urgent_reserve} {int(b.fixed)}" for b in self.buckets]
         for r in self.routes:

@@ -77,10 +77,14 @@ class LaneStatus:
     refusals: dict[str, Refusals] = field(default_factory=dict)
 
     @property
+    def waits_ms(self) -> int | None:
+        """Age of the longest waiting unsent intent, read by a worker or not."""
+        return max((age for age in (self.oldest_age_ms, self.inbox_age_ms) if age is not None), default=None)
+
+    @property
     def unattended(self) -> bool:
         """Something waits, and no worker does anything about it: those that are alive do not have this account."""
-        waits_ms = max(self.oldest_age_ms or 0, self.inbox_age_ms or 0)
-        return waits_ms > UNATTENDED_MS and (self.untouched_ms is None or self.untouched_ms > UNATTENDED_MS)
+        return (self.waits_ms or 0) > UNATTENDED_MS and (self.untouched_ms is None or self.untouched_ms > UNATTENDED_MS)
 
     @property
     def paused(self) -> bool:

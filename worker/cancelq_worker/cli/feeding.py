@@ -129,7 +129,6 @@ class Feed:
                     break
             except Conflicting as conflict:
                 bar.console.print(str(conflict), markup=False, highlight=False)
-                waiting = [ticket for ticket in waiting if not ticket.conflicting]
             waiting = [ticket for ticket in waiting if not ticket.settled]
             bar.update(task, completed=len(self._tickets) - len(waiting))
         return [ticket.event for ticket in self._tickets if ticket.event is not None]

@@ -180,10 +180,10 @@ def _print_table(states: list[LaneStatus]) -> None:
 
 
 def _counts(state: LaneStatus) -> tuple[str, ...]:
-    ages = [age for age in (state.oldest_age_ms, state.inbox_age_ms) if age is not None]
+    age = "-" if state.waits_ms is None else showing.duration(state.waits_ms)
     counts = (state.in_flight, state.confirming, state.timed)
     unread = f"{'≥' * state.not_admitted_more}{state.not_admitted}"
-    return str(state.queued), showing.duration(max(ages)) if ages else "-", *map(str, counts), unread
+    return str(state.queued), age, *map(str, counts), unread
 
 
 def _texts(state: LaneStatus) -> tuple[str, ...]:

@@ -74,8 +74,7 @@ class Row:
     @property
     def oldest_ms(self) -> int | None:
         """Age of the longest waiting unsent intent, read by a worker or not."""
-        ages = (self.status.oldest_age_ms, self.status.inbox_age_ms) if self.status else ()
-        return max((age for age in ages if age is not None), default=None)
+        return self.status.waits_ms if self.status else None
 
     @property
     def busiest(self) -> tuple[str, int, int] | None:
