@@ -340,7 +340,7 @@ MUTANTS = (
         f"{_WORKER}/http.py",
         "raise (crossed(error) or NoAnswer)(type(error).__name__) from error",
         "if crossed(error) is NotSent:\n                raise NotSent(type(error).__name__) from error\n"
-        "            return await self._call(transport, signed, departure, connect_s, total_s)",
+        "            return await self._call(transport, signed, travel, connect_s, total_s)",
         "one attempt on record is several calls at the venue",
         ("tests/unit/test_http.py::test_what_reached_the_venue_may_have_been_executed",),
     ),

@@ -16,8 +16,11 @@ import pytest
 
 from cancelq_worker.clocks import in_s
 from cancelq_worker.http import (
+    ANSWER,
+    BODY,
     BODY_MOST,
     BORDER,
+    FIRST_BYTE,
     RESTED_NS,
     UNHEARD_MS,
     Door,
@@ -26,6 +29,7 @@ from cancelq_worker.http import (
     NoAnswer,
     NotSent,
     Pick,
+    _Travel,
     connection,
     crossed,
 )
@@ -230,6 +234,12 @@ async def silent(venue: Venue, line: Line) -> None:
     await good(venue, line)
 
 
+async def late_body(venue: Venue, line: Line) -> None:
+    line.write(JSON_200 + b"Content-Length: 16\r\n\r\n")
+    await line.hold(venue)
+    line.write(b'{"code":"00000"}')
+
+
 async def silent_body(venue: Venue, line: Line) -> None:
     line.write(JSON_200 + b"Content-Length: 100\r\n\r\nx")
     await line.hold(venue)
@@ -266,7 +276,7 @@ BEHAVIOURS: dict[str, Behaviour] = {
     f"/{kind.__name__}": kind
     for kind in (
         good, bad_request, redirect, chunked, closes, resets, half_a_body, half_a_chunk, garbage, broken_gzip, silent,
-        silent_body, drips_body, drips_headers, huge,
+        late_body, silent_body, drips_body, drips_headers, huge,
     )
 }  # fmt: skip
 
@@ -324,6 +334,52 @@ async def test_a_good_answer_comes_whole_with_its_times() -> None:
         assert before_ns <= exchange.sent_ns < exchange.answered_ns <= time.monotonic_ns()
         assert (exchange.answer.status, exchange.answer.body) == (200, b'{"code":"00000"}')
         assert exchange.answer.headers["content-type"] == "application/json"
+
+
+class Told(httpx.AsyncBaseTransport):
+    """Says of a call what a connection says, each at its time."""
+
+    def __init__(self, clock: list[int]) -> None:
+        self._clock = clock
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        for at_ns, event in ((30, FIRST_BYTE), (50, BODY), (900, ANSWER)):
+            self._clock[0] = at_ns
+            await request.extensions["trace"](event, {})
+        self._clock[0] = 2_000
+        return httpx.Response(200, stream=httpx.ByteStream(b"{}"))
+
+
+@pytest.mark.parametrize(("body", "sent_ns"), [(b"", 30), (b"{}", 50)])
+async def test_what_this_process_adds_to_a_call_is_no_way(
+    monkeypatch: pytest.MonkeyPatch, body: bytes, sent_ns: int
+) -> None:
+    """A permit is free again by the shortest way to the venue: twenty calls that waited for their own process before
+    they left, or after their answers were there, made it look longer, and the first that did not came too early."""
+    clock = [1]
+    monkeypatch.setattr("cancelq_worker.http.monotonic_ns", lambda: clock[0])
+    door = Door("http://127.0.0.1:9", verify=False, transport=lambda _: Told(clock))
+    exchange = await door.call(Signed(Request("POST", "/good", body=body), {}), send_by_ns=100, total_s=AMPLE_S)
+    assert (exchange.sent_ns, exchange.answered_ns) == (sent_ns, 900)
+
+
+async def test_an_answer_is_there_with_its_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    told, passes = asyncio.Event(), _Travel.passes
+
+    async def passes_(travel: _Travel, event: str, about: object) -> None:
+        await passes(travel, event, about)
+        if event == ANSWER:
+            told.set()
+
+    monkeypatch.setattr(_Travel, "passes", passes_)
+    async with at_the_door() as (venue, door):
+        answer = asyncio.ensure_future(call(door, "late_body"))
+        await told.wait()
+        head_there_ns = time.monotonic_ns()
+        venue.go_on.set()
+        exchange = await answer
+        assert exchange.sent_ns < exchange.answered_ns <= head_there_ns
+        assert exchange.answer.body == b'{"code":"00000"}'
 
 
 async def test_exactly_the_bytes_that_were_signed_are_sent() -> None:

@@ -73,7 +73,9 @@ def crossed(error: Exception) -> type[Exception] | None:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One call's answer and its times, in nanoseconds of this process' monotonic clock."""
+    """One call's answer and its times, in nanoseconds of this process' monotonic clock, both as near to the wire as can
+    be: what a loop with much to do adds to a call is no way to the venue. `sent_ns`: just before what makes the call
+    whole was written; `answered_ns`: when the answer's head was there."""
 
     answer: Answer
     sent_ns: int
@@ -83,9 +85,11 @@ class Exchange:
 #: Methods whose calls tell the length of their body also where there is none (RFC 9110, 8.6).
 _WITH_LENGTH = frozenset({"POST", "PUT", "PATCH"})
 
-#: What the HTTP library calls the moments before it writes, and what it tells of them.
+#: What the HTTP library calls the moments before it writes and when an answer's head is there, and what it tells of
+#: them.
 FIRST_BYTE = "http11.send_request_headers.started"
 BODY = "http11.send_request_body.started"
+ANSWER = "http11.receive_response_headers.complete"
 Trace = Callable[[str, object], Awaitable[None]]
 
 MakeTransport = Callable[[ssl.SSLContext | bool], httpx.AsyncBaseTransport]
@@ -144,8 +148,8 @@ class Door:
         line = self._line(pick)
         self._busy.add(line)
         connect_s = max(0.0, (send_by_ns - monotonic_ns()) / 1e9)
-        departure = _departure(send_by_ns, bool(signed.request.body))
-        task = asyncio.ensure_future(self._call(line.transport, signed, departure, connect_s, total_s))
+        travel = _Travel(send_by_ns, bool(signed.request.body))
+        task = asyncio.ensure_future(self._call(line.transport, signed, travel, connect_s, total_s))
         task.add_done_callback(lambda ended: self._ended(line, ended))
         done, _ = await asyncio.wait({task}, timeout=total_s + connect_s + 0.25)
         if not done:
@@ -199,26 +203,26 @@ class Door:
         self,
         transport: httpx.AsyncBaseTransport,
         signed: Signed,
-        departure: Trace,
+        travel: _Travel,
         connect_s: float,
         total_s: float,
     ) -> Exchange:
         request, url = signed.request, self._url(signed.request)
         timeout = {"connect": connect_s, "pool": connect_s, "read": total_s, "write": total_s}
-        sent_ns = monotonic_ns()
+        deadline_ns = monotonic_ns() + int((total_s + connect_s) * 1e9)
         try:
-            extensions = {"timeout": timeout, "trace": departure}
+            extensions = {"timeout": timeout, "trace": travel.passes}
             content = httpx.ByteStream(request.body)
             wire = httpx.Request(
                 request.method, url, headers=self._headers(signed), stream=content, extensions=extensions
             )
             response = await transport.handle_async_request(wire)
-            body = await _read(response, sent_ns + int((total_s + connect_s) * 1e9))
+            body = await _read(response, deadline_ns)
         except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL) as error:
             raise (crossed(error) or NoAnswer)(type(error).__name__) from error
-        answered_ns = monotonic_ns()
         quotes = repeats(body, secrets_of_call(signed))
-        return Exchange(Answer(response.status_code, response.headers, body, quotes), sent_ns, answered_ns)
+        answer = Answer(response.status_code, response.headers, body, quotes)
+        return Exchange(answer, travel.sent_ns, travel.answered_ns or monotonic_ns())
 
     def _headers(self, signed: Signed) -> list[tuple[bytes, bytes]]:
         """All of them, as bytes: where the library adds what a body needs, it reads and copies them three times."""
@@ -247,18 +251,35 @@ class Door:
             await asyncio.wait(set(self._closing), timeout=1.0)
 
 
-def _departure(send_by_ns: int, has_body: bool) -> Trace:
-    """Looks at the clock at the last moment before the first byte is written: a process that stood still after it had
+class _Travel:
+    """One call on its way, as the HTTP library tells of it.
+
+    Looks at the clock at the last moment before the first byte is written: a process that stood still after it had
     decided to send must not send any more, as its permit may be another's by then. And before the body, which the
-    library writes a turn of the loop later: without it the venue has no call, and the connection is closed."""
+    library writes a turn of the loop later: without it the venue has no call, and the connection is closed.
+    """
 
-    async def look(event: str, _: object) -> None:
-        if event == FIRST_BYTE and monotonic_ns() > send_by_ns:
-            raise httpx.PoolTimeout("this process was too slow to send in time")
-        if event == BODY and has_body and monotonic_ns() > send_by_ns + BODY_BEHIND_NS:
-            raise httpx.WriteTimeout("this process stood still between a call's head and its body")
+    __slots__ = ("_has_body", "_send_by_ns", "answered_ns", "sent_ns")
 
-    return look
+    def __init__(self, send_by_ns: int, has_body: bool) -> None:
+        self._send_by_ns = send_by_ns
+        self._has_body = has_body
+        self.sent_ns = monotonic_ns()
+        self.answered_ns = 0
+
+    async def passes(self, event: str, _: object) -> None:
+        if event == ANSWER:
+            self.answered_ns = monotonic_ns()
+        elif event == FIRST_BYTE:
+            self._leaves(self._send_by_ns, httpx.PoolTimeout("this process was too slow to send in time"))
+        elif event == BODY and self._has_body:
+            late = httpx.WriteTimeout("this process stood still between a call's head and its body")
+            self._leaves(self._send_by_ns + BODY_BEHIND_NS, late)
+
+    def _leaves(self, by_ns: int, too_late: httpx.HTTPError) -> None:
+        self.sent_ns = monotonic_ns()
+        if self.sent_ns > by_ns:
+            raise too_late
 
 
 async def _read(response: httpx.Response, deadline_ns: int) -> bytes:
