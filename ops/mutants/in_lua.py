@@ -92,6 +92,22 @@ MUTANTS = (
         (f"{_SCRIPTS}test_a_look_that_would_be_worth_it_only_in_company_goes_first_once_it_is_overdue",),
     ),
     Mutant(
+        "only-the-first-pairs-are-seen",
+        f"{_LUA}/take.lua",
+        "if #heads < 2 * HEADS_PAGE or looked >= HEADS[stage] or from >= HEADS_PASSED then",
+        "if true then",
+        "hundreds of pairs that wait for one endpoint keep all others waiting for another that is free",
+        (f"{_SCRIPTS}test_pairs_that_wait_for_one_endpoint_hold_up_no_other_endpoint",),
+    ),
+    Mutant(
+        "kind-waits-like-its-first-pair",
+        f"{_LUA}/take_limits.lua",
+        "none = none and when > steady and not r.by_class",
+        "none = none and (when > steady or sparse)",
+        "a full call waits because a pair with one order keeps its distance",
+        (f"{_SCRIPTS}test_a_pair_that_keeps_its_distance_holds_up_no_full_call",),
+    ),
+    Mutant(
         "look-in-company-parks",
         f"{_LUA}/take_local.lua",
         "if not trusted then s.strikes = s.strikes + 1 end",

@@ -1051,14 +1051,43 @@ async def test_calls_without_an_answer_count_towards_the_lock_of_an_endpoint(ben
     assert granted == ERRORS_MOST - told
 
 
+async def bingx_lane(bench: Bench) -> None:
+    bingx = Bingx(BingxCredentials(SECRET, SECRET))
+    plan = LanePlan(LANE, bingx.routes, bingx.buckets, LEASE_US, 0, urgent_reserve=0, errors_us=bingx.errors_us)
+    bench.ledger, bench.desk.intake = RedisLedger(bench.desk.client, plan), Intake(LANE, bingx, "w1")
+
+
+@pytest.mark.parametrize("pairs", [100, 128, 129, 300, 1_500])
+async def test_pairs_that_wait_for_one_endpoint_hold_up_no_other_endpoint(bench: Bench, pairs: int) -> None:
+    """Orders with triggers have one endpoint at BingX, five a second; normal orders have another that is free."""
+    await bingx_lane(bench)
+    await bench.admit(*({"symbol": f"P{n}-USDT", "order_id": str(10_000 + n), "scope": "stop"} for n in range(pairs)))
+    await bench.admit(*({"id": f"n{n}", "symbol": "NORMAL-USDT", "order_id": str(90_000 + n)} for n in range(7)))
+    for _ in range(5):
+        (work,) = works_of(await bench.take())
+        assert work.target.scope == "stop"
+    assert {work.id for work in works_of(await bench.take())} == {f"n{n}" for n in range(7)}
+    assert (await bench.take()).batch is None
+
+
+async def test_a_pair_that_keeps_its_distance_holds_up_no_full_call(bench: Bench) -> None:
+    """Of one kind: what waits because its call could carry more is not without a permit."""
+    await bingx_lane(bench)
+    for n in range(3):
+        await bench.admit({"symbol": f"P{n}-USDT", "order_id": str(10_000 + n)})
+        works_of(await bench.take())
+    await bench.admit({"symbol": "SPACED-USDT", "order_id": "20000"})
+    assert (await bench.take()).batch is None
+    await bench.admit(*({"symbol": "FULL-USDT", "order_id": str(30_000 + n)} for n in range(60)))
+    assert {work.target.symbol for work in works_of(await bench.take())} == {"FULL-USDT"}
+
+
 @pytest.mark.parametrize("overdue", [True, False])
 async def test_a_look_that_would_be_worth_it_only_in_company_goes_first_once_it_is_overdue(
     bench: Bench, overdue: bool
 ) -> None:
     """With `query` closed a page is all there is for both; there is always a walk that is worth a page."""
-    bingx = Bingx(BingxCredentials(SECRET, SECRET))
-    plan = LanePlan(LANE, bingx.routes, bingx.buckets, LEASE_US, 0, urgent_reserve=0, errors_us=bingx.errors_us)
-    bench.ledger, bench.desk.intake = RedisLedger(bench.desk.client, plan), Intake(LANE, bingx, "w1")
+    await bingx_lane(bench)
     await bench.take("")
     errors = {f"100404 told-{n}": await bench.steady() for n in range(8)}
     await bench.desk.client.zadd(LANE.key("errors:query"), errors)

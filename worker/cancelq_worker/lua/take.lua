@@ -45,15 +45,19 @@
 
 local OVERDUE_US = 1000000
 local ORDER = {{'c', 'u'}, {'l', 'u'}, {'c', 'n'}, {'l', 'n'}}
-local HEADS = {c = 128, l = 1024}
+-- Class heads are read by pages. So many are looked at at most; those of a kind that has no permit are only passed by.
+local HEADS_PAGE, HEADS, HEADS_PASSED = 128, {c = 128, l = 1024}, 8192
 local short_until -- when the first permit comes that something waits for
 
--- The classes of a stage and priority with the times of their heads, as far as they are looked at. Read once, and again
--- where this take has changed them.
+-- The classes of a stage and priority with the times of their heads, so many of them from a place on. The first page is
+-- read once, and again where this take has changed it.
 local seen_heads = {}
-local function class_heads(where, most)
-  seen_heads[where] = seen_heads[where] or redis.call('ZRANGE', ROOT .. 'classes:' .. where, 0, most - 1, 'WITHSCORES')
-  return seen_heads[where]
+local function class_heads(where, from, most)
+  local seen = from == 0 and seen_heads[where]
+  if seen then return seen end
+  local heads = redis.call('ZRANGE', ROOT .. 'classes:' .. where, from, from + most - 1, 'WITHSCORES')
+  if from == 0 then seen_heads[where] = heads end
+  return heads
 end
 local function head_changed(where, class)
   local at = fix_head(where, class)
@@ -62,10 +66,49 @@ local function head_changed(where, class)
   return at
 end
 
--- Walks the few class heads that are visible; returns the first call that can be made and is worth it, or is overdue,
--- else the first that can be made: where calls that are worth it come in all the time, the others would wait for ever.
--- Where a kind of looks has no permit, the others of that kind are passed by. A call: the stage and priority of its queue
--- (and both, as `where`), its class, its route, how many it can carry, and how many wait there.
+-- Walks the class heads of a queue that are visible; returns the first call that can be made and is worth it, or is
+-- overdue, else the first that can be made: where calls that are worth it come in all the time, the others would wait for
+-- ever. Where nothing of a kind has a permit, the others of that kind are passed by: hundreds of pairs may wait for one
+-- endpoint while another has permits. A call: the stage and priority of its queue (and both, as `where`), its class, its
+-- route, how many it can carry, and how many wait there.
+local function choose_of(stage, priority, where)
+  local spare, shut, looked, from = nil, {}, 0, 0
+  while true do
+    local heads, moved = class_heads(where, from, HEADS_PAGE), 0
+    for i = 1, #heads, 2 do
+      local class, at = heads[i], tonumber(heads[i + 1])
+      if at > steady then
+        no_later(at)
+        return spare
+      end
+      local kind = string.match(class, '^[^:]*')
+      if not shut[kind] then
+        looked = looked + 1
+        local visible = redis.call('ZCOUNT', ROOT .. 'queue:' .. where .. ':' .. class, '-inf', text(steady))
+        if visible == 0 then
+          moved = moved + 1
+          no_later(head_changed(where, class) or math.huge)
+        else
+          local route, carry, fits, later, short, none = route_for(stage, class, visible, priority == 'u', at)
+          shut[kind] = none
+          if route then
+            local call = {stage = stage, priority = priority, where = where, class = class, route = route, carry = carry,
+              visible = visible}
+            if fits or at <= steady - OVERDUE_US then return call end
+            spare = spare or call
+          elseif not short or later < math.huge then -- else it waits for its address alone, which wakes the lane
+            short_until = math.min(short_until or later, later)
+            no_later(later)
+          end
+        end
+      end
+    end
+    from = from + HEADS_PAGE - moved
+    if #heads < 2 * HEADS_PAGE or looked >= HEADS[stage] or from >= HEADS_PASSED then return spare end
+  end
+end
+
+-- The call to make now: urgent before normal, cancels before looks.
 local function choose()
   short_until = nil
   for _, o in ipairs(ORDER) do
@@ -76,36 +119,12 @@ local function choose()
     if paused and stage == 'c' and priority == 'n' then allowed = false end
     if aside and priority == 'n' then allowed = false end
     yielding = urgent_sweep and stage == 'c' and priority == 'n'
-    local heads = class_heads(where, allowed and HEADS[stage] or 1)
-    if not allowed and heads[1] then no_later(math.huge) end
-    local spare, shut = nil, {}
-    for i = 1, allowed and #heads or 0, 2 do
-      local class, at = heads[i], tonumber(heads[i + 1])
-      if at > steady then
-        no_later(at)
-        break
-      end
-      local kind = stage == 'l' and string.match(class, '^[^:]*')
-      if not shut[kind] then
-        local visible = redis.call('ZCOUNT', ROOT .. 'queue:' .. where .. ':' .. class, '-inf', text(steady))
-        if visible == 0 then
-          no_later(head_changed(where, class) or math.huge)
-        else
-          local route, carry, fits, later, short = route_for(stage, class, visible, priority == 'u', at)
-          if route then
-            local call = {stage = stage, priority = priority, where = where, class = class, route = route, carry = carry,
-              visible = visible}
-            if fits or at <= steady - OVERDUE_US then return call end
-            spare = spare or call
-          elseif not short or later < math.huge then -- else it waits for its address alone, which wakes the lane
-            short_until = math.min(short_until or later, later)
-            no_later(later)
-          end
-          if kind and not route then shut[kind] = true end
-        end
-      end
+    if allowed then
+      local call = choose_of(stage, priority, where)
+      if call then return call end
+    elseif class_heads(where, 0, 1)[1] then
+      no_later(math.huge)
     end
-    if spare then return spare end
   end
 end
 

@@ -181,11 +181,12 @@ local function spaced(name, need, since)
 end
 
 -- The route that carries most of a class' visible orders among those with a permit, the smallest of those; else when one
--- will have one, and whether one waits for the caller's address.
+-- will have one, and whether one waits for the caller's address. And whether no class of its kind has any: how many wait
+-- there, since when, and what a call of this one costs made no difference.
 local function route_for(queue, class, visible, urgent, since)
   local best, best_carry, best_fits = nil, 0, false
   local routes, at, short = usable_routes(queue, class, urgent)
-  local largest = 0
+  local largest, none = 0, true
   for _, r in ipairs(routes) do largest = math.max(largest, r.most) end
   local sparse = queue == 'c' and not urgent and visible < largest
   for i, r in ipairs(routes) do
@@ -196,6 +197,7 @@ local function route_for(queue, class, visible, urgent, since)
     end
     local need = per_call + per_order * carry
     local when = free_at(bucket, urgent, need)
+    none = none and when > steady and not r.by_class
     if sparse then when = math.max(when, spaced(bucket, need, since)) end
     if when <= steady then
       local fits = visible >= least
@@ -212,5 +214,5 @@ local function route_for(queue, class, visible, urgent, since)
       at = when
     end
   end
-  return best, best_carry, best_fits, at, short
+  return best, best_carry, best_fits, at, short, none
 end

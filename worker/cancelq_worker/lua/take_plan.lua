@@ -28,7 +28,8 @@ local function plan_routes(queue, class)
     if by_class == '1' then per_call = string.match(class, ':(%d+)$') or 1 end
     routes[#routes + 1] = {
       name = name, most = tonumber(most), least = tonumber(least), bucket = bucket, per_call = tonumber(per_call),
-      per_order = tonumber(per_order), downwards = downwards == '1', errors = tonumber(errors), stage = stage,
+      per_order = tonumber(per_order), downwards = downwards == '1', by_class = by_class == '1',
+      errors = tonumber(errors), stage = stage,
     }
     at = last
   end
