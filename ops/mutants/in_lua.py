@@ -8,6 +8,7 @@ _LUA = "worker/cancelq_worker/lua"
 _RULES = "tests/integration/test_lane_rules.py::"
 _RATE = "tests/integration/test_rate.py::"
 _SCRIPTS = "tests/integration/test_scripts.py::"
+_EGRESS = "tests/integration/test_egress.py::"
 _PLACES = "tests/integration/test_stream_places.py::"
 
 MUTANTS = (
@@ -90,6 +91,38 @@ MUTANTS = (
         "if fits then",
         "a look that is worth its call in company only is passed by for as long as others are",
         (f"{_SCRIPTS}test_a_look_that_would_be_worth_it_only_in_company_goes_first_once_it_is_overdue",),
+    ),
+    Mutant(
+        "server-that-lost-writes-goes-on",
+        f"{_LUA}/egress.lua",
+        "and waited_for ~= run then",
+        "and false then",
+        "after a restart from a snapshot units are handed out before those who used them could say so",
+        (f"{_EGRESS}test_a_server_that_lost_its_last_writes_hands_out_nothing_that_others_used",),
+    ),
+    Mutant(
+        "unit-handed-out-twice",
+        f"{_LUA}/egress.lua",
+        "'server', run, 'last', text(math.max(now, tonumber(last or 0))))",
+        "'server', run)",
+        "a server that lost its data counts two calls as one unit: the address is over its limit",
+        (f"{_EGRESS}test_a_server_that_others_know_already_is_told_by_who_comes_later",),
+    ),
+    Mutant(
+        "used-units-are-told-once",
+        "worker/cancelq_worker/egress_stock.py",
+        'if before not in (b"", server):',
+        "if False:",
+        "a server that lost its last writes hands out again what the venue still counts",
+        (f"{_EGRESS}test_a_server_that_lost_its_last_writes_hands_out_nothing_that_others_used",),
+    ),
+    Mutant(
+        "calls-under-way-are-not-told-again",
+        "worker/cancelq_worker/egress_stock.py",
+        "*((unit, now_ns, LONGEST_CALL_US) for unit in self._out)",
+        "",
+        "a server that lost its last writes does not count what is on its way to the venue",
+        (f"{_EGRESS}test_a_server_that_lost_its_last_writes_hands_out_nothing_that_others_used",),
     ),
     Mutant(
         "only-the-first-pairs-are-seen",

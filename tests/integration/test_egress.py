@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from cancelq_worker.scripts import SCRIPTS
 from cancelq_worker.trips import command, connect
 from cancelq_worker.venues.port import Bucket
 from ops.chaos.world import until
+from tests.servers import KINDS
 
 pytestmark = pytest.mark.one_server
 
@@ -445,5 +447,82 @@ async def test_a_call_that_goes_alone_is_not_waited_for_where_its_process_is_gon
         await client.hset(f"{key}:note", mapping={"last": "7", "probe": f"7 {now_us - 1}"})
         await one.fill()
         assert one.reserve().covers(("ip",))
+    finally:
+        await client.aclose()
+
+
+async def used(egress: Egress, count: int) -> list[Ticket]:
+    """So many calls begin."""
+    tickets: list[Ticket] = []
+    while len(tickets) < count:
+        await egress.fill()
+        while len(tickets) < count and (reserved := egress.reserve()).covers(("ip",)):
+            tickets.append(egress.use(reserved, ("ip",)))
+    return tickets
+
+
+def over(egress: Egress, tickets: list[Ticket]) -> None:
+    for ticket in tickets:
+        egress.ended(ticket, time.monotonic_ns(), answered=True)
+
+
+@pytest.mark.parametrize("all_is_lost", [False, True], ids=["last writes", "everything"])
+async def test_a_server_that_lost_its_last_writes_hands_out_nothing_that_others_used(
+    server_kind: str, tmp_path: Path, all_is_lost: bool
+) -> None:
+    """It comes back from a snapshot: whoever is there tells again what its window holds, and what is under way."""
+    server = KINDS[server_kind](tmp_path, durable=False)
+    server.start()
+    client, out = connect(server.url, max_connections=16), "cancelq:{egress:here}:ip"
+    one, other, idle = (Egress(client, "here", (Bucket("ip", 200, 30_000_000),)) for _ in range(3))
+    try:
+        await idle.fill()
+        over(one, await used(one, 20))
+        await one.fill()
+        if not all_is_lost:
+            await command(client, "SAVE")
+        over(one, await used(one, 25))
+        await one.fill()  # tells of them, so that it has nothing more to tell of its own accord
+        under_way = await used(other, 30)
+        server.kill9()
+        server.start()
+
+        async def nothing_for(egress: Egress) -> bool:
+            await egress.fill()
+            return not egress.reserve().covers(("ip",))
+
+        assert await until(lambda: nothing_for(idle), 20), "as long as others may not have told what they used"
+        await one.fill()
+        await other.fill()
+        assert await nothing_for(idle)
+        await client.hset(f"{out}:note", "ahead", "1")  # its time is over
+        taken = len(await used(idle, 100))
+        assert await client.zcard(out) >= 20 + 25 + 30 + taken
+        over(other, under_way)
+        await other.fill()
+        assert await client.zcard(out) >= 20 + 25 + 30 + taken
+    finally:
+        await client.aclose()
+        server.stop()
+
+
+async def test_a_server_that_others_know_already_is_told_by_who_comes_later(redis_url: str) -> None:
+    """A process that stood still while the server was replaced, and for a while after."""
+    client, out = connect(redis_url, max_connections=16), "cancelq:{egress:here}:ip"
+    late, fresh = (Egress(client, "here", (Bucket("ip", 200, 30_000_000),)) for _ in range(2))
+    try:
+        over(late, await used(late, 40))
+        await late.fill()
+        late._stocks["ip"]._server = b"0" * 40  # that was another one
+        await client.delete(out, f"{out}:note")
+        begun = await used(fresh, 50)
+        await late.fill()
+        assert await client.zcard(out) >= 90
+        await fresh.fill()
+        while (reserved := fresh.reserve()).covers(("ip",)):  # what it holds already may still be used
+            begun.append(fresh.use(reserved, ("ip",)))
+        await fresh.fill()
+        assert not fresh.reserve().covers(("ip",)), "others may come later, too"
+        assert await client.zcard(out) >= 40 + len(begun)
     finally:
         await client.aclose()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -235,11 +235,21 @@ def test_every_command_is_answered_as_a_server_answers_it(redis_url: str) -> Non
 
 
 @pytest.mark.parametrize("venue", ["bitget", "bybit", "bingx"])
-def test_a_server_answers_all_that_is_said_in_a_run_as_the_store_did(redis_url: str, venue: str) -> None:
-    """Every reply of a run, most of them the project's scripts', on a server that is told the run's time."""
+def test_a_server_answers_all_that_is_said_in_a_run_as_the_store_did(
+    redis_url: str, venue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every reply of a run, most of them the project's scripts', on a server that is told the run's time and name."""
+    stores: list[Store] = []
+
+    def store(now_us: Callable[[], int], run_id: str) -> Store:
+        stores.append(Store(now_us, run_id))
+        return stores[-1]
+
+    monkeypatch.setattr("tests.simulation.world.Store", store)
     said = _said_in_a_run(venue)
     with _client(redis_url) as server:
-        shas = {SCRIPTS.sha[name].encode(): _timed(source) for name, source in SCRIPTS.source.items()}
+        run_id = stores[0].run_id
+        shas = {SCRIPTS.sha[name].encode(): _timed(source, run_id) for name, source in SCRIPTS.source.items()}
         loaded = {sha: server.script_load(source) for sha, source in shas.items()}
         scripts, ends_us = 0, dict[bytes, int]()
         for wall_us, words, reply in said:
@@ -274,10 +284,10 @@ def _said_in_a_run(venue: str) -> list[tuple[int, list[bytes], Any]]:
     return [row for row in said if row[1][0] not in others and not isinstance(row[2], NoScriptError)]
 
 
-def _timed(source: str) -> str:
-    """A script that reads the time, and which server it is, from a key, and dates what it writes by it."""
+def _timed(source: str, run_id: str) -> str:
+    """A script that reads the time from a key, dates what it writes by it, and takes its server for this one."""
     source = source.replace("redis.call('TIME')", "redis.call('HMGET', 'now', 's', 'us')")
-    source = source.replace("redis.call('INFO', 'server')", "('run_id:%s')".replace("%s", "0" * 39 + "1"))
+    source = source.replace("redis.call('INFO', 'server')", f"('run_id:{run_id}')")
     return source.replace(", '*'", ", redis.call('HGET', 'now', 'ms') .. '-*'")
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import redis.asyncio as aioredis
@@ -124,18 +124,19 @@ class Egress:
     def use(self, reserved: Reservation, buckets: Sequence[str]) -> Ticket:
         """The call is made and takes a unit of these; the others go back. They must be among what was reserved."""
         ticket = Ticket(tuple((self._stocks[name], reserved.units.pop(name)[0]) for name in buckets))
-        for stock, _ in ticket.units:
-            stock.use()
+        for stock, unit in ticket.units:
+            stock.use(unit)
         self.release(reserved)
         return ticket
 
-    def wait(self, buckets: Iterable[str], wake: Wake, urgent: Reservation | None = None) -> None:
+    def wait(self, buckets: Collection[str], wake: Wake, urgent: Reservation | None = None) -> None:
         """Has `wake` called once, as soon as a unit of one of these is there, which is then kept until it is reserved:
         in turn, one lane for a unit. Looking for itself, each of a thousand lanes would make a trip to Redis every few
         milliseconds. `urgent`: what was set aside for an urgent call that could not be made; a unit for urgent calls of
         what it lacks wakes, too."""
-        for name in buckets:
-            self._stocks[name].wait(wake, urgent=urgent is not None and name not in urgent.units)
+        for name, stock in self._stocks.items():
+            if name in buckets:
+                stock.wait(wake, urgent=urgent is not None and name not in urgent.units)
 
     def wait_no_more(self, wake: Wake) -> None:
         """Whoever waited, or was woken, reserves nothing."""
@@ -226,6 +227,7 @@ class Egress:
                     stock.unuse(had)
                     await stock.report()
                 return None
+            self._rare[name].use(unit)
             units.append((self._rare[name], unit))
         return Ticket(tuple(units))
 

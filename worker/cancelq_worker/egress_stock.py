@@ -7,7 +7,6 @@ its call (`lua/egress.lua`).
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -32,6 +31,8 @@ REPORT_NS = 250_000_000
 REPORT_MOST = 1_000
 
 Wake = Callable[[], None]
+#: A unit whose call is over: since when (ns), and for how much longer than the window it is in use (us).
+_Ended = tuple[int, int, int]
 
 
 class Stock:
@@ -63,7 +64,11 @@ class Stock:
         self._granted = 1
         self._fresh: deque[tuple[int, int]] = deque()  # unit and when it was asked for, oldest first
         self._unused: list[int] = []
-        self._ended: list[tuple[int, int, bool]] = []
+        self._ended: list[_Ended] = []
+        # What another server would not know: units of calls under way, and of those that are in the venue's window.
+        self._out: set[int] = set()
+        self._over: deque[_Ended] = deque()
+        self._server = b""
         self._asked_ns = 0
         self._filling: asyncio.Task[None] | None = None
         self.probing = False
@@ -184,15 +189,23 @@ class Stock:
             while units and units[0][1] < asked_before_ns:
                 self._unused.append(units.popleft()[0])
 
-    def use(self) -> None:
+    def use(self, unit: int) -> None:
         """A unit that was popped is used."""
         self._made += 1
+        self._out.add(unit)
 
     def unuse(self, unit: int) -> None:
+        self._out.discard(unit)
         self._unused.append(unit)
 
     def ended(self, unit: int, at_ns: int, answered: bool) -> None:
-        self._ended.append((unit, at_ns, answered))
+        self._out.discard(unit)
+        ended = unit, at_ns, 0 if answered else SILENT_EXTRA_US
+        self._ended.append(ended)
+        self._over.append(ended)
+        free_ns = at_ns - (self._bucket.window_us + SILENT_EXTRA_US) * 1000
+        while self._over[0][1] < free_ns:
+            self._over.popleft()
 
     def _refill(self) -> asyncio.Task[None]:
         if self._filling is None or self._filling.done():
@@ -269,7 +282,7 @@ class Stock:
         self,
         wanted: int,
         unused: Sequence[int],
-        ended: Sequence[tuple[int, int, bool]],
+        ended: Sequence[_Ended],
         urgent: int = 0,
         hold_ms: int = 0,
         why: str = "",
@@ -278,13 +291,16 @@ class Stock:
         window_us, now_ns = self._bucket.window_us, monotonic_ns()
         live_us = UNIT_LIVES_NS // 1000 + LONGEST_CALL_US + window_us
         args: list[int | str] = [self._bucket.units, window_us, wanted, live_us, hold_ms, why, urgent, self._kept]
-        args += [ahead_us, self._vouched(), len(unused), *unused, len(ended)]
-        for unit, at_ns, answered in ended:
-            args += [unit, max(0, now_ns - at_ns) // 1000, 0 if answered else SILENT_EXTRA_US]
+        args += [ahead_us, self._vouched(), self._server.decode(), len(unused), *unused, len(ended)]
+        for unit, at_ns, extra_us in ended:
+            args += [unit, max(0, now_ns - at_ns) // 1000, extra_us]
         durability = self._durability if wanted or urgent else NOT_WAITED_FOR
         reply, unconfirmed = await SCRIPTS.run_durably(self._client, "egress", self._keys, args, durability)
-        first, granted, self.held_ms, probing, granted_urgent, left = reply
+        first, granted, self.held_ms, probing, granted_urgent, left, server = reply
         self._arrived = True
+        before, self._server = self._server, server
+        if before not in (b"", server):
+            await self._tell_again()
         self.probing = bool(probing)
         if not self._closed:
             self._left = left
@@ -298,6 +314,13 @@ class Stock:
         if self._vouched_us is not None:
             return self._vouched_us()
         return -1 if self._arrived else 0
+
+    async def _tell_again(self) -> None:
+        """Another server than before may not know what was used lately, nor what is under way, nor what is held."""
+        now_ns = monotonic_ns()
+        self._discard(now_ns)
+        self._ended += [*self._over, *((unit, now_ns, LONGEST_CALL_US) for unit in self._out)]
+        await self.report()
 
     def close(self, for_ms: int) -> None:
         """Nothing that is held may be used any more."""
@@ -336,8 +359,13 @@ class Stock:
         return None
 
     async def report(self) -> None:
-        """Tells at once what became of units."""
-        unused, self._unused = self._unused, []
-        ended, self._ended = self._ended, []
-        with contextlib.suppress(RedisError, OSError):  # they stay in use until their calls must be over
-            await self._ask(0, unused, ended)
+        """Tells at once what became of units. What Redis does not hear is told with the next question: until then these
+        stay in use, at most until their calls must be over."""
+        while self._unused or self._ended:
+            unused, self._unused = self._unused[:REPORT_MOST], self._unused[REPORT_MOST:]
+            ended, self._ended = self._ended[:REPORT_MOST], self._ended[REPORT_MOST:]
+            try:
+                await self._ask(0, unused, ended)
+            except (RedisError, OSError):
+                self._unused, self._ended = unused + self._unused, ended + self._ended
+                return

@@ -4,30 +4,34 @@
 -- KEYS[1]  cancelq:{egress:NAME}:BUCKET, a zset: unit in use → when it is free again (us)
 -- KEYS[2]  the same with `:note`, a hash: `last` unit handed out; `units` per window, for those who only look; `hold`:
 --          closed until (ms) and why; `probe`: after a hold one call goes alone, `1` until its unit is handed out, then
---          the unit and when it is given up (us); `ahead`: until when none is handed out, as the clock went ahead (us);
---          `at`: when somebody asked last (us)
+--          the unit and when it is given up (us); `ahead`: until when none is handed out, as the clock went ahead or the
+--          server may have lost its last writes (us); `at`: when somebody asked last (us); `server`: its run id; `lost`:
+--          the same, once its processes were waited for
 -- ARGV     units per window, window_us, wanted, live_us, hold_ms, detail, wanted for urgent calls, units kept for these,
 --          by how much the clock was found to have gone ahead (us), for how long the process has known how the clock
---          goes (us), -1: to be left out of account, unused_n, unit …, ended_n, then for each: unit, how long
---          ago its call ended in us, extra us (for a call without an answer)
+--          goes (us), -1: to be left out of account, the run id that the process heard last, unused_n, unit …, ended_n,
+--          then for each: unit, how long ago its call ended in us, extra us (for a call without an answer)
 -- Replies  {first unit granted, number granted, hold left in ms, 1 if one call is to go alone, number granted for urgent
---          calls, which follow the others, units that are left}
+--          calls, which follow the others, units that are left, the server's run id}
 --
 -- Units are taken ahead of their calls. One that nobody reports stays in use for `live_us`: by then its call, if it was
 -- made, is over and out of the venue's window. A reported one is free a window after its call ended. Whose clock: Redis'
 -- TIME; where that went ahead, none is handed out for as long, and what is in use is free that much later. So it is by as
--- much as nobody vouches for: a clock that went ahead while no process was there was noticed by none.
+-- much as nobody vouches for: a clock that went ahead while no process was there was noticed by none. Another server
+-- than before may have lost its last writes: each process tells again what it used, and until all have had the time to,
+-- none is handed out. Numbers begin at the time then, so that none is given twice.
 
 local function text(n) return string.format('%.0f', n) end
 
 -- How long the call that goes alone is waited for: its unit is used within two seconds, and who took it may be dead.
 local PROBE_US = 5000000
+local TOLD_AGAIN_US = 3000000 -- how long every process may take until it has told a server what another one knew
 
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
 local units, window, wanted, live = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local wanted_urgent, kept, ahead = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
-local pos = 11
+local known, pos = ARGV[11], 12
 
 -- What is in use is free that much later. From the last one on, in portions: Lua's stack takes some thousands of values,
 -- and those behind stay in their places.
@@ -41,9 +45,19 @@ local function free_later(by)
   end
 end
 
+local run = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)') or '-'
+local server, waited_for, last, shut, at = unpack(redis.call('HMGET', KEYS[2], 'server', 'lost', 'last', 'ahead', 'at'))
+if server ~= run then
+  redis.call('HSET', KEYS[2], 'server', run, 'last', text(math.max(now, tonumber(last or 0))))
+end
+if ((server and server ~= run) or (known ~= '' and known ~= run)) and waited_for ~= run then
+  local till = math.max(now + math.min(window, TOLD_AGAIN_US), tonumber(shut or 0))
+  redis.call('HSET', KEYS[2], 'lost', run, 'ahead', text(till))
+end
+
 -- The clock was set back since somebody asked last: everything is that much nearer. By no more than that, so that
 -- nothing is free too early.
-local at = tonumber(redis.call('HGET', KEYS[2], 'at') or now)
+at = tonumber(at or now)
 if at > now then
   local back = at - now
   for from = 0, redis.call('ZCARD', KEYS[1]) - 1, 1000 do
@@ -134,4 +148,4 @@ if all > 0 then
 end
 redis.call('PEXPIRE', KEYS[1], math.ceil((window + live) / 1000) + 60000)
 redis.call('EXPIRE', KEYS[2], 86400)
-return {first, granted, held_ms, probe and 1 or 0, urgent, room - all}
+return {first, granted, held_ms, probe and 1 or 0, urgent, room - all, run}
