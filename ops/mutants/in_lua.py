@@ -9,6 +9,7 @@ _RULES = "tests/integration/test_lane_rules.py::"
 _RATE = "tests/integration/test_rate.py::"
 _SCRIPTS = "tests/integration/test_scripts.py::"
 _EGRESS = "tests/integration/test_egress.py::"
+_GAUGES = "tests/integration/test_lane_gauges.py::"
 _PLACES = "tests/integration/test_stream_places.py::"
 
 MUTANTS = (
@@ -67,6 +68,30 @@ MUTANTS = (
         "if s.strikes > 300 then",
         "an intent that kills workers goes on killing them",
         (f"{_SCRIPTS}test_three_ends_of_a_lease_park_an_intent_and_two_make_it_travel_alone",),
+    ),
+    Mutant(
+        "sent-and-at-rest-has-no-age",
+        f"{_LUA}/look.lua",
+        "for _, where in ipairs({'l:u', 'l:n'}) do",
+        "for _, where in ipairs({}) do",
+        "a venue takes cancels and answers no look for them: they stand for minutes, and nobody is paged",
+        (f"{_GAUGES}test_what_waits_for_a_look_and_is_looked_for_is_as_old_as_its_call",),
+    ),
+    Mutant(
+        "sent-and-in-hand-has-no-age",
+        f"{_LUA}/look.lua",
+        "local ids = redis.call('ZRANGE', ROOT .. 'leases', 0, SENT_MOST - 1)",
+        "local ids = {}",
+        "the same of calls that hang: what workers have in hand is as old as nothing",
+        (f"{_GAUGES}test_what_is_in_a_call_is_as_old_as_the_call_until_it_ends",),
+    ),
+    Mutant(
+        "monitor-reads-state",
+        f"{_LUA}/look.lua",
+        "local sent = ARGV[2] == '1' and first_sent()",
+        "local sent = first_sent()",
+        "a monitor's `status` and `top` are refused as soon as a lane is at work: its user may not read what was asked",
+        ("tests/integration/test_roles.py::test_a_monitor_reads_no_state_of_intents_to_see_a_lane_at_work",),
     ),
     Mutant(
         "struck-travels-in-company",

@@ -151,8 +151,9 @@ def ended(work: Work, status: Status = Status.cancelled) -> End:
     return End(work, head(LANE, work.id, status, "query", "test"), True, True, work.before.orders)
 
 
-def looked_for(work: Work, delay_us: int = 0) -> Move:
-    """The settlement of one cancel that was acknowledged; `delay_us`: until it is looked for."""
-    state = work.taken(stage=Stage.CANCEL, batch_id="b", route=BATCH.name, size=1, taken_us=0)
+def looked_for(work: Work, delay_us: int = 0, sent_us: int = 0) -> Move:
+    """The settlement of one cancel that was acknowledged; `delay_us`: until it is looked for;
+    `sent_us`: when its call was taken, by Redis' clock."""
+    state = work.taken(stage=Stage.CANCEL, batch_id="b", route=BATCH.name, size=1, taken_us=sent_us)
     state.stage = Stage.LOOK
     return Move(work, state, delay_us)

@@ -8,8 +8,15 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from cancelq.contract import Lane
-from cancelq_worker.lane_gauges import EVERY_S, FRESH_PASSES, LaneGauges
+from cancelq_worker.egress import Egress
+from cancelq_worker.lane_gauges import EVERY_S, FRESH_PASSES, LaneGauges, Watch
+from cancelq_worker.records import Settlement
+from cancelq_worker.snapshot import address_status
+from cancelq_worker.state import State
 from cancelq_worker.trips import command, connect
+from cancelq_worker.venues.port import Bucket
+from tests.integration.lone_ledger import lone_desk
+from tests.integration.script_bench import Bench, ended, looked_for, works_of
 
 pytestmark = pytest.mark.one_server
 
@@ -24,7 +31,9 @@ class Watched:
         self.lanes: list[Lane] = []
         self.ns = 1_000_000_000
         self.closed: dict[Lane, int] = {}
-        self.gauges = LaneGauges(self.client, lambda: self.lanes, lambda: self.ns, lambda: self.closed)
+        self.addresses: list[tuple[str, str]] = []
+        watch = Watch(lambda: self.lanes, lambda: self.closed, lambda: self.addresses)
+        self.gauges = LaneGauges(self.client, watch, lambda: self.ns)
         self.registry = CollectorRegistry()
         self.registry.register(self.gauges)
 
@@ -101,7 +110,96 @@ async def test_what_waits_unread_is_as_old_as_its_entry(watched: Watched) -> Non
     assert 99 <= age_s < 160
 
 
+class Sent:
+    """A lane that is taken and settled by hand, and its gauges."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.client = bench.desk.client
+        self.gauges = LaneGauges(self.client, Watch(lambda: [MAIN]))
+        self.registry = CollectorRegistry()
+        self.registry.register(self.gauges)
+
+    async def age_s(self, name: str = "cancelq_lane_unconfirmed_age_seconds") -> float:
+        await self.gauges.look()
+        age_s = self.registry.get_sample_value(name, {"venue": MAIN.venue, "account": MAIN.account})
+        assert age_s is not None
+        return age_s
+
+    async def earlier(self, id_: str, by_s: int) -> None:
+        """As if its last cancel call had been made so long before."""
+        state = State.parse(await command(self.client, "HGET", MAIN.key("state"), id_))
+        state.taken_us -= by_s * 1_000_000
+        await command(self.client, "HSET", MAIN.key("state"), id_, state.pack())
+
+
+@pytest.fixture
+async def sent(redis_url: str) -> AsyncIterator[Sent]:
+    async with lone_desk(redis_url) as desk:
+        yield Sent(Bench(desk))
+
+
+async def test_what_is_in_a_call_is_as_old_as_the_call_until_it_ends(sent: Sent) -> None:
+    await sent.bench.orders("11", "12")
+    assert await sent.age_s() == 0, "nothing was sent"
+    works = works_of(await sent.bench.take())
+    assert await sent.age_s() < 60
+    await sent.earlier("i-12", 75)
+    assert 75 <= await sent.age_s() < 135
+    assert await sent.age_s("cancelq_lane_oldest_age_seconds") == 0, "nothing waits unsent"
+    await sent.bench.settle(Settlement(None, [ended(work) for work in works]))
+    assert await sent.age_s() == 0
+
+
+async def test_what_waits_for_a_look_and_is_looked_for_is_as_old_as_its_call(sent: Sent) -> None:
+    await sent.bench.orders("11", "12")
+    taken = await sent.bench.take()
+    moves = [looked_for(work, sent_us=taken.wall_us) for work in works_of(taken)]
+    await sent.bench.settle(Settlement(None, [*moves]))
+    await sent.earlier("i-11", 75)
+    assert 75 <= await sent.age_s() < 135
+    works = works_of(await sent.bench.take("l"))
+    assert 75 <= await sent.age_s() < 135, "a look is no cancel call"
+    await sent.bench.settle(Settlement(None, [ended(work) for work in works]))
+    assert await sent.age_s() == 0
+
+
+@pytest.mark.parametrize("oldest", [0, 39], ids=["due first", "due last"])
+async def test_of_many_that_wait_for_a_look_those_at_both_ends_are_looked_at(sent: Sent, oldest: int) -> None:
+    ids = [str(100 + n) for n in range(40)]
+    await sent.bench.orders(*ids)
+    taken = await sent.bench.take()
+    works = works_of(taken)
+    assert len(works) == len(ids), "one call carries them all"
+    moves = [looked_for(work, n * 1_000, taken.wall_us) for n, work in enumerate(works)]
+    await sent.bench.settle(Settlement(None, [*moves]))
+    await sent.earlier(works[oldest].id, 75)
+    assert 75 <= await sent.age_s() < 135
+
+
+async def test_limits_per_address_are_shown_as_they_are_used(watched: Watched) -> None:
+    egress = Egress(watched.client, "tokyo-1", [Bucket("bitget-ip", 6000, 60_000_000)])
+
+    def shown(name: str, bucket: str = "bitget-ip") -> float | None:
+        return watched.registry.get_sample_value(name, {"egress": "tokyo-1", "venue": "bitget", "bucket": bucket})
+
+    await egress.fill()
+    await watched.gauges.look()
+    assert shown("cancelq_address_used") is None, "no lane behind it is watched"
+    watched.addresses = [*egress.limits, ("tokyo-1", "bitget-unused")]
+    await watched.gauges.look()
+    (used,) = await address_status(watched.client, egress.limits, (await watched.client.time())[0] * 1_000_000)
+    assert (shown("cancelq_address_used"), shown("cancelq_address_limit")) == (used.used, 6000)
+    assert used.used > 0
+    assert (shown("cancelq_address_used", "bitget-unused"), shown("cancelq_address_limit", "bitget-unused")) == (
+        0,
+        None,
+    )
+    watched.ns += int(EVERY_S * FRESH_PASSES * 1e9) + 1
+    assert shown("cancelq_address_used") is None
+
+
 async def test_a_server_that_is_away_is_no_error(watched: Watched) -> None:
-    nowhere = LaneGauges(connect("redis://127.0.0.1:1/0"), lambda: [MAIN], lambda: watched.ns)
+    nowhere = LaneGauges(connect("redis://127.0.0.1:1/0"), Watch(lambda: [MAIN]), lambda: watched.ns)
     assert await nowhere.look() == EVERY_S
     assert all(not family.samples for family in nowhere.collect())

@@ -25,6 +25,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from cancelq.contract import Status
 from cancelq_worker.embedded import free_port
 from cancelq_worker.trips import command
+from cancelq_worker.venues.bitget.adapter import ADDRESS, ADDRESS_BUCKETS
 from tests.integration.observed_worker import (
     PATIENCE_S,
     ROOT,
@@ -108,6 +109,16 @@ async def test_a_worker_counts_what_was_asked_and_what_the_venue_saw(redis_url: 
         assert value(samples, "cancelq_lane_queued") == value(samples, "cancelq_lane_not_admitted") == 0
         assert value(samples, "cancelq_lane_inbox_length") == 22
         assert value(samples, "cancelq_lane_budget_limit", bucket="batch-cancel-order") == 10
+        assert value(samples, "cancelq_lane_unconfirmed_age_seconds") == 0
+        addresses = [dict(labels) for name, labels in samples if name == "cancelq_address_used"]
+        assert {address["bucket"] for address in addresses} == {bucket.name for bucket in ADDRESS_BUCKETS}
+        assert len({address["egress"] for address in addresses}) == 1
+        (limit,) = (
+            count
+            for (name, labels), count in samples.items()
+            if name == "cancelq_address_limit" and dict(labels)["bucket"] == ADDRESS.name
+        )
+        assert limit == ADDRESS.units
         assert samples["cancelq_ready", frozenset()] == samples["cancelq_workers", frozenset()] == 1
         assert await worker.end() == 0
 

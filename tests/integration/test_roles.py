@@ -282,6 +282,17 @@ def test_an_operator_holds_and_releases_by_rq_and_a_job_on_a_lanes_queue_is_fail
     assert {line for line in desk.doors.refused() if "setinfo" not in line} == set()
 
 
+def test_a_monitor_reads_no_state_of_intents_to_see_a_lane_at_work(desk: Desk, run: Run) -> None:
+    desk.doors.refused()
+    with desk.doors.client("admin") as admin:
+        admin.zadd(MAIN.key("leases"), {"somebody's": 10**16})
+        try:
+            assert run(METRICS, "top", "--once", "--json")[0] == 0
+        finally:
+            admin.zrem(MAIN.key("leases"), "somebody's")
+    assert desk.doors.refused() == set()
+
+
 def test_a_monitor_reads_a_workers_page_and_the_worker_its_gauges(desk: Desk) -> None:
     desk.doors.refused()
     page = ""

@@ -13,6 +13,7 @@ from cancelq.contract import Lane, Status
 from cancelq_worker import wiring
 from cancelq_worker.engine import Engine
 from cancelq_worker.health import Health
+from cancelq_worker.lane import LaneServer
 from cancelq_worker.rotation import FOR_LANES, restart_for, same_for_lanes, same_key
 from cancelq_worker.settings import Settings
 from cancelq_worker.simulator.orders import Account
@@ -109,6 +110,26 @@ async def test_lanes_of_which_nothing_changed_go_on_without_a_pause(redis_url: s
         await built.close()
 
 
+async def test_limits_per_address_are_told_of_by_who_watches_a_lane_behind_them_first(redis_url: str) -> None:
+    async with desk(redis_url, workers=0) as rig:
+        other = {f"{SECOND}BASE_URL": rig.base_url, f"{SECOND}API_KEY": DEMO_KEY, f"{SECOND}API_SECRET": DEMO_SECRET}
+        built = wiring.Wiring(Settings.load(None, rig.environment(**other)), "w", lambda: False)
+        engine = built.engine(Health(stop := asyncio.Event()))
+        task = asyncio.ensure_future(engine.serve(stop))
+        lanes = await watched(engine, rig.client, 2)
+        bitget, bybit = lanes["bitget:main"], lanes["bybit:desk"]
+
+        def venues(*seen: tuple[LaneServer, int]) -> set[str]:
+            return {bucket.partition("-")[0] for _, bucket in built.addresses(seen)}
+
+        assert venues((bitget, 0), (bybit, 0)) == {"bitget", "bybit"}
+        assert venues((bitget, 0), (bybit, 1)) == {"bitget"}
+        stop.set()
+        await asyncio.wait_for(task, 15)
+        assert venues((bitget, 0)) == set(), "a lane that is not served any more"
+        await built.close()
+
+
 async def test_the_answer_to_a_lane_that_was_taken_away_is_waited_for_at_the_end(redis_url: str) -> None:
     async with desk(redis_url, workers=0, latency_after_ms=(700, 700)) as rig:
         other = {f"{SECOND}BASE_URL": rig.base_url, f"{SECOND}API_KEY": DEMO_KEY, f"{SECOND}API_SECRET": DEMO_SECRET}
@@ -163,7 +184,7 @@ def engine_lanes(engine: Engine) -> list[Lane]:
     return [server.lane for server, _ in engine.watched()]
 
 
-async def watched(engine: Engine, client: aioredis.Redis, count: int) -> dict[str, object]:
+async def watched(engine: Engine, client: aioredis.Redis, count: int) -> dict[str, LaneServer]:
     async with asyncio.timeout(10):
         while len(found := {str(server.lane): server for server, _ in engine.watched()}) < count:
             await command(client, "XREAD", "BLOCK", 10, "STREAMS", "none", "$")

@@ -14,6 +14,7 @@ from cancelq_worker.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 KUBERNETES = ROOT / "ops" / "kubernetes"
+PROMETHEUS = ROOT / "ops" / "prometheus"
 OURS = ("worker", "jobs", "operator", "simulator")
 
 
@@ -104,10 +105,10 @@ class TestImage:
 
 
 class TestKubernetes:
-    def test_every_file_is_part_of_it_but_the_one_that_needs_more(self) -> None:
+    def test_every_file_is_part_of_it_but_those_that_need_more(self) -> None:
         (kustomization,) = documents(KUBERNETES / "kustomization.yaml")
         there = {file.name for file in KUBERNETES.glob("*.yaml")}
-        assert set(kustomization["resources"]) == there - {"kustomization.yaml", "keda.yaml"}
+        assert set(kustomization["resources"]) == there - {"kustomization.yaml", "keda.yaml", "monitor.yaml"}
 
     def test_the_namespace_lets_nothing_else_in(self) -> None:
         (namespace,) = (one for one in MANIFESTS if one["kind"] == "Namespace")
@@ -161,6 +162,24 @@ class TestKubernetes:
         assert scaled["spec"]["minReplicaCount"] >= 1
         assert "cancelq_lane_oldest_age_seconds" in scaled["spec"]["triggers"][0]["metadata"]["query"]
         assert "cancelq_lane_oldest_age_seconds" in (ROOT / "docs" / "METRICS.md").read_text()
+
+    def test_workers_are_scraped_as_the_job_that_the_alerts_ask_for(self) -> None:
+        (monitor,) = (one for one in MANIFESTS if one["kind"] == "ServiceMonitor")
+        (chosen,) = (
+            one
+            for one in MANIFESTS
+            if one["kind"] == "Service"
+            and monitor["spec"]["selector"]["matchLabels"].items() <= one["metadata"]["labels"].items()
+        )
+        (endpoint,) = monitor["spec"]["endpoints"]
+        assert endpoint["port"] in {port["name"] for port in chosen["spec"]["ports"]}
+        assert endpoint["path"] in PATHS
+        ((scraped,),) = (one["scrape_configs"] for one in documents(PROMETHEUS / "prometheus.yml"))
+        assert endpoint["relabelings"] == [{"targetLabel": "job", "replacement": scraped["job_name"]}]
+        asked = re.findall(r'job=~?"(.*?)"', (PROMETHEUS / "alerts.yml").read_text())
+        assert asked
+        assert all(re.fullmatch(job, scraped["job_name"]) for job in asked)
+        assert monitor["metadata"]["namespace"] == "cancelq"
 
     def test_only_the_worker_s_secret_holds_keys(self) -> None:
         mounted = {

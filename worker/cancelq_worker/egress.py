@@ -78,6 +78,7 @@ class Egress:
         self._sockets = {b.name: (key(b), b.units) for b in buckets if not b.window_us}
         self._client = client
         self._leapt_us = leapt_us
+        self.limits = [(name, bucket.name) for bucket in buckets]  # as `address_status` takes them
 
     def reserve(self, wake: Wake | None = None) -> Reservation:
         """Sets a unit of every bucket aside that has one, for a call of which it is not known yet what it will be.

@@ -1,8 +1,9 @@
-"""How lanes stand, as gauges: read from Redis every couple of seconds by the lane's first watcher.
+"""How lanes stand, and the limits per address that they share, as gauges: read from Redis every couple of seconds, a
+lane by its first watcher, a limit by each that watches a lane behind the address first.
 
 What is not known lately is absent, never stale: of a lane that another worker watches first, and of all while Redis
-does not answer. A pass over the lanes costs one script a lane, 32 to a trip, and next to nothing for lanes at rest; it
-is never more than a twentieth of the time.
+does not answer. A pass over the lanes costs one script a lane, 32 to a trip, and next to nothing for lanes at rest; two
+trips more are for all limits. It is never more than a twentieth of the time.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from prometheus_client.registry import Collector
 from redis.exceptions import RedisError
 
 from cancelq.contract import Lane
-from cancelq_worker.snapshot import ENDLESS, LaneStatus, Snapshots
+from cancelq_worker.snapshot import ENDLESS, AddressStatus, LaneStatus, Snapshots, address_status
 
 log = structlog.get_logger("cancelq.gauges")
 
@@ -37,37 +38,48 @@ _PLAIN: tuple[tuple[str, str, Callable[[LaneStatus], float]], ...] = (
     ("cancelq_lane_timed", "Intents that wait for their time.", lambda s: s.timed),
     ("cancelq_lane_not_admitted", "Entries no worker has read yet, at least.", lambda s: s.not_admitted),
     ("cancelq_lane_oldest_age_seconds", "Age of what waits longest unsent.", lambda s: _oldest_s(s)),
+    (
+        "cancelq_lane_unconfirmed_age_seconds",
+        "Since the last cancel call for what has waited longest for its end since.",
+        lambda s: (s.unconfirmed_ms or 0) / 1000,
+    ),
     ("cancelq_lane_inbox_length", "Entries of the inbox, old ones too.", lambda s: s.inbox_length),
     ("cancelq_lane_results_length", "Entries of the results.", lambda s: s.results_length),
 )
 
 
 @dataclass(frozen=True, slots=True)
+class Watch:
+    """What a process tells of, as it knows it at this moment. `lanes`: those it watches first, which another thread may
+    ask for; `closed`: the lanes whose address the venue has closed, and for how many ms; `addresses`: (egress, bucket)
+    of the limits per address that `lanes` are behind."""
+
+    lanes: Callable[[], Sequence[Lane]]
+    closed: Callable[[], Mapping[Lane, int]] = dict
+    addresses: Callable[[], Sequence[tuple[str, str]]] = tuple
+
+
+@dataclass(frozen=True, slots=True)
 class _Pass:
-    """What a pass over the lanes saw, and until when that holds. `closed`: lanes whose address is closed, and for how
-    many ms."""
+    """What a pass saw, and until when that holds. `closed`: as `Watch.closed`."""
 
     lanes: Mapping[Lane, LaneStatus]
     closed: Mapping[Lane, int]
+    addresses: Sequence[AddressStatus]
     until_ns: int
 
 
 class LaneGauges(Collector):
-    """The gauges of the lanes that this process watches first. `watched` names them; `closed`: those whose address the
-    venue has closed, as this process knows, and for how many ms."""
+    """The gauges of the lanes that this process watches first, and of the limits per address that they are behind."""
 
     def __init__(
-        self,
-        redis: aioredis.Redis,
-        watched: Callable[[], Sequence[Lane]],
-        monotonic_ns: Callable[[], int] = time.monotonic_ns,
-        closed: Callable[[], Mapping[Lane, int]] = dict,
+        self, redis: aioredis.Redis, watch: Watch, monotonic_ns: Callable[[], int] = time.monotonic_ns
     ) -> None:
-        self._closed = closed
-        self._snapshots = Snapshots(redis, count_most=COUNT_MOST)
-        self._watched = watched
+        self._redis = redis
+        self._snapshots = Snapshots(redis, count_most=COUNT_MOST, sent=True)
+        self._watch = watch
         self._monotonic_ns = monotonic_ns
-        self._seen = _Pass({}, {}, 0)
+        self._seen = _Pass({}, {}, (), 0)
 
     async def run(self) -> None:
         """Passes until cancelled. A Redis that is away is waited for."""
@@ -78,31 +90,43 @@ class LaneGauges(Collector):
     async def look(self) -> float:
         """One pass; for how many seconds to rest after it."""
         begun_ns = self._monotonic_ns()
-        lanes = self._watched()
+        lanes = self._watch.lanes()
         try:
             seen = await self._snapshots.lanes(lanes, ()) if lanes else {}
+            addresses = await self._look_at_addresses()
         except (RedisError, OSError) as error:
             log.debug("the lanes could not be looked at", error=str(error)[:100])
             return EVERY_S
         took_s = (self._monotonic_ns() - begun_ns) / 1e9
         rest_s = max(EVERY_S, took_s * SHARE)
-        self._seen = _Pass(seen, self._closed(), self._monotonic_ns() + int(FRESH_PASSES * rest_s * 1e9))
+        until_ns = self._monotonic_ns() + int(FRESH_PASSES * rest_s * 1e9)
+        self._seen = _Pass(seen, self._watch.closed(), addresses, until_ns)
         return rest_s
 
-    def _fresh(self) -> Mapping[Lane, LaneStatus]:
-        """What was seen, if it was seen lately, of the lanes that are still this process' to watch first."""
-        seen = self._seen
-        if self._monotonic_ns() > seen.until_ns:
-            return {}
-        watched = set(self._watched())
-        return {lane: status for lane, status in seen.lanes.items() if lane in watched}
+    async def _look_at_addresses(self) -> Sequence[AddressStatus]:
+        addresses = self._watch.addresses()
+        if not addresses:
+            return ()
+        seconds, micros = await self._redis.time()
+        return await address_status(self._redis, addresses, seconds * 1_000_000 + micros)
 
     def describe(self) -> list[GaugeMetricFamily]:
         return [*_families().values()]
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         families = _families()
-        for lane, status in self._fresh().items():
+        seen = self._seen
+        if self._monotonic_ns() <= seen.until_ns:
+            self._add_lanes(families, seen)
+            self._add_addresses(families, seen)
+        yield from families.values()
+
+    def _add_lanes(self, families: Mapping[str, GaugeMetricFamily], seen: _Pass) -> None:
+        """Those that are still this process' to watch first."""
+        watched = set(self._watch.lanes())
+        for lane, status in seen.lanes.items():
+            if lane not in watched:
+                continue
             at = (lane.venue, lane.account)
             for name, _, read in _PLAIN:
                 families[name].add_metric(at, read(status))
@@ -111,7 +135,7 @@ class LaneGauges(Collector):
                 families["cancelq_lane_hold"].add_metric(where, 1)
                 if not until.startswith(ENDLESS):
                     families["cancelq_lane_hold_seconds"].add_metric(where, float(until.split(maxsplit=1)[0]))
-            if closed_ms := self._seen.closed.get(lane):
+            if closed_ms := seen.closed.get(lane):
                 where = (*at, "all", "address")
                 families["cancelq_lane_hold"].add_metric(where, 1)
                 families["cancelq_lane_hold_seconds"].add_metric(where, closed_ms / 1000)
@@ -119,17 +143,25 @@ class LaneGauges(Collector):
                 families["cancelq_lane_budget_used"].add_metric((*at, bucket), used)
                 if limit is not None:
                     families["cancelq_lane_budget_limit"].add_metric((*at, bucket), limit)
-        yield from families.values()
+
+    def _add_addresses(self, families: Mapping[str, GaugeMetricFamily], seen: _Pass) -> None:
+        for address in seen.addresses:
+            at = (address.egress, address.venue, address.bucket)
+            families["cancelq_address_used"].add_metric(at, address.used)
+            if address.limit is not None:
+                families["cancelq_address_limit"].add_metric(at, address.limit)
 
 
 def _families() -> dict[str, GaugeMetricFamily]:
-    held, bucket = (*LANE, "bucket", "reason"), (*LANE, "bucket")
+    held, bucket, address = (*LANE, "bucket", "reason"), (*LANE, "bucket"), ("egress", "venue", "bucket")
     made = [GaugeMetricFamily(name, about, labels=LANE) for name, about, _ in _PLAIN]
     made += [
         GaugeMetricFamily("cancelq_lane_hold", "1 while the lane or a bucket is closed.", labels=held),
         GaugeMetricFamily("cancelq_lane_hold_seconds", "How long it stays closed, where that is known.", labels=held),
         GaugeMetricFamily("cancelq_lane_budget_used", "Units of the venue's limit in use.", labels=bucket),
         GaugeMetricFamily("cancelq_lane_budget_limit", "Units of the venue's limit.", labels=bucket),
+        GaugeMetricFamily("cancelq_address_used", "Units in use of a limit per address.", labels=address),
+        GaugeMetricFamily("cancelq_address_limit", "Units of a limit per address.", labels=address),
     ]
     return {family.name: family for family in made}
 

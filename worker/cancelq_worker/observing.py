@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import redis.asyncio as aioredis
 import structlog
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from cancelq.contract import Lane
 from cancelq_worker.health import Health
 from cancelq_worker.health_http import HealthServer
 from cancelq_worker.histograms import Histogram
-from cancelq_worker.lane_gauges import LaneGauges
+from cancelq_worker.lane_gauges import LaneGauges, Watch
 from cancelq_worker.metrics import BOUNDS_S, Metrics
 
 log = structlog.get_logger("cancelq.http")
@@ -32,16 +31,14 @@ async def observed(
     metrics: Metrics,
     health: Health,
     redis: aioredis.Redis,
-    watched: Callable[[], Sequence[Lane]],
-    closed: Callable[[], Mapping[Lane, int]],
+    watch: Watch,
 ) -> AsyncIterator[None]:
     """While this lasts, the worker is seen at `place` (HOST:PORT; "": not at all). Raises SettingsError at the start if
-    nobody can listen there. `watched`: the lanes this process watches first; `closed`: those whose address is closed,
-    and for how many ms."""
+    nobody can listen there."""
     if not place:
         yield
         return
-    gauges = LaneGauges(redis, watched, closed=closed)
+    gauges = LaneGauges(redis, watch)
     lag = Histogram(
         "cancelq_loop_lag_seconds", "How late the loop's beat came.", (), BOUNDS_S, metrics.registry
     ).labels()
@@ -90,7 +87,8 @@ class _Worker(Collector):
         health = self._health
         yield GaugeMetricFamily("cancelq_up", "1: the process answers.", value=1)
         yield GaugeMetricFamily("cancelq_ready", "1 while it serves its lanes.", value=float(not health.not_ready()))
-        yield GaugeMetricFamily("cancelq_draining", "1 from TERM or HUP on.", value=float(health.draining))
+        drains = "1 from TERM on, or from a HUP that changes settings of the whole process."
+        yield GaugeMetricFamily("cancelq_draining", drains, value=float(health.draining))
         yield GaugeMetricFamily("cancelq_loop_stuck_seconds", "Since the loop last ran.", value=health.stuck_s)
         yield GaugeMetricFamily("cancelq_watched_lanes", "Lanes that fall to this worker.", value=health.lanes)
         yield GaugeMetricFamily("cancelq_workers", "Live workers this one knows of.", value=health.workers)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pwd
 import re
 import secrets
 import time
@@ -128,4 +129,13 @@ def _plain(actor: str) -> str:
 
 def default_actor() -> str:
     """Who runs this command, as far as the machine knows."""
-    return f"{os.environ.get('USER') or os.environ.get('LOGNAME') or os.getuid()}@{os.uname().nodename}"
+    name = os.environ.get("USER") or os.environ.get("LOGNAME") or _account_name(os.getuid())
+    return f"{name}@{os.uname().nodename}"
+
+
+def _account_name(uid: int) -> str:
+    """As the machine's accounts have it; the number where they do not know it, as in many a container."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)

@@ -429,8 +429,8 @@ class _Session:
 
     def _drain(self, why: str) -> None:
         if not self._stop.is_set():
+            self._stop.set()  # first: who reads the line finds it so
             log.info("draining: nothing new is taken", worker=self._name, signal=why)
-            self._stop.set()
 
     def _interrupt(self, loop: asyncio.AbstractEventLoop) -> None:
         now_s = time.monotonic()

@@ -56,8 +56,9 @@ class LaneStatus:
     `in_flight`: in a worker's hands; `oldest_age_ms`: of the longest waiting unsent intent, None if none waits;
     `not_admitted`: entries no worker has read yet, at least so many if `not_admitted_more`; `inbox_age_ms`: of the
     oldest of them, by the time in its id; `untouched_ms`: for how long no worker has done anything here, None if none
-    ever did, and an idle lane may rest for long; `holds`: (scope, reason, until when and why); `budget`: bucket →
-    (units in use, limit where known); `refusals`: of the buckets that were ever refused."""
+    ever did, and an idle lane may rest for long; `unconfirmed_ms`: since the last cancel call for whichever intent has
+    waited longest for its end since, None if none does or nobody asked; `holds`: (scope, reason, until when and why);
+    `budget`: bucket → (units in use, limit where known); `refusals`: of the buckets that were ever refused."""
 
     lane: Lane
     queued: int
@@ -74,6 +75,7 @@ class LaneStatus:
     not_admitted_more: bool = False
     inbox_age_ms: int | None = None
     untouched_ms: int | None = None
+    unconfirmed_ms: int | None = None
     refusals: dict[str, Refusals] = field(default_factory=dict)
 
     @property
@@ -134,12 +136,21 @@ class ServerStatus:
 class Snapshots:
     """Takes snapshots of lanes. One that is used again remembers what it has counted of an inbox, and which lanes were
     at rest: as long as nothing happens there, they cost a tenth. Of the others it looks at `look_most` at a time, in
-    turns, and tells of the rest what it saw last."""
+    turns, and tells of the rest what it saw last. `sent`: they tell `unconfirmed_ms`, which takes the right to read the
+    state of intents."""
 
-    def __init__(self, redis: aioredis.Redis, *, count_most: int = COUNT_MOST, look_most: int | None = None) -> None:
+    def __init__(
+        self,
+        redis: aioredis.Redis,
+        *,
+        count_most: int = COUNT_MOST,
+        look_most: int | None = None,
+        sent: bool = False,
+    ) -> None:
         self._redis = redis
         self._count_most = count_most
         self._look_most = look_most
+        self._sent = int(sent)
         self._seen: dict[Lane, _Seen] = {}  # the one that was looked at longest ago first
         self._backlogs: dict[Lane, _Backlog] = {}
         self._lists = LaneLists(redis, ROSTERS[-1])
@@ -153,7 +164,8 @@ class Snapshots:
         due = self._due(lanes)
         for some in batched(due, LANES_A_TRIP):
             commands = [
-                (SCRIPTS.verb["look"], SCRIPTS.sha["look"], 1, lane.key("clock"), self._mark(lane)) for lane in some
+                (SCRIPTS.verb["look"], SCRIPTS.sha["look"], 1, lane.key("clock"), self._mark(lane), self._sent)
+                for lane in some
             ]
             for lane, reply in zip(some, await pipelined(self._redis, commands), strict=True):
                 before = self._seen.pop(lane, None)
@@ -259,11 +271,12 @@ class _Seen:
     holds: list[tuple[str, str, str]]
     budget: dict[str, tuple[int, int | None]]
     refusals: dict[str, Refusals]
+    sent_us: int | None
 
     @classmethod
     def read(cls, reply: Sequence[Any]) -> _Seen:
         mark, wall, steady, touched, queued, confirming, oldest, in_flight, timed, inbox, results = reply[:11]
-        cursor, first, whole, ahead, holds, buckets = reply[11:]
+        cursor, first, whole, ahead, holds, buckets, sent = reply[11:]
         rows = [tuple(buckets[i : i + 5]) for i in range(0, len(buckets), 5)]
         return cls(
             mark.decode(),
@@ -288,6 +301,7 @@ class _Seen:
                 for name, _, _, count, at_ms in sorted(rows)
                 if count and at_ms
             },
+            int(sent) if sent else None,
         )
 
     @property
@@ -316,6 +330,7 @@ class _Seen:
             not_admitted_more=backlog.more,
             inbox_age_ms=None if first_ms is None else max(0, self.wall_us // 1000 - first_ms),
             untouched_ms=None if self.touched_us is None else max(0, self.wall_us - self.touched_us) // 1000,
+            unconfirmed_ms=None if self.sent_us is None else max(0, self.wall_us - self.sent_us) // 1000,
             refusals=self.refusals,
         )
 

@@ -29,6 +29,7 @@ from cancelq_worker.guarding import Guards
 from cancelq_worker.health import Health
 from cancelq_worker.http import Door
 from cancelq_worker.lane import LaneServer
+from cancelq_worker.lane_gauges import Watch
 from cancelq_worker.lane_parts import LaneParts
 from cancelq_worker.ledger import RedisLedger
 from cancelq_worker.metrics import Metrics
@@ -137,6 +138,12 @@ class Wiring:
     def closed(self) -> dict[Lane, int]:
         """The lanes whose address the venue has closed, and for how many ms."""
         return {lane.lane: host.egress.held_ms for lane, host in self._at.items() if host.egress.held_ms}
+
+    def addresses(self, watched: Sequence[tuple[LaneServer, int]]) -> list[tuple[str, str]]:
+        """(egress, bucket) of every limit per address that those of these lanes are behind which this process watches
+        first."""
+        hosts = (self._at.get(lane) for lane, place in watched if place == 0)
+        return sorted({limit for host in hosts if host for limit in host.egress.limits})
 
     def _retire(self, lane: LaneServer) -> None:
         """Closes what a lane server's calls left by, if it was the last one of its host."""
@@ -326,7 +333,8 @@ async def serve(
     health = Health(stop)
     engine = wiring.engine(health)
     try:
-        async with observed(settings.http, wiring.metrics, health, wiring.client, engine.first_watched, wiring.closed):
+        watch = Watch(engine.first_watched, wiring.closed, lambda: wiring.addresses(engine.watched()))
+        async with observed(settings.http, wiring.metrics, health, wiring.client, watch):
             await check_server(wiring.client)
             async with beside(_heed(wiring, engine, fresh)), beside(wiring.follow()):
                 if dry_run:

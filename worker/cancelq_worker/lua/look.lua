@@ -2,16 +2,19 @@
 -- LOOK: what `status` and `top` show of one lane, at one moment. It changes nothing.
 --
 -- KEYS[1]  the lane's clock
--- ARGV     mark of the last look at a lane at rest, or ''
+-- ARGV     mark of the last look at a lane at rest, or ''; '1' to be told `sent` (who may not read the state of intents, as
+--          a monitor's user, is not told)
 -- Replies  {} if the lane has no inbox; {mark} if nothing has happened since the look of that mark; else
 --          {mark, wall_us, steady_us, touched_us, queued, confirming, oldest, in_flight, timed, inbox length,
---           results length, cursor, first, whole, ahead, holds, buckets}
+--           results length, cursor, first, whole, ahead, holds, buckets, sent}
 --   mark: differs once a worker, a producer or an operator did anything here; the passing of time it does not tell
 --   touched_us: wall time at which a worker last did anything here; oldest: steady time (us) of the longest waiting
 --   unsent intent; first: the first entry of the inbox that is not admitted; each empty where there is none
 --   whole: 1 if no entry of the inbox is admitted; ahead: entries after the cursor that are admitted all the same
 --   holds: scope|reason, until and why, … as kept
 --   buckets: name, limit, units in use, refusals, refused_ms, …; the last two may be empty
+--   sent: wall time (us) of the last cancel call for whichever intent has waited longest for its end since; of many that
+--   wait, some of those due first and last are looked at
 -- `steady_us` may be ahead of the lane's own steady clock while nobody serves the lane, as no script moves that one.
 
 local ROOT = string.sub(KEYS[1], 1, -6)
@@ -47,6 +50,32 @@ for _, where in ipairs({'c:u', 'c:n', 'l:u', 'l:n'}) do
   end
 end
 
+-- In hand: whose lease ends first was taken first. In a look queue, who is due first has waited longest for its look, and
+-- who is due last was looked for most often, as the pauses grow.
+local SENT_MOST = 16 -- intents in hand
+local SENT_CLASSES, SENT_ENDS = 2, 8 -- classes of each priority, and intents at each end of one
+local TAKEN_US = '^' .. string.rep('%S+ ', 17) .. '(%d+) ' -- of a state line (prelude.lua); 0 before the first cancel call
+local function first_sent()
+  local ids = redis.call('ZRANGE', ROOT .. 'leases', 0, SENT_MOST - 1)
+  local function gather(queue, from, to)
+    for _, id in ipairs(redis.call('ZRANGE', queue, from, to)) do ids[#ids + 1] = id end
+  end
+  for _, where in ipairs({'l:u', 'l:n'}) do
+    for _, class in ipairs(redis.call('ZRANGE', ROOT .. 'classes:' .. where, 0, SENT_CLASSES - 1)) do
+      local queue = ROOT .. 'queue:' .. where .. ':' .. class
+      gather(queue, 0, SENT_ENDS - 1)
+      gather(queue, -SENT_ENDS, -1)
+    end
+  end
+  local first
+  for _, line in ipairs(#ids > 0 and redis.call('HMGET', ROOT .. 'state', unpack(ids)) or {}) do
+    local at = line and tonumber(string.match(line, TAKEN_US)) or 0
+    if at > 0 and (not first or at < first) then first = at end
+  end
+  return first
+end
+local sent = ARGV[2] == '1' and first_sent()
+
 local cursor = redis.call('GET', ROOT .. 'cursor')
 local after, first, whole = cursor and '(' .. cursor or '-', '', 0
 local function next_entry(from)
@@ -77,4 +106,5 @@ end
 return {mark, text(wall), text(steady), last_wall or '', waiting.c, waiting.l, oldest and text(oldest) or '',
   redis.call('ZCARD', ROOT .. 'leases'), redis.call('ZCARD', ROOT .. 'timed'),
   inbox, redis.call('XLEN', ROOT .. 'results'),
-  cursor or '', first, whole, ahead, redis.call('HGETALL', ROOT .. 'hold'), buckets}
+  cursor or '', first, whole, ahead, redis.call('HGETALL', ROOT .. 'hold'), buckets,
+  sent and text(sent) or ''}
