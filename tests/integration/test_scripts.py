@@ -820,6 +820,49 @@ async def test_of_two_revocations_the_second_is_told_that_its_target_has_ended(b
     ]
 
 
+@pytest.mark.parametrize(
+    "scope", [{"scope": "symbol", "symbol": "BTCUSDT"}, {"scope": "account"}], ids=lambda s: s["scope"]
+)
+async def test_what_an_urgent_sweep_overtook_is_left_to_it(bench: Bench, scope: dict[str, str]) -> None:
+    """It was asked for before the sweep, whenever it is admitted."""
+    for n in range(3):
+        await bench.desk.add(id=f"before-{n}", symbol="BTCUSDT", order_id=str(n + 1))
+    await bench.desk.add(id="sweep", priority="urgent", **scope)
+    entries = await bench.desk.read()
+    await bench.desk.overtake(entries[3:])
+    assert [work.id for work in works_of(await bench.take("cl"))] == ["sweep"]
+    told = await bench.desk.admit(entries)
+    assert (await bench.desk.admit(entries, told.overtaken)).admitted == 3
+    await command(bench.desk.client, "DEL", LANE.key("sweeping"))  # normal cancels need not step aside any more
+    assert (await bench.take()).batch is None
+    stages = [state.stage for n in range(3) if (state := await bench.state(f"before-{n}"))]
+    assert stages == [Stage.LOOK] * 3
+
+
+async def test_an_order_that_was_seen_open_is_left_to_a_sweep_until_that_has_had_its_time(bench: Bench) -> None:
+    """Both at once name an order twice, and one of them in vain; a sweep that does not get on keeps nothing waiting."""
+
+    async def seen_open() -> None:
+        (work,) = works_of(await bench.take("l"))
+        state = work.taken(stage=Stage.LOOK, batch_id="b", route="orderInfo", size=1, taken_us=0)
+        state.stage = Stage.CANCEL
+        await bench.settle(Settlement(None, [Move(work, state, 0)]))
+
+    await bench.orders("11")
+    for n in range(2):
+        for name in (BATCH.name, SINGLE.name):
+            await bench.settle(Settlement(None, [], holds=[Hold(name, "rate", 300_000, "test")]))
+        await bench.admit({"id": f"sweep-{n}", "scope": "symbol", "symbol": "BTCUSDT"})
+        (sweep,) = works_of(await bench.take())
+        assert sweep.id == f"sweep-{n}"
+        await bench.settle(Settlement(None, [ended(sweep)]))
+        await bench.forward(400_000)
+        assert (await bench.take()).batch is None
+        await bench.forward(600_000)
+        await seen_open()
+    assert [work.id for work in works_of(await bench.take())] == ["i-11"]
+
+
 async def test_what_is_urgent_is_not_left_to_a_sweep_that_is_not(bench: Bench) -> None:
     await bench.orders("11", priority="urgent")
     await bench.orders("12")
