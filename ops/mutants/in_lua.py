@@ -633,8 +633,8 @@ MUTANTS = (
     Mutant(
         "urgent-left-to-a-sweep-that-is-not",
         f"{_LUA}/take_sweeps.lua",
-        "and (sweep.priority == 'u' or priority == 'n') then",
-        "then",
+        " and (sweep.priority == 'u' or priority == 'n')",
+        "",
         "an urgent cancel waits for a sweep that is in no hurry",
         (f"{_SCRIPTS}test_what_is_urgent_is_not_left_to_a_sweep_that_is_not",),
     ),

@@ -12,7 +12,7 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from cancelq_worker.egress import Egress, Ticket
-from cancelq_worker.egress_stock import LEAST, LONGEST_CALL_US, UNIT_LIVES_NS, URGENT_STOCK
+from cancelq_worker.egress_stock import LEAST, LONGEST_CALL_US, STOCK, UNIT_LIVES_NS, URGENT_STOCK
 from cancelq_worker.scripts import SCRIPTS
 from cancelq_worker.trips import command, connect
 from cancelq_worker.venues.port import Bucket
@@ -90,6 +90,71 @@ async def test_a_hold_closes_the_address_for_every_process(redis_url: str) -> No
         await other.fill()
         assert not other.reserve().covers(("ip",))
         assert other.held_ms > 50_000
+    finally:
+        await client.aclose()
+
+
+async def test_a_process_with_units_left_soon_hears_that_another_was_refused(redis_url: str) -> None:
+    """Whoever goes on with what it holds calls into a ban, and most venues make it longer then."""
+    client = connect(redis_url, max_connections=16)
+    buckets = (Bucket("ip", 6_000, 60_000_000), Bucket("other", 6_000, 60_000_000))
+    one, other = (Egress(client, "here", buckets) for _ in range(2))
+    try:
+        under_way = await used(other, 2 * STOCK, ("ip", "other"))  # so that its stock is as large as can be
+        await other.fill()
+        await one.hold(60_000, "banned")
+        taken: list[Ticket] = []
+        while (reserved := other.reserve()).covers(("ip", "other")):
+            taken.append(other.use(reserved, ("ip", "other")))
+            await asyncio.sleep(0.02)
+        assert other.held_ms > 50_000
+        assert len(taken) < STOCK // 4, "most of what it held was left"
+        assert not other.reserve().units, "of no bucket"
+        assert all(other.is_closed(ticket) for ticket in (*under_way, *taken))
+    finally:
+        await client.aclose()
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["told", "not told yet"])
+async def test_an_answer_from_before_a_refusal_does_not_open_the_address(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, told: bool
+) -> None:
+    client, run = connect(redis_url, max_connections=16), SCRIPTS.run_durably
+    answered, go_on, hear = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def late(*args: Any) -> Any:
+        if args[3][4]:  # a hold
+            await hear.wait()
+        reply = await run(*args)
+        if not answered.is_set():
+            answered.set()
+            await go_on.wait()
+        return reply
+
+    one = Egress(client, "here", (Bucket("ip", 6_000, 60_000_000),))
+    try:
+        monkeypatch.setattr(SCRIPTS, "run_durably", late)
+        telling: asyncio.Task[None] | None = None
+        if told:  # the question was asked before the refusal
+            filling = asyncio.ensure_future(one.fill())
+            await answered.wait()
+        one.close(60_000)
+        telling = asyncio.ensure_future(one.hold(60_000, "banned"))
+        await asyncio.sleep(0)
+        if told:
+            hear.set()
+            await telling
+        else:  # after it, and Redis has not heard of it
+            filling = asyncio.ensure_future(one.fill())
+            await answered.wait()
+        go_on.set()
+        await filling
+        assert one.held_ms > 50_000
+        assert not one.reserve().units
+        hear.set()
+        await telling
+        await one.fill()
+        assert one.held_ms > 50_000
     finally:
         await client.aclose()
 
@@ -451,13 +516,13 @@ async def test_a_call_that_goes_alone_is_not_waited_for_where_its_process_is_gon
         await client.aclose()
 
 
-async def used(egress: Egress, count: int) -> list[Ticket]:
+async def used(egress: Egress, count: int, buckets: tuple[str, ...] = ("ip",)) -> list[Ticket]:
     """So many calls begin."""
     tickets: list[Ticket] = []
     while len(tickets) < count:
         await egress.fill()
-        while len(tickets) < count and (reserved := egress.reserve()).covers(("ip",)):
-            tickets.append(egress.use(reserved, ("ip",)))
+        while len(tickets) < count and (reserved := egress.reserve()).covers(buckets):
+            tickets.append(egress.use(reserved, buckets))
     return tickets
 
 

@@ -331,6 +331,17 @@ async def test_a_worker_that_drains_sends_nothing_of_what_it_took(redis_url: str
         assert one.cancels == 0
 
 
+async def test_what_was_taken_is_not_sent_from_an_address_that_was_closed_meanwhile(redis_url: str) -> None:
+    """Another process was told a ban, after this one's permit was granted."""
+    async with hand(redis_url) as one:
+        call = await one.call()
+        one.parts.egress.close(60_000)
+        outcome = await one.carrier.carry(call)
+        assert outcome.settlement.permit
+        assert outcome.settlement.permit.how == "u"
+        assert one.cancels == 0
+
+
 async def test_a_worker_without_round_trips_of_its_own_waits_the_fleets_fastest(redis_url: str) -> None:
     async with hand(redis_url) as one:
         permit = None

@@ -59,7 +59,7 @@ class Carrier:
         if batch.fastest_us and self._samples.get(route.bucket, 0) < OWN_SAMPLES:
             await asyncio.sleep(batch.fastest_us / 1e6)
         send_by_ns = call.asked_ns + SEND_BY_MS * 1_000_000
-        if monotonic_ns() >= send_by_ns or self.draining:
+        if monotonic_ns() >= send_by_ns or self.draining or self._p.egress.is_closed(call.ticket):
             return self.given_back(call)
         signed = self._p.venue.sign(request, self._p.venue_clock.now_us() // 1000)
         door = self._p.cancel_door if batch.stage is Stage.CANCEL else self._p.look_door
@@ -147,7 +147,7 @@ class Carrier:
         return Moment(steady_us, sent_us, answered_us, self.streamed, call.batch.opens_us)
 
     def given_back(self, call: Call) -> Outcome:
-        """Too late to send, or draining: as if it had never been taken."""
+        """Too late to send, draining, or the address was closed: as if it had never been taken."""
         self._p.egress.unuse(call.ticket)
         self._p.metrics.given_back()
         moment = self._moment(call, call.back_ns, None)

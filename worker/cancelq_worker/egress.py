@@ -71,18 +71,20 @@ class Egress:
             return f"cancelq:{{egress:{name}}}:{bucket.name}"
 
         def stock(bucket: Bucket, kept: int) -> Stock:
-            return Stock(client, key(bucket), bucket, kept, durability, vouched_us)
+            return Stock(client, key(bucket), bucket, kept, durability, vouched_us, self.close)
 
         self._stocks = {b.name: stock(b, _kept(b, urgent_reserve)) for b in buckets if not b.rare}
         self._rare = {b.name: stock(b, 0) for b in buckets if b.rare and b.window_us}
         self._sockets = {b.name: (key(b), b.units) for b in buckets if not b.window_us}
         self._client = client
+        self._telling = 0  # how many refusals of the address are being told
         self._leapt_us = leapt_us
         self.limits = [(name, bucket.name) for bucket in buckets]  # as `address_status` takes them
 
     def reserve(self, wake: Wake | None = None) -> Reservation:
         """Sets a unit of every bucket aside that has one, for a call of which it is not known yet what it will be.
         Asks for more in the background where a stock runs low. `wake`: who reserves, as `wait` knows it."""
+        next(iter(self._stocks.values())).listen()  # one hears for all
         reserved = Reservation({})
         for name, stock in self._stocks.items():
             if (unit := stock.pop(wake)) is not None:
@@ -150,6 +152,10 @@ class Egress:
             self._stocks[name].put_back(unit, urgent=name in reserved.urgent)
         reserved.units.clear()
 
+    def is_closed(self, ticket: Ticket) -> bool:
+        """Whether the address was closed since these units were taken: the call must not be made."""
+        return any(stock.held_ms for stock, _ in ticket.units)
+
     def unuse(self, ticket: Ticket) -> None:
         """The call was not made."""
         for stock, unit in ticket.units:
@@ -191,6 +197,17 @@ class Egress:
     async def hold(self, for_ms: int, detail: str) -> None:
         """Closes the address for every process that leaves from it, as soon as Redis has heard of it; `close` does so
         for this one. If that takes longer than `TELL_S`, the others find out for themselves."""
+        self._telling += 1
+        for stock in self._stocks.values():
+            stock.telling = True
+        try:
+            await self._tell(for_ms, detail)
+        finally:
+            self._telling -= 1
+            for stock in self._stocks.values():
+                stock.telling = self._telling > 0
+
+    async def _tell(self, for_ms: int, detail: str) -> None:
         begun_s = monotonic_s()
         while (left_ms := for_ms - int((monotonic_s() - begun_s) * 1000)) > 0:
             try:

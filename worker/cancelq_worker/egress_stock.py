@@ -27,6 +27,7 @@ RARE_TRIES, RARE_PAUSE_S = 15, 0.1
 AGAIN_NS = 10_000_000  # between two questions of which the first brought nothing
 CLOSED_AGAIN_NS = 50_000_000  # the same, while the address is closed, or another's call goes alone
 CLOSED_AGAIN_MOST_NS = 500_000_000  # the same, where lanes wait for an address that is closed for long
+HEARD_NS = 50_000_000  # for so long at most a process that calls has not heard whether another closed the address
 REPORT_NS = 250_000_000
 REPORT_MOST = 1_000
 
@@ -46,7 +47,10 @@ class Stock:
         kept: int,
         durability: Durability,
         vouched_us: Callable[[], int] | None,
+        closes: Callable[[int], None],
     ) -> None:
+        """`closes`: called once this stock hears that the address is closed, with for how many ms."""
+        self._closes = closes
         self._vouched_us = vouched_us
         self._client = client
         self._durability = durability
@@ -76,9 +80,10 @@ class Stock:
         self._hurried: dict[Wake, None] = {}  # those among them whom also one for urgent calls wakes
         self._woken: set[Wake] = set()  # each of them has a unit here
         self._asks_again: asyncio.TimerHandle | None = None
-        self._leapt_ns = 0  # since when units may stand for others that are not free
+        self._void_ns = 0  # what was asked for before may stand for units that are not free, or of a closed address
         self._arrived = False
         self.held_ms = 0
+        self.telling = False  # Redis may not know yet that the address is closed
 
     def pop(self, wake: Wake | None = None) -> tuple[int, int] | None:
         """A unit and when it was asked for; None if there is none now, or if others were woken for it."""
@@ -158,6 +163,11 @@ class Stock:
     def _closed(self) -> bool:
         """Whether no unit can be had, or one that goes alone."""
         return self.held_ms > 0 or self.probing
+
+    def listen(self) -> None:
+        """Asks whether the address was closed, unless that was asked lately."""
+        if monotonic_ns() - self._asked_ns > HEARD_NS:
+            self._refill()
 
     def keep_ready(self) -> None:
         """As `look_after`, for nobody: where one call is to go alone, its unit is left to whoever has one to make."""
@@ -243,7 +253,7 @@ class Stock:
             self._unused, self._ended = unused + self._unused, ended + self._ended
         else:
             self._granted = granted
-            if asked_ns < self._leapt_ns:
+            if not self._is_news(asked_ns):
                 self._unused += range(first, first + granted + urgent)
                 return
             if granted:
@@ -296,8 +306,12 @@ class Stock:
             args += [unit, max(0, now_ns - at_ns) // 1000, extra_us]
         durability = self._durability if wanted or urgent else NOT_WAITED_FOR
         reply, unconfirmed = await SCRIPTS.run_durably(self._client, "egress", self._keys, args, durability)
-        first, granted, self.held_ms, probing, granted_urgent, left, server = reply
+        first, granted, held_ms, probing, granted_urgent, left, server = reply
         self._arrived = True
+        open_before = not self.held_ms
+        self.held_ms = held_ms if self._is_news(now_ns) else max(held_ms, self.held_ms)
+        if open_before and self.held_ms:
+            self._closes(self.held_ms)
         before, self._server = self._server, server
         if before not in (b"", server):
             await self._tell_again()
@@ -308,6 +322,10 @@ class Stock:
             self._unused += range(first, first + granted + granted_urgent)
             return first, 0, 0
         return first, granted, granted_urgent
+
+    def _is_news(self, asked_ns: int) -> bool:
+        """Whether a reply to what was asked then knows all that this process knew meanwhile."""
+        return asked_ns >= self._void_ns and not self.telling
 
     def _vouched(self) -> int:
         """For how long this process knows how the server's clock goes; -1 if that is to be left out of account."""
@@ -323,8 +341,9 @@ class Stock:
         await self.report()
 
     def close(self, for_ms: int) -> None:
-        """Nothing that is held may be used any more."""
-        self._discard(monotonic_ns())
+        """Nothing that is held, or was asked for, may be used any more."""
+        self._void_ns = monotonic_ns()
+        self._discard(self._void_ns)
         self.held_ms = max(self.held_ms, for_ms)
 
     async def hold(self, for_ms: int, detail: str) -> None:
@@ -333,8 +352,8 @@ class Stock:
 
     async def ahead(self, by_us: int) -> None:
         """What is held may stand for units that are not free yet, too."""
-        self._leapt_ns = monotonic_ns()
-        self._discard(self._leapt_ns)
+        self._void_ns = monotonic_ns()
+        self._discard(self._void_ns)
         await self._ask(0, (), (), ahead_us=by_us)
 
     async def leave(self) -> None:
