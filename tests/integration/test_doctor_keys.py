@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 import time
 from collections.abc import AsyncIterator, Iterable
@@ -18,6 +19,7 @@ from cancelq_worker.simulator.app import serve
 from cancelq_worker.simulator.faults import Fault
 from cancelq_worker.simulator.orders import Right
 from cancelq_worker.simulator.simulator import DEMO_KEY, DEMO_PASSPHRASE, DEMO_SECRET, Simulator
+from cancelq_worker.trips import connect
 from tests.integration.ward import at, examined, the
 
 pytestmark = pytest.mark.one_server("redis7")
@@ -164,6 +166,30 @@ async def test_an_answer_that_is_none_says_nothing_of_the_key(redis_url: str) ->
             report = await asked(redis_url, desk.env("bybit"))
             assert levels(report, "key.valid") == {"bybit": Level.unknown}, kind
             assert "key.withdraw" not in at(report, Level.ok)
+
+
+async def test_a_venue_that_refuses_the_address_is_told_so_and_asked_no_more(redis_url: str) -> None:
+    async with venues() as desk:
+        desk.simulator.add_fault(Fault("http:403", count=None))
+        for venue in VENUES:
+            report = await asked(redis_url, desk.env(venue))
+            assert (the(report, "venue.clock").level, report.exit) == (Level.fail, Exit.UNREACHABLE)
+            assert "refuses this address" in the(report, "venue.clock").told
+            assert levels(report, "key.valid") == {venue: Level.unknown}
+        assert len(desk.simulator.calls().entries) == len(VENUES)
+
+
+async def test_a_venue_that_workers_wait_for_is_not_asked(redis_url: str) -> None:
+    async with venues() as desk:
+        client = connect(redis_url)
+        until_ms = int(time.time() * 1000) + 300_000
+        await client.hset("cancelq:{egress:here}:bybit-ip:note", "hold", f"{until_ms} 403 access too frequent")
+        await client.aclose()
+        report = await asked(redis_url, desk.env("bybit", "bingx") | {"CANCELQ_EGRESS": "here"})
+        assert levels(report, "venue.clock") == {"bybit": Level.fail, "bingx": Level.ok}
+        assert re.search(r"\(here\) for \d+ s more: 403 access too frequent", the(report, "venue.clock", "bybit").told)
+        assert levels(report, "key.valid") == {"bybit": Level.unknown, "bingx": Level.ok}
+        assert {call["venue"] for call in desk.simulator.calls().entries} == {"bingx"}
 
 
 async def test_a_venue_that_is_away_or_stands_still_is_told_in_time(redis_url: str) -> None:

@@ -138,6 +138,13 @@ def test_a_firewall_holds_the_address_unless_the_venue_itself_speaks() -> None:
     assert (reply.word, reply.whole_address) == (Word.ACCOUNT, False)
 
 
+def test_a_limit_that_is_told_by_the_firewall_is_the_addresss() -> None:
+    (reply,) = decode("cancel", answer(code=100410, msg=BLOCKED, status=403), target(ORDER_ID))
+    assert (reply.retry_at_ms, reply.retry_us, reply.whole_address) == (1735964079647, 0, True)
+    (reply,) = decode("cancel", answer(code=100410, msg="rate limited", status=403), target(ORDER_ID))
+    assert (reply.retry_at_ms, reply.retry_us, reply.whole_address) == (0, LIMIT_US, True)
+
+
 def test_a_401_is_about_the_key() -> None:
     (reply,) = decode("cancel", raw(b"", 401), target(ORDER_ID))
     assert reply.word is Word.ACCOUNT

@@ -7,14 +7,17 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from redis.exceptions import RedisError
+
 from cancelq.contract import Lane
 from cancelq_worker.clocks import RemoteClock, in_s
 from cancelq_worker.doctor.findings import About, Finding
-from cancelq_worker.doctor.patient import Patient
+from cancelq_worker.doctor.patient import Patient, Untold
 from cancelq_worker.exits import Exit
 from cancelq_worker.http import Door, Exchange, NoAnswer, NotSent
 from cancelq_worker.repeating import discreet
-from cancelq_worker.venues.port import KeyRights, Reply, Request, Signed, Venue, Word
+from cancelq_worker.snapshot import address_status
+from cancelq_worker.venues.port import Answer, KeyRights, Reply, Request, Signed, Venue, Word
 from cancelq_worker.venues.registry import KINDS, open_venue
 
 CONNECT_S, TOTAL_S = 2.0, 2.5
@@ -24,6 +27,7 @@ SKEW_WARN_MS = 1_000
 EXPIRES_SOON_MS = 14 * 86_400_000
 NO_KEY = "unknown: no key here"
 REACH = "see whether the venue is up, and whether this network reaches it (base_url)"
+BANNED = "wait, and call it by nothing meanwhile; workers do so, and go on by themselves"
 #: Its own right alone, and reading.
 NARROW = "make a key that may read and trade spot, and nothing else"
 
@@ -34,6 +38,8 @@ async def of_host(p: Patient, base_url: str, lanes: Sequence[Lane]) -> list[Find
     clock = RemoteClock(1_000)
     try:
         venue = open_venue(lanes[0].venue, p.settings.account(lanes[0]))
+        if closed := await _closed(p, venue):
+            return [closed, *(_unknown(lane, "the venue refuses this address") for lane in lanes)]
         findings = [await _clock(door, clock, venue)]
         if not clock.known:
             why = "the venue's clock is not known"
@@ -59,14 +65,33 @@ async def of_host(p: Patient, base_url: str, lanes: Sequence[Lane]) -> list[Find
         await door.close()
 
 
+async def _closed(p: Patient, venue: Venue) -> Finding | None:
+    """Whether workers were told that the venue refuses this address: then it is asked nothing, as calls into a ban
+    make it longer."""
+    buckets = [(p.settings.egress, bucket.name) for bucket in venue.address_buckets]
+    try:
+        found = await address_status(p.redis, buckets, await p.now_ms() * 1000)
+    except (Untold, RedisError, OSError):  # other checks tell of it
+        return None
+    held = max(found, key=lambda one: one.held_ms)
+    if not held.held_ms:
+        return None
+    told = f"the venue refuses this address ({p.settings.egress}) for {held.held_ms / 1000:.0f} s more: {held.held_why}"
+    return About("venue.clock", venue.name).fail(told, BANNED, Exit.UNREACHABLE, held_ms=held.held_ms)
+
+
 async def _clock(door: Door, clock: RemoteClock, venue: Venue) -> Finding:
     """Read twice: the first time a connection is made on the way, and the answer is late by that."""
     about = About("venue.clock", venue.name)
     try:
         for request in venue.time_requests:
-            if await _learn(door, clock, venue, request):
+            answer = await _learn(door, clock, venue, request)
+            if clock.known:
                 await _learn(door, clock, venue, request)
                 break
+            if (reply := discreet(venue.read_probe(answer), answer)).whole_address:
+                told = f"the venue refuses this address: {reply.code} {reply.text}".rstrip()
+                return about.fail(told, BANNED, Exit.UNREACHABLE)
     except (NotSent, NoAnswer) as error:
         return about.fail(f"the venue does not answer ({error})", REACH, Exit.UNREACHABLE)
     if not clock.known:
@@ -83,12 +108,12 @@ async def _clock(door: Door, clock: RemoteClock, venue: Venue) -> Finding:
     return about.ok(told, **facts)
 
 
-async def _learn(door: Door, clock: RemoteClock, venue: Venue, request: Request) -> bool:
+async def _learn(door: Door, clock: RemoteClock, venue: Venue, request: Request) -> Answer:
     exchange = await door.call(Signed(request, {}), send_by_ns=in_s(CONNECT_S), total_s=TOTAL_S)
     told_ms = venue.read_time(exchange.answer)
     if told_ms is not None:
         clock.learn(exchange.sent_ns, exchange.answered_ns, told_ms * 1000)
-    return told_ms is not None
+    return exchange.answer
 
 
 def without_key(p: Patient, lane: Lane) -> list[str]:

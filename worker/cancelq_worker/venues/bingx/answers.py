@@ -53,7 +53,8 @@ def failure_of(answer: Answer, body: Mapping[str, Any] | None) -> Reply | None:
         return Reply(Word.UNCLEAR, code, f"HTTP {status}: {text}", status, error=_error(code))
     meant = word_of(code, text)
     known = STATUSES.get(status)
-    if known and (status in LIMIT_STATUSES or meant is Word.UNCLEAR):
+    refused = known is not None and known.whole_address and meant is Word.REFUSED  # by more than the endpoint's limit
+    if known and (status in LIMIT_STATUSES or meant is Word.UNCLEAR or refused):
         said = text or f"HTTP {status}: {known.source}"
         until = until_ms(text)
         retry_us = 0 if until else known.retry_us

@@ -15,7 +15,7 @@ from cancelq_worker.venues.port import Answer, Reply, Word
 from cancelq_worker.venues.reading import OTHERS, named_field, row_id, word
 
 BAN_US: Final = 600_000_000  # rate limit page: an address that went over its limit stays quiet for ten minutes
-RESET_MOST_MS: Final = 5_000  # limits are counted per second; a reset further away is none
+RESET_MOST_MS: Final = BAN_US // 1000  # nothing at Bybit is closed for longer; a reset further away is none
 LIMIT_MOST: Final = 1_200  # rate limit page: the largest that is granted to anybody
 
 #: The venue's parameter names in the words of an intent.
