@@ -83,11 +83,14 @@ class Front(Protocol):
 
 
 class Watched:
-    """A master with replicas, and the sentinels that watch them. `seen_as`: the port that these know the first by."""
+    """A master with replicas, and the sentinels that watch them. `seen_as`: the port that these know the first by.
+    `unnamed_us`: the last moment (epoch µs) at which no sentinel named another master, as `await_failover` saw it: from
+    then on, and no sooner, somebody may have found the new one."""
 
     def __init__(self, servers: list[RedisDebian], sentinels: list[SentinelProcess], seen_as: int) -> None:
         self.servers = servers
         self.sentinels = sentinels
+        self.unnamed_us = 0
         self._ports = {server.port: server for server in servers} | {seen_as: servers[0]}
 
     @property
@@ -97,6 +100,11 @@ class Watched:
 
     def named(self) -> int:
         """The port that most sentinels name as the master's."""
+        told = self._told()
+        return max(set(told), key=told.count) if told else 0
+
+    def _told(self) -> list[int]:
+        """The ports that they name, each by itself."""
         told = []
         for sentinel in self.sentinels:
             try:
@@ -104,7 +112,7 @@ class Watched:
                     told.append(int(client.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER)[1]))
             except RedisError:
                 continue
-        return max(set(told), key=told.count) if told else 0
+        return told
 
     def master(self) -> RedisDebian:
         return self._ports[self.named()]
@@ -117,6 +125,10 @@ class Watched:
         """Until the sentinels name another master, which says itself that it is one."""
 
         def promoted() -> bool:
+            asked_us = time.time_ns() // 1000
+            if all(self._ports[port] is old for port in self._told()):
+                self.unnamed_us = asked_us
+                return False
             return bool(self.named()) and self.master() is not old and role(self.master()) == "master"
 
         until(promoted, "another master")

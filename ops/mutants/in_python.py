@@ -136,7 +136,7 @@ MUTANTS = (
     Mutant(
         "sweep-cancels-what-is-in-doubt",
         f"{_WORKER}/venues/sweeping.py",
-        'return "newer" if row.created_ms >= newer else "unsure"',
+        'return "newer" if row.created_ms >= newer else "close"',
         'return "newer" if row.created_ms >= newer else "older"',
         "an order of the same millisecond, perhaps newer, is cancelled",
         ("tests/unit/test_bitget_sweeps.py::test_the_band_of_doubt_is_kept_clear",),
@@ -173,6 +173,22 @@ MUTANTS = (
             "tests/unit/test_bitget_sweeps.py::test_only_orders_created_before_the_given_time",
             "tests/integration/test_three_lanes.py::test_only_what_is_meant_is_swept",
         ),
+    ),
+    Mutant(
+        "doubt-is-looked-at-like-an-order",
+        "worker/cancelq_worker/sweep_verdict.py",
+        'return self.policy.sweep_doubt_us if close == int(sweep["open"]) else self.policy.sweep_budget_us',
+        "return self.policy.sweep_budget_us",
+        "a sweep looks for twenty seconds at what no look can tell, and who asked hears nothing meanwhile",
+        ("tests/conformance/suite/test_sweeps.py::test_an_order_of_an_unsure_age_is_spared_and_keeps_the_intent_open",),
+    ),
+    Mutant(
+        "doubt-ends-what-is-open",
+        "worker/cancelq_worker/sweep_verdict.py",
+        'return self.policy.sweep_doubt_us if close == int(sweep["open"]) else self.policy.sweep_budget_us',
+        "return self.policy.sweep_doubt_us if close else self.policy.sweep_budget_us",
+        "a sweep gives up an order that is surely meant as another one was placed at the same moment",
+        ("tests/conformance/suite/test_sweeps.py::test_what_no_look_can_tell_puts_an_end_to_nothing_else",),
     ),
     Mutant(
         "sweep-ends-on-one-look",

@@ -561,8 +561,8 @@ MUTANTS = (
     Mutant(
         "time-to-come-means-newer-orders",
         f"{_VENUES}/sweeping.py",
-        "older, newer = min(older, least), min(newer, most)",
-        "older, newer = least, most",
+        "return min(older, least), min(newer, most)",
+        "return least, most",
         "`older_than_ms` of a desk whose clock is ahead cancels orders that were placed after the intent",
         ("tests/unit/test_bitget_sweeps.py::test_a_time_to_come_means_no_order_that_is_newer_than_the_intent",),
     ),

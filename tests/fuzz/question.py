@@ -46,6 +46,10 @@ class Question:
     body: Mapping[str, Any] = field(default_factory=dict)
 
 
+#: The band of doubt where the venue's time is not known: it holds every order.
+NEVER_TOLD_MS = (0, 1 << 62)
+
+
 def question_of(request: Request, targets: list[Target], refused_codes: frozenset[str]) -> Question:
     """The question of a call about these targets. `refused_codes`: by which the venue says that it knows no order."""
     path = request.path.rsplit("/", 1)[-1]
@@ -64,7 +68,7 @@ def _named(target: Target, refused_codes: frozenset[str]) -> Named:
 
 def _swept(target: Target) -> Swept:
     fields = target.fields
-    older, newer = target.age_band_ms
+    older, newer = target.age_band_ms or NEVER_TOLD_MS
     if "older_than_ms" in fields:
         older, newer = min(older, int(fields["older_than_ms"])), min(newer, int(fields["older_than_ms"]))
     kinds = tuple(fields.get("kinds", "order").split(","))

@@ -314,7 +314,8 @@ async def test_limits_of_the_address_and_what_of_them_is_left_to_others(client: 
 async def test_refusals_of_the_last_hour(client: Redis, redis_url: str, lane: Lane) -> None:
     client.hset(lane.key("limits"), "cancel-order", 10)
     client.hset(lane.key("rtt:cancel-order"), mapping={"refusals": 3, "refused_ms": now_ms() - 60_000})
-    assert the(await examined(redis_url), "lane.refusals").level is Level.warn
+    found = the(await examined(redis_url), "lane.refusals")
+    assert found.level is Level.warn, found.told
 
 
 async def test_jobs_without_a_process_and_jobs_that_failed(client: Redis, redis_url: str) -> None:

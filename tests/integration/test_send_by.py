@@ -521,6 +521,29 @@ async def test_an_order_placed_within_the_clocks_doubt_of_a_sweep_is_left_alone(
         assert [row["id"] for row in move.state.notes["sweep"]["todo"]] == [placed[-60_000]]
 
 
+async def test_a_sweep_that_finds_orders_within_the_clocks_doubt_has_the_venues_time_read_again(redis_url: str) -> None:
+    """Known better, it tells how old they are."""
+    jobs: list[Coroutine[object, object, None]] = []
+    async with hand(redis_url) as one:
+        await one.know_clocks()
+        venue_clock, now_ns = RemoteClock(1_000), monotonic_ns()
+        venue_clock.learn(now_ns - 20_000_000_000, now_ns, time.time_ns() // 1000 - 10_000_000)
+        parts = replace(one.parts, venue_clock=venue_clock)
+        carrier = Carrier(parts, Gate(parts, jobs.append))
+        call = await one.call(scope="symbol", client_prefix="mm")
+        asked_ms = int(call.batch.works[0].record["queued_us"]) // 1000
+        placed = one.rig.order(created_ms=asked_ms - 9_000, client_id="mm1")
+        swept = []
+        for _ in range(2):
+            (move,) = (await carrier.carry(replace(call, back_ns=monotonic_ns()))).settlement.works
+            assert isinstance(move, Move)
+            swept.append([row["id"] for row in move.state.notes["sweep"].get("todo", [])])
+            for job in jobs:
+                await job
+            jobs.clear()
+        assert swept == [[], [placed]]
+
+
 @pytest.mark.parametrize("silent", [True, False])
 async def test_a_call_without_an_answer_keeps_its_address_unit_as_such(
     redis_url: str, silent: bool, monkeypatch: pytest.MonkeyPatch

@@ -60,7 +60,11 @@ class Cell:
         """What is wrong with an outcome, None if nothing is."""
         want = expected(self.world, self.sight, self.lane.account.endswith("alone"))
         if event.status.value != want:
-            return f"{self.world.name} x {self.sight.name}: {event.status.value} instead of {want}: {event.detail}"
+            seen = [
+                f"{call['at_us']} {call['code']}" for call in self.desk.calls(self.lane) if self.name in call["ids"]
+            ]
+            told = f"{event.status.value} instead of {want}: {event.detail}; {event.attempt} attempts, seen {seen}"
+            return f"{self.world.name} x {self.sight.name}: {told}"
         if self.world.state == "partially_filled" and not event.filled:
             return f"{self.world.name} x {self.sight.name}: what was filled is not told"
         if event.status.value in ("cancelled", "filled"):

@@ -31,7 +31,7 @@ def target(
     symbol: str | None = "BTCUSDT",
     notes: Mapping[str, Any] | None = None,
     may_cancel: bool = True,
-    age_band_ms: tuple[int, int] = (0, 0),
+    age_band_ms: tuple[int, int] | None = (0, 0),
     **fields: str,
 ) -> Target:
     """What a call names; the fields as a producer wrote them."""

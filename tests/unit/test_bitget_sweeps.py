@@ -231,9 +231,9 @@ def test_an_order_whose_age_nobody_can_tell_is_never_cancelled_and_keeps_the_int
     ("created_ms", "age"),
     [
         (ASKED_MS - 6, "older"),
-        (ASKED_MS - 5, "unsure"),
-        (ASKED_MS, "unsure"),
-        (ASKED_MS + 5, "unsure"),
+        (ASKED_MS - 5, "close"),
+        (ASKED_MS, "close"),
+        (ASKED_MS + 5, "close"),
         (ASKED_MS + 6, "newer"),
     ],
 )
@@ -242,7 +242,18 @@ def test_the_band_of_doubt_is_kept_clear(created_ms: int, age: str) -> None:
     progress = reply.notes["sweep"]
     assert len(progress["todo"]) == (age == "older")
     assert progress.get("open", 0) == (age != "newer")
-    assert progress.get("unsure", 0) == (age == "unsure")
+    assert progress.get("unsure", 0) == progress.get("close", 0) == (age == "close")
+    assert progress.get("doubt") == (6 if age == "close" else None)
+
+
+def test_as_long_as_the_venue_has_not_told_its_time_no_order_is_old_new_or_close() -> None:
+    rows = [row(1, cTime="1"), row(2, cTime=str(ASKED_MS)), row(3, cTime=str(ASKED_MS + 3_600_000))]
+    unbound = target(scope="account", symbol=None, age_band_ms=None)
+    for intent in (unbound, target(scope="account", symbol=None, age_band_ms=None, older_than_ms=str(ASKED_MS))):
+        progress = page(rows, intent).notes["sweep"]
+        assert (progress["todo"], progress["open"], progress["unsure"]) == ([], 3, 3)
+        assert not progress.get("newer")
+        assert not progress.get("close"), "to read its time may tell of each"
 
 
 @pytest.mark.parametrize("created", ["", None, "yesterday", "-1", "²", "1e12", "9" * 5000])

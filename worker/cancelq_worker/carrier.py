@@ -28,7 +28,6 @@ from cancelq_worker.venues.reading import OTHERS
 
 log = structlog.get_logger("cancelq.lane")
 
-NEVER_US = 1 << 62
 BOUND_DOUBT_US = 50_000  # by so much a bound in time that somebody chose may be missed
 OWN_SAMPLES = 5  # round trips of one's own before the fleet's fastest may be relied on
 
@@ -86,7 +85,10 @@ class Carrier:
         """From when on the venue's clock an order is too new for a sweep. Until the venue has told its time nobody can
         tell: this machine's own clock may be off by any amount."""
         clock, redis_clock = self._p.venue_clock, self._p.redis_clock
-        doubt_us = clock.uncertainty_us + redis_clock.uncertainty_us if clock.known else NEVER_US
+        if not clock.known:
+            target.age_band_ms = None
+            return
+        doubt_us = clock.uncertainty_us + redis_clock.uncertainty_us
         asked_us = clock.at_us(redis_clock.when_ns(int(record["queued_us"])))
         # Entry ids and creation times are both whole milliseconds, rounded down.
         target.age_band_ms = ((asked_us - doubt_us) // 1000, (asked_us + 1_000 + doubt_us) // 1000 + 1)

@@ -25,6 +25,7 @@ class Policy:
     look_pause_us: int = 3_000_000  # longer than two looks are ever apart while somebody looks
     seen_again_us: int = 60_000_000  # how often an open order is looked at that waits, as its endpoints are locked
     sweep_budget_us: int = 20_000_000
+    sweep_doubt_us: int = 2_000_000  # the same where nothing but the clocks' doubt is left: some readings of them
     sweep_settle_us: int = 1_000_000  # how long an open list may hide a new order
     retry_base_us: int = 200 * MS
     retry_most_us: int = 5_000_000

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from cancelq.contract import Status
 from cancelq_worker.rulings import (
@@ -116,16 +118,21 @@ class SweepJudge:
         if best is None or still < best:
             state.notes["best"], state.notes["moved"] = still, at.steady_us
         stalled_us = at.steady_us - int(state.notes["moved"])
-        if stalled_us >= self.policy.sweep_budget_us and self._just_cancelled(state, at):
+        budget_us = self._budget_us(sweep)
+        if stalled_us >= budget_us and self._just_cancelled(state, at):
             # Its cancels may have waited for permits all that time: they are counted once more before it is given up.
             return self._next_pass(state, fields, reply, at, 100 * MS, count_only=True)
-        if stalled_us >= self.policy.sweep_budget_us:
-            unsure = int(sweep.get("unsure", 0))
-            detail = f"{still} orders are still open" + (
-                f", of {unsure} nobody can tell whether they are meant" if unsure else ""
-            )
-            return Finish(Status.unresolved, "query", detail, state, reply, open_orders=still)
+        if stalled_us >= budget_us and wait_us <= 0:
+            return Finish(Status.unresolved, "query", _still_open(sweep, fields), state, reply, open_orders=still)
         return self._next_pass(state, fields, reply, at, min(2_000 * MS, max(100 * MS, stalled_us // 3)))
+
+    def _budget_us(self, sweep: Mapping[str, Any]) -> int:
+        """For how long it is worth looking again at what stays open. Orders that were placed within the clocks' doubt
+        of the intent stay there: how old they are no look tells, only a clock that is known better, and that is soon
+        as well known as it can be. Whoever asked hears of them while it is of use: a new intent, which is surely newer,
+        cancels them at once."""
+        close = int(sweep.get("close", 0))
+        return self.policy.sweep_doubt_us if close == int(sweep["open"]) else self.policy.sweep_budget_us
 
     def _just_cancelled(self, state: State, at: Moment) -> bool:
         """Whether this pass cancelled something itself, or came too soon after a cancel to tell what became of it."""
@@ -167,6 +174,18 @@ class SweepJudge:
             known = state.notes.get("best")
             return Finish(Status.unresolved, "query", detail, state, reply, open_orders=known)
         return Go(state, backoff(self.rng, 100 * MS, 3_000 * MS, fails), reply)
+
+
+def _still_open(sweep: Mapping[str, Any], fields: Mapping[str, str]) -> str:
+    unsure, close = int(sweep.get("unsure", 0)), int(sweep.get("close", 0))
+    told = f"{sweep['open']} orders are still open"
+    if unsure:
+        told += f", of {unsure} nobody can tell whether they are meant"
+    if not close:
+        return told
+    # A new intent moves the moment that it was asked at, but no bound that it names.
+    at, way_out = ("older_than_ms or the intent", "") if "older_than_ms" in fields else ("the intent", "; ask anew")
+    return f"{told}: {close} were created within {sweep['doubt']} ms of {at}, and the clocks tell no closer{way_out}"
 
 
 def list_is_old(before: State, now_us: int) -> bool:

@@ -17,6 +17,7 @@ from tests.conformance.suite.journeys import ASKED_MS, NEW_MS, OLD_MS, travel
 from tests.conformance.suite.mutations import STATUSES, mutated
 from tests.conformance.suite.papers import Look
 from tests.conformance.suite.written import body, decode, look_target, row
+from tests.unit.journey import POLICY
 
 SCOPES = ("symbol", "account")
 BAND = (ASKED_MS - 5, ASKED_MS + 6)
@@ -96,9 +97,33 @@ def test_by_id_no_order_newer_than_the_intent_is_cancelled(dossier: Dossier, sco
 def test_an_order_of_an_unsure_age_is_spared_and_keeps_the_intent_open(dossier: Dossier, scope: str) -> None:
     world = dossier.world(dossier)
     old, unsure = (world.add(symbol=dossier.symbol, client_id=f"mm_{ms}", created_ms=ms) for ms in (OLD_MS, ASKED_MS))
-    end, _ = travel(dossier, world, dossier.intent(scope, client_prefix="mm_"))
+    end, journey = travel(dossier, world, dossier.intent(scope, client_prefix="mm_"))
     assert (end.status, end.open_orders) == (Status.unresolved, 1)
     assert (world.state(old), world.state(unsure)) == ("cancelled", "live")
+    assert "1 were created within 6 ms of the intent" in end.detail
+    assert "ask anew" in end.detail
+    took_us = journey.now_us - journey.calls[0].sent_us
+    assert POLICY.sweep_doubt_us <= took_us <= POLICY.sweep_budget_us // 2, "no look tells more of it"
+
+
+def test_what_no_look_can_tell_puts_an_end_to_nothing_else(dossier: Dossier) -> None:
+    """Beside an order of an unsure age another stays open, of which more may be heard."""
+    world = dossier.world(dossier)
+    stuck, _ = (world.add(symbol=dossier.symbol, client_id=f"mm_{ms}", created_ms=ms) for ms in (OLD_MS, ASKED_MS))
+    world.ignores_cancels(stuck)
+    end, journey = travel(dossier, world, dossier.intent("symbol", client_prefix="mm_"))
+    assert (end.status, end.open_orders) == (Status.unresolved, 2)
+    assert end.detail.startswith("2 orders are still open, of 1 nobody can tell whether they are meant: 1 were created")
+    assert journey.now_us - journey.calls[0].sent_us >= POLICY.sweep_budget_us
+
+
+def test_a_bound_that_the_intent_named_is_not_moved_by_asking_anew(dossier: Dossier) -> None:
+    world = dossier.world(dossier)
+    at = world.add(symbol=dossier.symbol, created_ms=ASKED_MS)
+    end, _ = travel(dossier, world, dossier.intent("symbol", older_than_ms=str(NEW_MS)))
+    assert (end.status, world.state(at)) == (Status.unresolved, "live")
+    assert "of older_than_ms or the intent" in end.detail
+    assert "ask anew" not in end.detail
 
 
 @pytest.mark.parametrize("scope", SCOPES)

@@ -100,8 +100,8 @@ class Target:
     fields: Mapping[str, str]
     notes: dict[str, Any]
     #: For sweeps, on the venue's clock: an order created before the first (epoch ms) is older than the intent,
-    #: from the second on it is newer; in between nobody can tell.
-    age_band_ms: tuple[int, int] = (0, 0)
+    #: from the second on it is newer; in between nobody can tell. None: of no order, the venue's time is not known.
+    age_band_ms: tuple[int, int] | None = (0, 0)
     #: For sweeps: whether what is found may be cancelled now, or only counted.
     may_cancel: bool = True
     #: For sweeps: whether nothing was sent for it yet, so that its one bulk call is still to be had.
@@ -215,7 +215,8 @@ class Word(Enum):
     UNREAD = "unread"  # this place was not read far enough to tell
     UNSEEABLE = "unseeable"  # to a look ahead of a cancel: no list tells this order by the id that is known
     LISTED = "listed"  # a sweep's page; `notes["sweep"]` tells `todo` (rows to cancel next, by id), `open`
-    # (orders that matched in this pass), `unsure` (of an age nobody can tell), `end` (every list was read)
+    # (orders that matched in this pass), `unsure` (of an age nobody can tell), `close` (of these, the ones that only
+    # the clocks' doubt keeps so), `end` (every list was read)
 
 
 #: Scopes that mean many orders: all of a pair, all of an account.

@@ -8,6 +8,8 @@ A sweep's progress stands in its notes under `sweep`:
   k      index of the list being read           at     that list's cursor
   open   orders that matched in this pass       todo   [{id, symbol, kind}] to be cancelled next (kind: if no `order`)
   unsure orders of this pass of which nobody can tell whether they are meant
+  close  of these, those created so close to the intent (or its bound) that the clocks leave it open which came first
+  doubt  by how much: that many ms, either way
   newer  orders of this pass that are newer than the intent and else as it means
   pairs  pair → orders of this pass that matched, for the report
   bulk   the class of the bulk call that comes next
@@ -134,6 +136,8 @@ class Manner:
                 todo.append({"id": row.order_id, "symbol": row.symbol, **kind})
             else:
                 now["unsure"] = now.get("unsure", 0) + 1
+            if age == "close":
+                now["close"], now["doubt"] = now.get("close", 0) + 1, _doubt_ms(target)
         if page.cut and not todo:
             return Reply(Word.UNCLEAR, text="the open list is cut off, and what is asked for is not on it", place=place)
         todo.sort(key=lambda row: (row.get("kind", ""), row["symbol"]))
@@ -215,15 +219,28 @@ def _meant(target: Target, row: OpenOrder) -> bool:
 
 
 def _age(target: Target, row: OpenOrder) -> str:
-    """older, newer or unsure, by the venue's own creation time. Unsure, too, where nobody can tell whether the order
-    is one of those meant."""
-    if row.created_ms is None or (row.client_order_id is None and "client_prefix" in target.fields):
+    """older, newer, or close to where that changes, by the venue's own creation time. Unsure where nobody can tell
+    whether the order is one of those meant, however well the clocks are known."""
+    band_ms = _band_ms(target)
+    if band_ms is None or row.created_ms is None or (row.client_order_id is None and "client_prefix" in target.fields):
         return "unsure"
-    older, newer = target.age_band_ms
-    if "older_than_ms" in target.fields:
-        given_ms = int(target.fields["older_than_ms"])
-        least, most = target.older_than_ms or (given_ms, given_ms)
-        older, newer = min(older, least), min(newer, most)
+    older, newer = band_ms
     if row.created_ms < older:
         return "older"
-    return "newer" if row.created_ms >= newer else "unsure"
+    return "newer" if row.created_ms >= newer else "close"
+
+
+def _band_ms(target: Target) -> tuple[int, int] | None:
+    """Before the first an order is older than the intent and its bound, from the second on it is not. None: the venue's
+    time is not known."""
+    if target.age_band_ms is None or "older_than_ms" not in target.fields:
+        return target.age_band_ms
+    older, newer = target.age_band_ms
+    given_ms = int(target.fields["older_than_ms"])
+    least, most = target.older_than_ms or (given_ms, given_ms)
+    return min(older, least), min(newer, most)
+
+
+def _doubt_ms(target: Target) -> int:
+    older, newer = _band_ms(target) or (0, 0)
+    return (newer - older + 1) // 2
