@@ -71,12 +71,12 @@ def test_each_scope_waits_in_its_class(
     assert State.parse(state.pack().encode()) == state
 
 
-def test_a_record_holds_what_was_asked_and_where() -> None:
+def test_a_record_holds_what_was_asked_and_when() -> None:
     made = intent(id="a-1", symbol="BTCUSDT", order_id=ORDER_ID, strategy="mm", x_desk="7")
     assert (made.id, made.named_by, made.due_ms) == ("a-1", ENTRY_ID, 0)
     assert made.record == {
         "scope": "order", "priority": "normal", "symbol": "BTCUSDT", "order_id": ORDER_ID, "strategy": "mm",
-        "x_desk": "7", "venue": "bitget", "account": "main", "queued_us": f"{ENTRY_MS}000", "explicit": "1",
+        "x_desk": "7", "queued_us": f"{ENTRY_MS}000", "explicit": "1",
     }  # fmt: skip
 
 

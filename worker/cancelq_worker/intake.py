@@ -70,8 +70,7 @@ class Intake:
         return NewIntent(entry.id, _named_by(entry), entry.digest, self._record(entry), state)
 
     def _record(self, entry: Accepted) -> dict[str, str]:
-        record = dict(entry.fields)
-        record.update(venue=self._lane.venue, account=self._lane.account, queued_us=str(entry.queued_us))
+        record = {**entry.fields, "queued_us": str(entry.queued_us)}  # whose lane it is, its key tells
         if entry.explicit_id:
             record["explicit"] = "1"
         return record

@@ -16,7 +16,7 @@ from cancelq_worker.state import NONE, State
 
 # One field more is kept of an entry than any that is accepted can have.
 _FIELDS_KEPT = MAX_ENTRY_FIELDS + 1
-# What admission adds to the fields of an entry.
+# What admission adds to the fields of an entry, or did in earlier versions.
 _ADDED = frozenset({"venue", "account", "queued_us", "explicit"})
 
 

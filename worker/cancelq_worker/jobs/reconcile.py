@@ -82,8 +82,6 @@ def _look_back(redis: Redis, lane: Lane, venue: Venue, one: Unresolved) -> list[
     )
     record = {
         **{name: value for name, value in asked.items() if name != "expires_at_ms"},
-        "venue": lane.venue,
-        "account": lane.account,
         "queued_us": one.event["queued_us"],
         LOOKS_BACK: one.id,
     }

@@ -108,7 +108,8 @@ local function tell_duplicate(e, known, digest)
   else
     for i = e.from, e.to, 2 do kept[ARGV[i]] = ARGV[i + 1] end
   end
-  add('v', '1'); add('id', e.id); add('venue', kept.venue); add('account', kept.account)
+  local venue, account = string.match(ROOT, '{([^:}]+):([^}]+)}')
+  add('v', '1'); add('id', e.id); add('venue', venue); add('account', account)
   add('status', 'duplicate'); add('final', '0')
   for _, k in ipairs(LABELS) do if kept[k] then add(k, kept[k]) end end
   for k, v in pairs(kept) do if string.sub(k, 1, 2) == 'x_' then add(k, v) end end
