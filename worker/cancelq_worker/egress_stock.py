@@ -378,13 +378,15 @@ class Stock:
         return None
 
     async def report(self) -> None:
-        """Tells at once what became of units. What Redis does not hear is told with the next question: until then these
-        stay in use, at most until their calls must be over."""
-        while self._unused or self._ended:
-            unused, self._unused = self._unused[:REPORT_MOST], self._unused[REPORT_MOST:]
-            ended, self._ended = self._ended[:REPORT_MOST], self._ended[REPORT_MOST:]
-            try:
-                await self._ask(0, unused, ended)
-            except (RedisError, OSError):
-                self._unused, self._ended = unused + self._unused, ended + self._ended
-                return
+        """Tells at once what became of units, and hears how the address stands. What Redis does not hear is told with
+        the next question: until then these stay in use, at most until their calls must be over."""
+        unused, self._unused = self._unused, []
+        ended, self._ended = self._ended, []
+        try:
+            while True:
+                await self._ask(0, unused[:REPORT_MOST], ended[:REPORT_MOST])
+                del unused[:REPORT_MOST], ended[:REPORT_MOST]
+                if not unused and not ended:
+                    return
+        except (RedisError, OSError):
+            self._unused, self._ended = unused + self._unused, ended + self._ended
