@@ -571,6 +571,67 @@ async def test_a_server_that_lost_its_last_writes_hands_out_nothing_that_others_
         server.stop()
 
 
+async def test_a_server_that_lost_a_ban_is_told_it_again(server_kind: str, tmp_path: Path) -> None:
+    server = KINDS[server_kind](tmp_path, durable=False)
+    server.start()
+    client = connect(server.url, max_connections=16)
+    buckets = (Bucket("ip", 6_000, 60_000_000), Bucket("other", 6_000, 60_000_000))
+    told, heard, new = (Egress(client, "here", buckets) for _ in range(3))
+    try:
+        await heard.fill()
+        await told.hold(600_000, "banned")
+        await heard.fill()
+        server.kill9()
+        server.start()
+
+        async def closed(egress: Egress) -> bool:
+            await egress.fill()
+            return egress.held_ms > 590_000
+
+        assert await until(lambda: closed(heard), 20)
+        await new.fill()
+        assert new.held_ms > 590_000
+        assert not new.reserve().units
+    finally:
+        await client.aclose()
+        server.stop()
+
+
+async def test_what_was_set_aside_when_the_address_was_closed_is_of_no_use_later(redis_url: str) -> None:
+    """A round was under way with it, and came to no call."""
+    client = connect(redis_url, max_connections=16)
+    one = Egress(client, "here", (Bucket("ip", 6_000, 60_000_000),))
+    try:
+        await one.fill()
+        reserved = one.reserve()
+        assert reserved.covers(("ip",))
+        one.close(60_000)
+        one.release(reserved)
+        assert not one.reserve().units
+    finally:
+        await client.aclose()
+
+
+@pytest.mark.parametrize("ahead", [0, 5_000_000_000], ids=["over", "by a faster clock"])
+async def test_a_leap_that_is_noticed_meanwhile_does_not_cut_the_wait_for_others_short(
+    redis_url: str, ahead: int
+) -> None:
+    """A server took over whose clock is another, and which may have lost its last writes."""
+    client, note = connect(redis_url, max_connections=16), "cancelq:{egress:here}:ip:note"
+    one = Egress(client, "here", (Bucket("ip", 6_000, 60_000_000),))
+    try:
+        await one.fill()
+        await client.hset(note, mapping={"server": "0" * 40, "ahead": str(int(time.time() * 1e6) + ahead)})
+        await one.fill()
+        await one.ahead(300)
+        shut_us = int(await client.hget(note, "ahead") or 0) - int(time.time() * 1e6)
+        assert 1_000_000 < shut_us <= 3_000_000
+        await one.fill()
+        assert not one.reserve().units
+    finally:
+        await client.aclose()
+
+
 async def test_a_server_that_others_know_already_is_told_by_who_comes_later(redis_url: str) -> None:
     """A process that stood still while the server was replaced, and for a while after."""
     client, out = connect(redis_url, max_connections=16), "cancelq:{egress:here}:ip"

@@ -153,7 +153,7 @@ class Egress:
         reserved.units.clear()
 
     def is_closed(self, ticket: Ticket) -> bool:
-        """Whether the address was closed since these units were taken: the call must not be made."""
+        """Whether the address is closed: it was not when these units were handed out, and the call must not be made."""
         return any(stock.held_ms for stock, _ in ticket.units)
 
     def unuse(self, ticket: Ticket) -> None:

@@ -70,7 +70,7 @@ class Stock:
         self._unused: list[int] = []
         self._ended: list[_Ended] = []
         # What another server would not know: units of calls under way, and of those that are in the venue's window.
-        self._out: set[int] = set()
+        self._out: dict[int, int] = {}  # since when
         self._over: deque[_Ended] = deque()
         self._server = b""
         self._asked_ns = 0
@@ -83,6 +83,7 @@ class Stock:
         self._void_ns = 0  # what was asked for before may stand for units that are not free, or of a closed address
         self._arrived = False
         self.held_ms = 0
+        self._held_till_ns = 0
         self.telling = False  # Redis may not know yet that the address is closed
 
     def pop(self, wake: Wake | None = None) -> tuple[int, int] | None:
@@ -105,9 +106,10 @@ class Stock:
 
     def put_back(self, unit: tuple[int, int], *, urgent: bool = False) -> None:
         """It was popped for nothing. Where one call is to go alone, others may have one to make: they wait for it."""
-        if self.probing:
+        if self.probing or unit[1] < self._void_ns:
             self._unused.append(unit[0])
-            self._give_up()
+            if self.probing:
+                self._give_up()
         else:
             (self._urgent if urgent else self._fresh).appendleft(unit)
             self._wake()
@@ -202,14 +204,14 @@ class Stock:
     def use(self, unit: int) -> None:
         """A unit that was popped is used."""
         self._made += 1
-        self._out.add(unit)
+        self._out[unit] = monotonic_ns()
 
     def unuse(self, unit: int) -> None:
-        self._out.discard(unit)
+        self._out.pop(unit, None)
         self._unused.append(unit)
 
     def ended(self, unit: int, at_ns: int, answered: bool) -> None:
-        self._out.discard(unit)
+        self._out.pop(unit, None)
         ended = unit, at_ns, 0 if answered else SILENT_EXTRA_US
         self._ended.append(ended)
         self._over.append(ended)
@@ -308,20 +310,34 @@ class Stock:
         reply, unconfirmed = await SCRIPTS.run_durably(self._client, "egress", self._keys, args, durability)
         first, granted, held_ms, probing, granted_urgent, left, server = reply
         self._arrived = True
-        open_before = not self.held_ms
-        self.held_ms = held_ms if self._is_news(now_ns) else max(held_ms, self.held_ms)
-        if open_before and self.held_ms:
-            self._closes(self.held_ms)
         before, self._server = self._server, server
-        if before not in (b"", server):
-            await self._tell_again()
+        lost = before not in (b"", server)
+        left_ms = max(0, self._held_till_ns - now_ns) // 1_000_000 if lost else 0
+        self._hear(max(held_ms, left_ms), now_ns)
         self.probing = bool(probing)
         if not self._closed:
             self._left = left
+        if lost:
+            try:
+                await self._tell_again(left_ms)
+            except (RedisError, OSError):
+                self._server = before  # the next question tells it
+                raise
         if unconfirmed:  # a server that takes over may not know of them
             self._unused += range(first, first + granted + granted_urgent)
             return first, 0, 0
         return first, granted, granted_urgent
+
+    def _hear(self, held_ms: int, asked_ns: int) -> None:
+        """For how long the address is closed, by a reply to what was asked then."""
+        open_before = not self.held_ms
+        self._hold_here(held_ms if self._is_news(asked_ns) else max(held_ms, self.held_ms))
+        if open_before and self.held_ms:
+            self._closes(self.held_ms)
+
+    def _hold_here(self, for_ms: int) -> None:
+        self.held_ms = for_ms
+        self._held_till_ns = monotonic_ns() + for_ms * 1_000_000
 
     def _is_news(self, asked_ns: int) -> bool:
         """Whether a reply to what was asked then knows all that this process knew meanwhile."""
@@ -333,10 +349,15 @@ class Stock:
             return self._vouched_us()
         return -1 if self._arrived else 0
 
-    async def _tell_again(self) -> None:
-        """Another server than before may not know what was used lately, nor what is under way, nor what is held."""
-        now_ns = monotonic_ns()
+    async def _tell_again(self, held_ms: int) -> None:
+        """Another server than before may not know what was used lately, nor what is under way, nor that the address is
+        closed, for so many ms; and knows nothing of what is held here."""
+        self._void_ns = now_ns = monotonic_ns()
         self._discard(now_ns)
+        if held_ms:
+            await self._ask(0, (), (), hold_ms=held_ms, why="as the server before was told")
+        # A call that broke off told nobody how it ended.
+        self._out = {unit: at_ns for unit, at_ns in self._out.items() if now_ns - at_ns < LONGEST_CALL_US * 1000}
         self._ended += [*self._over, *((unit, now_ns, LONGEST_CALL_US) for unit in self._out)]
         await self.report()
 
@@ -344,7 +365,7 @@ class Stock:
         """Nothing that is held, or was asked for, may be used any more."""
         self._void_ns = monotonic_ns()
         self._discard(self._void_ns)
-        self.held_ms = max(self.held_ms, for_ms)
+        self._hold_here(max(self.held_ms, for_ms))
 
     async def hold(self, for_ms: int, detail: str) -> None:
         await self._ask(0, (), (), hold_ms=for_ms, why=detail)

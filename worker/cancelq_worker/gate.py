@@ -210,6 +210,9 @@ class Gate:
             egress.release(reserved)
             raise NotSent("the address has no calls left for now")
         ticket = egress.use(reserved, address)
+        if egress.is_closed(ticket):
+            egress.unuse(ticket)
+            raise NotSent("the venue refuses this address")
         try:
             exchange = await door.call(signed, send_by_ns=in_s(1.0), total_s=total_s, pick=pick)
         except NotSent:

@@ -520,7 +520,7 @@ class LaneServer:
         """One call, from its permit to its settlement."""
         try:
             outcome = await self._carrier.carry(call)
-            if not self._draining:
+            if not self._draining and not self._p.egress.is_closed(call.ticket):  # this process was not slow then
                 (self._breath.late if outcome.unsent else self._breath.sent)()
             self._outcomes.append(outcome)  # not in one line: the list may be another one after the wait
         except BaseException:

@@ -25,6 +25,7 @@ local function text(n) return string.format('%.0f', n) end
 
 -- How long the call that goes alone is waited for: its unit is used within two seconds, and who took it may be dead.
 local PROBE_US = 5000000
+local UNDER_WAY_US = 10000000 -- what is in use for so much longer has not ended: it is told again
 local TOLD_AGAIN_US = 3000000 -- how long every process may take until it has told a server what another one knew
 
 local t = redis.call('TIME')
@@ -45,14 +46,22 @@ local function free_later(by)
   end
 end
 
+-- None is handed out for so long, or longer if that was said before. What lies further ahead than a window was written by
+-- a clock that was set back since.
+local function shut_for(span)
+  local till = tonumber(redis.call('HGET', KEYS[2], 'ahead') or 0)
+  if till > now + window then till = 0 end
+  redis.call('HSET', KEYS[2], 'ahead', text(math.max(till, now + span)))
+end
+
 local run = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)') or '-'
-local server, waited_for, last, shut, at = unpack(redis.call('HMGET', KEYS[2], 'server', 'lost', 'last', 'ahead', 'at'))
+local server, waited_for, last, at = unpack(redis.call('HMGET', KEYS[2], 'server', 'lost', 'last', 'at'))
 if server ~= run then
   redis.call('HSET', KEYS[2], 'server', run, 'last', text(math.max(now, tonumber(last or 0))))
 end
 if ((server and server ~= run) or (known ~= '' and known ~= run)) and waited_for ~= run then
-  local till = math.max(now + math.min(window, TOLD_AGAIN_US), tonumber(shut or 0))
-  redis.call('HSET', KEYS[2], 'lost', run, 'ahead', text(till))
+  redis.call('HSET', KEYS[2], 'lost', run)
+  shut_for(math.min(window, TOLD_AGAIN_US))
 end
 
 -- The clock was set back since somebody asked last: everything is that much nearer. By no more than that, so that
@@ -83,7 +92,7 @@ local ended, answered = {}, {}
 for i = pos + 1, pos + 3 * tonumber(ARGV[pos]), 3 do
   ended[#ended + 1] = text(now - ARGV[i + 1] + window + ARGV[i + 2])
   ended[#ended + 1] = ARGV[i]
-  answered[ARGV[i]] = ARGV[i + 2] == '0'
+  if tonumber(ARGV[i + 2]) < UNDER_WAY_US then answered[ARGV[i]] = ARGV[i + 2] == '0' end
 end
 if #ended > 0 then redis.call('ZADD', KEYS[1], unpack(ended)) end
 
@@ -105,11 +114,10 @@ redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', text(now))
 if ahead > 0 then
   ahead = math.min(ahead, window)
   free_later(ahead)
-  redis.call('HSET', KEYS[2], 'ahead', text(now + ahead))
+  shut_for(ahead)
 end
 local room = units - redis.call('ZCARD', KEYS[1])
 local closed = tonumber(redis.call('HGET', KEYS[2], 'ahead') or 0)
--- One that lies further ahead was written by a clock that was set back since.
 if closed > now and closed <= now + window then
   room = 0
 elseif closed > 0 then

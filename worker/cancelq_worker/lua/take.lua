@@ -46,7 +46,7 @@
 local OVERDUE_US = 1000000
 local ORDER = {{'c', 'u'}, {'l', 'u'}, {'c', 'n'}, {'l', 'n'}}
 -- Class heads are read by pages. So many are looked at at most; those of a kind that has no permit are only passed by.
-local HEADS_PAGE, HEADS, HEADS_PASSED = 128, {c = 128, l = 1024}, 8192
+local HEADS_PAGE, HEADS, HEADS_PASSED = 128, {c = 128, l = 1024}, 2048
 local short_until -- when the first permit comes that something waits for
 
 -- The classes of a stage and priority with the times of their heads, so many of them from a place on. The first page is
