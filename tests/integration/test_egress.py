@@ -115,15 +115,15 @@ async def test_a_process_with_units_left_soon_hears_that_another_was_refused(red
         await client.aclose()
 
 
-@pytest.mark.parametrize("told", [True, False], ids=["told", "not told yet"])
-async def test_an_answer_from_before_a_refusal_does_not_open_the_address(
-    redis_url: str, monkeypatch: pytest.MonkeyPatch, told: bool
-) -> None:
-    client, run = connect(redis_url, max_connections=16), SCRIPTS.run_durably
-    answered, go_on, hear = asyncio.Event(), asyncio.Event(), asyncio.Event()
+def one_answer_is_late(
+    monkeypatch: pytest.MonkeyPatch, hear: asyncio.Event | None = None
+) -> tuple[asyncio.Event, asyncio.Event]:
+    """Set once Redis has answered its first question; to be set for that to arrive. `hear`: to be set for Redis
+    to hear that the address is closed."""
+    run, answered, go_on = SCRIPTS.run_durably, asyncio.Event(), asyncio.Event()
 
     async def late(*args: Any) -> Any:
-        if args[3][4]:  # a hold
+        if hear and args[3][4]:  # a hold
             await hear.wait()
         reply = await run(*args)
         if not answered.is_set():
@@ -131,9 +131,18 @@ async def test_an_answer_from_before_a_refusal_does_not_open_the_address(
             await go_on.wait()
         return reply
 
+    monkeypatch.setattr(SCRIPTS, "run_durably", late)
+    return answered, go_on
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["told", "not told yet"])
+async def test_an_answer_from_before_a_refusal_does_not_open_the_address(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, told: bool
+) -> None:
+    client, hear = connect(redis_url, max_connections=16), asyncio.Event()
     one = Egress(client, "here", (Bucket("ip", 6_000, 60_000_000),))
     try:
-        monkeypatch.setattr(SCRIPTS, "run_durably", late)
+        answered, go_on = one_answer_is_late(monkeypatch, hear)
         telling: asyncio.Task[None] | None = None
         if told:  # the question was asked before the refusal
             filling = asyncio.ensure_future(one.fill())
@@ -450,19 +459,10 @@ async def test_units_that_were_asked_for_before_the_clock_went_ahead_are_not_use
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Their answer was on its way when that was found: they may stand for units that are not free."""
-    client, run = connect(redis_url, max_connections=16), SCRIPTS.run_durably
-    answered, go_on = asyncio.Event(), asyncio.Event()
-
-    async def late(*args: Any) -> Any:
-        reply = await run(*args)
-        if not answered.is_set():
-            answered.set()
-            await go_on.wait()
-        return reply
-
+    client = connect(redis_url, max_connections=16)
     one = Egress(client, "here", (Bucket("ip", 6_000, 60_000_000),))
     try:
-        monkeypatch.setattr(SCRIPTS, "run_durably", late)
+        answered, go_on = one_answer_is_late(monkeypatch)
         filling = asyncio.ensure_future(one.fill())
         await answered.wait()
         await one.ahead(300_000)
