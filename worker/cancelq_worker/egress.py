@@ -77,7 +77,6 @@ class Egress:
         self._rare = {b.name: stock(b, 0) for b in buckets if b.rare and b.window_us}
         self._sockets = {b.name: (key(b), b.units) for b in buckets if not b.window_us}
         self._client = client
-        self._telling = 0  # how many refusals of the address are being told
         self._leapt_us = leapt_us
         self.limits = [(name, bucket.name) for bucket in buckets]  # as `address_status` takes them
 
@@ -197,15 +196,13 @@ class Egress:
     async def hold(self, for_ms: int, detail: str) -> None:
         """Closes the address for every process that leaves from it, as soon as Redis has heard of it; `close` does so
         for this one. If that takes longer than `TELL_S`, the others find out for themselves."""
-        self._telling += 1
         for stock in self._stocks.values():
-            stock.telling = True
+            stock.telling += 1
         try:
             await self._tell(for_ms, detail)
         finally:
-            self._telling -= 1
             for stock in self._stocks.values():
-                stock.telling = self._telling > 0
+                stock.telling -= 1
 
     async def _tell(self, for_ms: int, detail: str) -> None:
         begun_s = monotonic_s()

@@ -84,7 +84,7 @@ class Stock:
         self._arrived = False
         self.held_ms = 0
         self._held_till_ns = 0
-        self.telling = False  # Redis may not know yet that the address is closed
+        self.telling = 0  # how many refusals of the address Redis may not have heard of yet
 
     def pop(self, wake: Wake | None = None) -> tuple[int, int] | None:
         """A unit and when it was asked for; None if there is none now, or if others were woken for it."""
@@ -194,6 +194,12 @@ class Stock:
         wanting = reports or aging or few or (self._wanted_urgent and not self._urgent)
         if wanting and (self._granted or now_ns - self._asked_ns > (CLOSED_AGAIN_NS if self._closed else AGAIN_NS)):
             self._refill()
+
+    def _void(self) -> int:
+        """Nothing that is held, set aside or was asked for may be used any more. Returns since when (ns)."""
+        self._void_ns = monotonic_ns()
+        self._discard(self._void_ns)
+        return self._void_ns
 
     def _discard(self, asked_before_ns: int) -> None:
         """Gives back units that were asked for before that."""
@@ -352,8 +358,7 @@ class Stock:
     async def _tell_again(self, held_ms: int) -> None:
         """Another server than before may not know what was used lately, nor what is under way, nor that the address is
         closed, for so many ms; and knows nothing of what is held here."""
-        self._void_ns = now_ns = monotonic_ns()
-        self._discard(now_ns)
+        now_ns = self._void()
         if held_ms:
             await self._ask(0, (), (), hold_ms=held_ms, why="as the server before was told")
         # A call that broke off told nobody how it ended.
@@ -362,9 +367,8 @@ class Stock:
         await self.report()
 
     def close(self, for_ms: int) -> None:
-        """Nothing that is held, or was asked for, may be used any more."""
-        self._void_ns = monotonic_ns()
-        self._discard(self._void_ns)
+        """The address is closed."""
+        self._void()
         self._hold_here(max(self.held_ms, for_ms))
 
     async def hold(self, for_ms: int, detail: str) -> None:
@@ -373,8 +377,7 @@ class Stock:
 
     async def ahead(self, by_us: int) -> None:
         """What is held may stand for units that are not free yet, too."""
-        self._void_ns = monotonic_ns()
-        self._discard(self._void_ns)
+        self._void()
         await self._ask(0, (), (), ahead_us=by_us)
 
     async def leave(self) -> None:
