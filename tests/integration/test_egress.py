@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from cancelq_worker.egress import Egress, Ticket
+from cancelq_worker.egress import Egress, Reservation, Shares, Ticket
 from cancelq_worker.egress_stock import LEAST, LONGEST_CALL_US, STOCK, UNIT_LIVES_NS, URGENT_STOCK
 from cancelq_worker.scripts import SCRIPTS
 from cancelq_worker.trips import command, connect
@@ -652,3 +652,14 @@ async def test_a_server_that_others_know_already_is_told_by_who_comes_later(redi
         assert await client.zcard(out) >= 40 + len(begun)
     finally:
         await client.aclose()
+
+
+def test_routes_without_a_share_are_told_apart_from_those_for_urgent_calls() -> None:
+    shares = Shares({"cancel": ("ip",), "look": ("ip", "group"), "time": ()})
+    both = {"ip": (1, 0), "group": (1, 0)}
+    for _ in range(2):
+        assert shares.without(Reservation(both)) == ((), ())
+        assert shares.without(Reservation(both, {"ip"})) == ((), ("cancel", "look"))
+        assert shares.without(Reservation(both, {"group"})) == ((), ("look",))
+        assert shares.without(Reservation({"ip": (2, 0)})) == (("look",), ())
+        assert shares.without(Reservation({"group": (2, 0)}, {"group"})) == (("cancel", "look"), ("look",))

@@ -362,8 +362,28 @@ async def test_permits_that_are_out_are_moved_when_the_way_becomes_shorter(bench
         await bench.permit(f"m-{n}", "a", rtt_us=100_000)
     last = LANE.key(f"permits:{BATCH.name}"), "m-24:1"
     before = float(await command(bench.desk.client, "ZSCORE", *last))
+    stats = LANE.key(f"rtt:{BATCH.name}")
+    trusted = float(await command(bench.desk.client, "HGET", stats, "fast"))
     await bench.permit("near", "a", rtt_us=10_000)
-    assert float(await command(bench.desk.client, "ZSCORE", *last)) == before + 90_000
+    early = trusted - float(await command(bench.desk.client, "HGET", stats, "fast"))
+    assert early > 80_000
+    assert float(await command(bench.desk.client, "ZSCORE", *last)) == before + early
+
+
+async def test_what_became_free_by_a_longer_way_waits_until_the_shorter_one_allows_it(bench: Bench) -> None:
+    """A window after a far answer less the far way, a near call would be early by most of that way."""
+    await bench.orders("11", "12")
+    await bench.take("")
+    for n in range(25):
+        await bench.permit(f"m-{n}", "a", rtt_us=100_000)
+    await bench.forward(BATCH.window_us + 10_000)
+    await bench.permit("near", "a", rtt_us=10_000)
+    assert not await bench.ledger.permit(BATCH, "look")
+    assert (await bench.take(closed=(SINGLE.name,))).batch is None
+    await bench.forward(75_000)
+    assert (await bench.take(closed=(SINGLE.name,))).batch is None
+    await bench.forward(25_000)
+    assert works_of(await bench.take(closed=(SINGLE.name,)))
 
 
 async def test_a_refusal_doubles_what_is_kept_beyond_the_window(bench: Bench) -> None:
@@ -429,6 +449,26 @@ async def test_a_lane_with_a_call_out_is_looked_at_at_every_poll_also_if_it_wait
     assert (await bench.take(closed=("cancel-order",))).batch
     waits = await bench.take("cl", tuple(route.name for route in ROUTES))
     assert (waits.batch, waits.starved, waits.wait_us) == (None, True, 2_000_000)
+
+
+async def test_a_lane_in_line_for_its_address_does_not_come_for_what_is_due_soon(bench: Bench) -> None:
+    """Of a thousand lanes that share an address each came once more in vain for every look."""
+    await bench.orders(*(str(10_000 + n) for n in range(51)))
+    taken = await bench.take(closed=("cancel-order",))
+    assert taken.batch
+    permit = PermitUse(BATCH, 1, taken.batch.id, "a")
+    await bench.settle(Settlement(permit, [looked_for(work, 30_000) for work in taken.batch.works]))
+    closed = tuple(route.name for route in ROUTES)
+    waits = await bench.take("cl", closed)
+    assert (waits.starved, waits.wait_us) == (True, 2_000_000)
+    looks = tuple(name for name in closed if next(r for r in ROUTES if r.name == name).stage is Stage.LOOK)
+    cancels_alone = tuple(name for name in closed if name not in looks)
+    comes = await bench.take("cl", cancels_alone)
+    assert comes.starved
+    assert comes.wait_us <= 30_000, "the looks need not wait for the address"
+    assert (await bench.take("l", closed)).wait_us <= 30_000, "nothing stands in line yet"
+    assert (await bench.take("cl")).batch
+    assert (await bench.take("cl", closed)).wait_us <= 30_000
 
 
 @pytest.mark.parametrize(("how", "gap_us"), [("a", 0), ("u", 1_000_000)])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import redis.asyncio as aioredis
@@ -48,6 +48,24 @@ class Reservation:
     def only_urgent(self, buckets: Iterable[str]) -> bool:
         """Whether a call that takes a unit of each of these must be urgent."""
         return not self.urgent.isdisjoint(buckets)
+
+
+class Shares:
+    """Which of a lane's routes a reservation leaves no call for, and which for urgent calls alone."""
+
+    def __init__(self, addresses: Mapping[str, Sequence[str]]) -> None:
+        """`addresses`: by route, the buckets of the address that its calls take a unit of."""
+        self._addresses = addresses
+        self._known: dict[tuple[frozenset[str], frozenset[str]], tuple[tuple[str, ...], tuple[str, ...]]] = {}
+
+    def without(self, reserved: Reservation) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Routes that it does not cover, and those whose call must be urgent. Every round asks, and mostly the same."""
+        asked = frozenset(reserved.units), frozenset(reserved.urgent)
+        if (known := self._known.get(asked)) is None:
+            closed = tuple(name for name, buckets in self._addresses.items() if not reserved.covers(buckets))
+            kept = tuple(name for name, buckets in self._addresses.items() if reserved.only_urgent(buckets))
+            known = self._known[asked] = closed, kept
+        return known
 
 
 class Egress:

@@ -24,7 +24,7 @@ from cancelq.contract import Lane, Status
 from cancelq_worker.breath import Breath
 from cancelq_worker.carrier import Carrier
 from cancelq_worker.clocks import monotonic_ns, monotonic_s, wall_ns
-from cancelq_worker.egress import Reservation
+from cancelq_worker.egress import Reservation, Shares
 from cancelq_worker.gate import Gate
 from cancelq_worker.head_start import THROUGH_US, HeadStart
 from cancelq_worker.intake import Intake, entry_order
@@ -72,6 +72,7 @@ class LaneServer:
         self._intake = Intake(self.lane, parts.venue, parts.worker)
         self._ahead = Overtaker(self._intake)
         self._routes: dict[str, Route] = {r.name: r for r in parts.venue.routes}
+        self._shares = Shares({r.name: r.address for r in parts.venue.routes})
         self._addresses = {name for route in parts.venue.routes for name in route.address}
         self._lacking: set[str] = set()  # of the address' buckets, those without a unit for any call
         self._hurried = False
@@ -410,8 +411,7 @@ class LaneServer:
             if not stages and n:
                 break
             reserved = self._p.egress.reserve(self.look)
-            closed = tuple(r.name for r in self._routes.values() if not reserved.covers(r.address))
-            kept = tuple(r.name for r in self._routes.values() if reserved.only_urgent(r.address))
+            closed, kept = self._shares.without(reserved)
             if n and len(closed) + len(kept) >= len(self._routes):
                 self._p.egress.release(reserved)
                 break

@@ -10,9 +10,10 @@
 local bucket, units, window, lease = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local permits = ROOT .. 'permits:' .. bucket
 local held = string.match(redis.call('HGET', ROOT .. 'hold', bucket .. '|rate') or '', '^%d+')
-local told = tonumber(redis.call('HGET', ROOT .. 'rtt:' .. bucket, 'units') or units)
+local stats = redis.call('HMGET', ROOT .. 'rtt:' .. bucket, 'units', 'shut')
+local told, shut = tonumber(stats[1] or units), tonumber(stats[2] or 0)
 redis.call('ZREMRANGEBYSCORE', permits, '-inf', text(steady))
-if tonumber(held or 0) > steady or redis.call('ZCARD', permits) >= math.min(told, units) then return 0 end
+if math.max(tonumber(held or 0), shut) > steady or redis.call('ZCARD', permits) >= math.min(told, units) then return 0 end
 local free = steady + lease + window + 1000000 -- as long as its call could possibly live, as in take.lua
 redis.call('ZADD', permits, text(free), ARGV[5] .. ':1')
 keep_clock(free)

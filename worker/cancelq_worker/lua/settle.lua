@@ -62,15 +62,19 @@ local function fastest_us(permits, stats, kept, rtt)
     if least == nil or rtt < least then least = rtt end
     sum, count = sum + rtt, count + 1
   end
-  if rtt and trusted > 0 and rtt < trusted - GUARD_US then
-    -- The way to the venue became shorter than was relied on: what is out was to be free too early by that much.
-    for _, member in ipairs(redis.call('ZRANGEBYSCORE', permits, text(steady), '+inf', 'LIMIT', 0, 1000)) do
-      redis.call('ZINCRBY', permits, text(trusted - rtt), member)
-    end
-  end
   local trust = 0
   if count >= 20 then trust = math.max(0, least - 3 * (sum / count - least) / math.sqrt(count)) end
-  redis.call('HSET', stats, 'fast', text(trust), unpack(changed))
+  changed[#changed + 1], changed[#changed + 2] = 'fast', text(trust)
+  if rtt and trusted > 0 and rtt < trusted - GUARD_US then
+    -- The way to the venue became shorter than was relied on: what is out was to be free too early by that much, and what
+    -- became free a moment ago was. So nothing is granted for as long.
+    local early = trusted - trust
+    for _, member in ipairs(redis.call('ZRANGEBYSCORE', permits, text(steady), '+inf', 'LIMIT', 0, 1000)) do
+      redis.call('ZINCRBY', permits, text(early), member)
+    end
+    changed[#changed + 1], changed[#changed + 2] = 'shut', text(steady + early)
+  end
+  redis.call('HSET', stats, unpack(changed))
   return trust
 end
 

@@ -66,6 +66,19 @@ local function head_changed(where, class)
   return at
 end
 
+-- Whether what is due later in a class waits for the caller's address alone then, too: it is in line for that already,
+-- which wakes it.
+local in_lines = {}
+local function in_line(stage, class, kind, urgent)
+  if starved == 0 then return false end
+  local key = stage .. kind .. (urgent and 'u' or 'n')
+  if in_lines[key] == nil then
+    local usable, opens_at, short = usable_routes(stage, class, urgent)
+    in_lines[key] = short and #usable == 0 and opens_at == math.huge
+  end
+  return in_lines[key]
+end
+
 -- Walks the class heads of a queue that are visible; returns the first call that can be made and is worth it, or is
 -- overdue, else the first that can be made: where calls that are worth it come in all the time, the others would wait for
 -- ever. Where nothing of a kind has a permit, the others of that kind are passed by: hundreds of pairs may wait for one
@@ -77,12 +90,13 @@ local function choose_of(stage, priority, where)
     local heads, moved = class_heads(where, from, HEADS_PAGE), 0
     for i = 1, #heads, 2 do
       local class, at = heads[i], tonumber(heads[i + 1])
-      if at > steady then
-        no_later(at)
-        return spare
-      end
       local kind = string.match(class, '^[^:]*')
-      if not shut[kind] then
+      if at > steady then
+        if i + 1 == 2 * HEADS_PAGE or not in_line(stage, class, kind, priority == 'u') then
+          no_later(at)
+          return spare
+        end
+      elseif not shut[kind] then
         looked = looked + 1
         local visible = redis.call('ZCOUNT', ROOT .. 'queue:' .. where .. ':' .. class, '-inf', text(steady))
         if visible == 0 then

@@ -38,14 +38,15 @@ local function bucket_state(name)
     local key = ROOT .. 'permits:' .. name
     redis.call('ZREMRANGEBYSCORE', key, '-inf', text(steady))
     local units, window_us, reserve, fixed = plan_bucket(name)
-    local stats = redis.call('HMGET', ROOT .. 'rtt:' .. name, 'units', 'probe', 'fast', 'last', 'told_us', 'told_wall')
+    local stats = redis.call('HMGET', ROOT .. 'rtt:' .. name, 'units', 'probe', 'fast', 'last', 'told_us', 'told_wall',
+      'shut')
     local told, told_wall = tonumber(stats[1]), tonumber(stats[6] or 0)
     -- By both clocks: the steady one stands still while nobody is there.
     local lately = steady < tonumber(stats[5] or 0) + TOLD_US and wall >= told_wall and wall < told_wall + TOLD_US
     if told and (told < units or (lately and not fixed)) then units = told end
     b = {key = key, units = units, window_us = window_us, reserve = math.min(reserve, math.floor(units / 5)),
       used = redis.call('ZCARD', key), probe = stats[2], fastest = stats[3] or '0',
-      last = tonumber(stats[4] or 0)}
+      last = tonumber(stats[4] or 0), shut = tonumber(stats[7] or 0)}
     b.probing = b.probe and (tonumber(string.match(b.probe, '^(%d+) ')) or 0) > steady
     seen_buckets[name] = b
   end
@@ -74,8 +75,8 @@ local function free_units(name, urgent)
   return b.units - kept(b, urgent) - b.used
 end
 local function free_at(name, urgent, need)
-  local till = hold_of(name)
   local b = bucket_state(name)
+  local till = math.max(hold_of(name), b.shut)
   if b.probing then return math.max(till, steady + PROBE_POLL_US) end
   -- A call that costs more than there ever is goes when all of it is free: the venue may have made the bucket smaller.
   local missing = math.min(need, b.units - kept(b, urgent)) - free_units(name, urgent)
