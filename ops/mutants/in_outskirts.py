@@ -27,6 +27,22 @@ MUTANTS = (
         ("tests/unit/test_contract_entries.py",),
     ),
     Mutant(
+        "sweep-outwaits-its-life",
+        _CONTRACT,
+        "fault = _fault_of(fields) or _outwaited(fields, _time_ms(entry_id))",
+        "fault = _fault_of(fields)",
+        "a sweep for an hour from now is taken, and nobody hears for a minute that it can never be sent",
+        ("tests/unit/test_contract_entries.py",),
+    ),
+    Mutant(
+        "sweep-outwaits-its-life-here",
+        _CONTRACT,
+        "fault = fault or _outwaited(fields, time_ns() // 1_000_000)",
+        "pass",
+        "submit takes a sweep that can never be sent",
+        ("tests/unit/test_contract_entries.py",),
+    ),
+    Mutant(
         "id-like-an-entry-id",
         _CONTRACT,
         'r"(?![0-9]+-[0-9]+\\Z)[A-Za-z0-9._:-]{1,64}"',
@@ -178,6 +194,15 @@ MUTANTS = (
         "asked: tuple[frozenset[str], frozenset[str]] = frozenset(reserved.units), frozenset()",
         "a unit that is kept for urgent calls carries a normal one",
         ("tests/integration/test_egress.py::test_routes_without_a_share_are_told_apart_from_those_for_urgent_calls",),
+    ),
+    Mutant(
+        "oldest-by-when-it-may-go",
+        f"{_LUA}/look.lua",
+        "if place and (not oldest or place < oldest) then oldest = place end",
+        "oldest = oldest or place",
+        "what waits for another's call looks as if it had just come",
+        ("tests/integration/test_lane_gauges.py::"
+         "test_what_steps_back_for_a_call_that_has_its_order_waits_since_it_was_asked_for",),
     ),
     Mutant(
         "settings-limit-overruled",

@@ -14,6 +14,7 @@ from difflib import get_close_matches
 from enum import StrEnum
 from hashlib import blake2b
 from itertools import chain, permutations
+from time import time_ns
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -202,7 +203,7 @@ def read_entry(entry_id: str, raw: Sequence[bytes] | Mapping[bytes, bytes]) -> A
         return _refuse_malformed(entry_id, flat)
     if 2 * len(fields) != len(flat):
         return _refuse_malformed(entry_id, flat)
-    fault = _fault_of(fields)
+    fault = _fault_of(fields) or _outwaited(fields, _time_ms(entry_id))
     if fault is not None:
         return _refuse(entry_id, flat, fields, fault)
     return _accept(entry_id, fields)
@@ -388,13 +389,15 @@ class Intent(BaseModel):
 
 
 def wire_fields(values: Mapping[str, object]) -> dict[str, str]:
-    """The fields of the inbox entry that asks for this, checked by the rules; `IntentError` if one is broken.
+    """The fields of the inbox entry that asks for this, checked by the rules; `IntentError` if one is broken. The one
+    rule that knows the time goes by this host's clock.
 
     Takes what `Intent` takes, `extras` included, without the cost of building one.
     """
     try:
         fields = {name: _rendered(name, value) for name, value in _named(values) if value is not None}
         fault = _id_fault(fields) or _outgoing_fault(fields) or _fault_of(fields)
+        fault = fault or _outwaited(fields, time_ns() // 1_000_000)
     except _Fault as refused:
         fault = refused
     if fault is not None:
@@ -712,6 +715,19 @@ def _contradiction(fields: Mapping[str, str]) -> _Fault | None:
     if fields.keys() >= {*_TIMES} and int(fields["expires_at_ms"]) <= int(fields["not_before_ms"]):
         return _Fault("expires_at_ms", "not after not_before_ms, so it could never be sent; set it later")
     return None
+
+
+def _outwaited(fields: Mapping[str, str], queued_ms: int) -> _Fault | None:
+    """Whether a sweep that is to wait would have expired by then, for want of an `expires_at_ms` of its own."""
+    if "not_before_ms" not in fields or "expires_at_ms" in fields or fields.get("scope") not in _BULK:
+        return None
+    if int(fields["not_before_ms"]) < queued_ms + BULK_EXPIRES_AFTER_MS:
+        return None
+    lives_s = BULK_EXPIRES_AFTER_MS // 1000
+    return _Fault(
+        "expires_at_ms",
+        f"missing; without it this expires {lives_s} s after it was queued, before its not_before_ms: set it later",
+    )
 
 
 def _first(one: _Fault | None, other: _Fault) -> _Fault:

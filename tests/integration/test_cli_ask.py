@@ -166,6 +166,15 @@ class TestFeed:
         assert told[1].startswith(f"{file}:3: lane: unknown venue")
         assert [fields["order_id"] for fields in inbox(client)] == ["1", "3"]
 
+    @pytest.mark.usefixtures("client")
+    def test_the_hundredth_line_is_told_by_its_number(self, run: Run, tmp_path: Path) -> None:
+        """`:100:` is the name of a picture to what writes on the terminal."""
+        file = tmp_path / "a.jsonl"
+        file.write_text('{"symbol": "A", "order_id": "1"}\n' * 99 + '{"symbol": "A"}\n')
+        code, _, err = run("feed", str(file), "--lane", "bitget:main")
+        assert code == 65
+        assert err.startswith(f"{file}:100: order_id: missing")
+
     def test_receipts_as_json(self, client: Redis, run: Run, tmp_path: Path) -> None:
         file = tmp_path / "a.jsonl"
         file.write_text('{"symbol": "A", "order_id": "1", "id": "x-1"}\n')

@@ -150,3 +150,13 @@ def test_of_the_lanes_only_those_that_were_asked_for(capsys: pytest.CaptureFixtu
         client.delete("cancelq:{bybit:other}:inbox", "cancelq:{bybit:other}:results")
     assert "bybit:other" in out
     assert "bitget:main" not in out
+
+
+def test_a_lane_is_spelt_as_it_is_whatever_its_account_is_called(capsys: pytest.CaptureFixture[str], url: str) -> None:
+    """`:a:`, `:x:`, `:key:` and some thousand others are names of pictures to what writes on the terminal."""
+    lane = Lane("bitget", "a")
+    with Redis.from_url(url) as client:
+        empty_lane(client, lane)
+        _, out, _ = run(capsys, url, "--lane", str(lane))
+        client.delete(lane.inbox, lane.results)
+    assert "bitget:a: no live worker" in out

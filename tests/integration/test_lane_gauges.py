@@ -91,6 +91,14 @@ async def test_what_was_not_read_lately_is_absent(watched: Watched) -> None:
     assert watched.shown(MAIN) == 1
 
 
+async def test_a_lane_with_a_key_of_another_type_hides_no_other(watched: Watched) -> None:
+    await watched.entries(MAIN, 3)
+    await command(watched.client, "LPUSH", DESK.inbox, "BTCUSDT 1")
+    watched.lanes = [DESK, MAIN]
+    await watched.gauges.look()
+    assert (watched.shown(MAIN), watched.shown(DESK)) == (3, None)
+
+
 async def test_a_lane_nobody_has_served_yet_and_no_lane_at_all(watched: Watched) -> None:
     assert await watched.gauges.look() == EVERY_S
     watched.lanes = [MAIN]
@@ -175,6 +183,19 @@ async def test_of_many_that_wait_for_a_look_those_at_both_ends_are_looked_at(sen
     await sent.bench.settle(Settlement(None, [*moves]))
     await sent.earlier(works[oldest].id, 75)
     assert 75 <= await sent.age_s() < 135
+
+
+@pytest.mark.parametrize("others", [1, 20])
+async def test_what_steps_back_for_a_call_that_has_its_order_waits_since_it_was_asked_for(
+    sent: Sent, others: int
+) -> None:
+    await sent.bench.orders("11")
+    assert works_of(await sent.bench.take())
+    await sent.bench.admit({"id": "again", "symbol": "BTCUSDT", "order_id": "11"})
+    assert (await sent.bench.take()).batch is None, "its order is in a call"
+    await sent.bench.forward(9_000_000)
+    await sent.bench.orders(*(str(100 + n) for n in range(others)))
+    assert 9 <= await sent.age_s("cancelq_lane_oldest_age_seconds") < 60
 
 
 async def test_limits_per_address_are_shown_as_they_are_used(watched: Watched) -> None:

@@ -1,8 +1,11 @@
 """`read_entry`: what an inbox entry asks, or why it can never work."""
 
+import time
+
 import pytest
 
-from cancelq.contract import MAX_ENTRY_BYTES, Accepted, Refused, read_entry
+from cancelq.contract import BULK_EXPIRES_AFTER_MS, MAX_ENTRY_BYTES, Accepted, Refused, read_entry, wire_fields
+from cancelq.errors import IntentError
 
 ENTRY_ID = "1700000000000-3"
 CANCEL = {"symbol": "BTCUSDT", "order_id": "121211212122"}
@@ -179,6 +182,21 @@ def test_what_can_never_work_is_refused_by_field_with_a_remedy(fields: dict[str,
     assert judged.field == field
     assert says in judged.detail
     assert judged.id == fields.get("id", ENTRY_ID)
+
+
+@pytest.mark.parametrize("scope", [{"scope": "symbol", "symbol": "BTCUSDT"}, {"scope": "account"}], ids=str)
+def test_a_sweep_that_waits_for_longer_than_it_lives_is_refused_at_once(scope: dict[str, str]) -> None:
+    ends_ms = int(ENTRY_ID.partition("-")[0]) + BULK_EXPIRES_AFTER_MS
+    judged = refused({**scope, "not_before_ms": str(ends_ms)})
+    assert judged.field == "expires_at_ms"
+    assert "expires 60 s after it was queued" in judged.detail
+    accepted({**scope, "not_before_ms": str(ends_ms - 1)})
+    accepted({**scope, "not_before_ms": str(ends_ms), "expires_at_ms": str(ends_ms + 1)})
+    accepted({**CANCEL, "not_before_ms": str(ends_ms)})
+    due_ms = time.time_ns() // 1_000_000 + 2 * BULK_EXPIRES_AFTER_MS
+    with pytest.raises(IntentError, match="expires_at_ms: missing"):
+        wire_fields({**scope, "not_before_ms": due_ms})
+    assert wire_fields({**scope, "not_before_ms": due_ms, "expires_at_ms": due_ms + 1})
 
 
 @pytest.mark.parametrize("bad_id", ["", "1-2", "1700000000000-0", "a b", "é", "a" * 65, "a\n"])

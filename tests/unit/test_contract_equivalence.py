@@ -1,5 +1,6 @@
 """Both ends of the wire judge alike, whatever is thrown at them."""
 
+import time
 from collections.abc import Mapping
 
 from hypothesis import example, given
@@ -8,7 +9,8 @@ from hypothesis import strategies as st
 from cancelq.contract import MAX_ENTRY_BYTES, Accepted, Intent, Refused, read_entry, wire_fields
 from cancelq.errors import IntentError
 
-ENTRY_ID = "1700000000000-0"
+NOW_MS = time.time_ns() // 1_000_000  # a sweep that waits is judged by the time it is asked for at
+ENTRY_ID = f"{NOW_MS}-0"
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 # Every field, with values that are right where the field belongs.
@@ -110,7 +112,7 @@ def test_an_intent_says_the_same_after_the_journey(entry: dict[str, str]) -> Non
     judged = read_entry(ENTRY_ID, flat(intent.to_fields()))
     assert isinstance(judged, Accepted)
     assert judged == read_entry(ENTRY_ID, flat(entry))
-    filled_in = {"scope": "order", "priority": "normal", "kinds": "order", "expires_at_ms": "1700000060000"}
+    filled_in = {"scope": "order", "priority": "normal", "kinds": "order", "expires_at_ms": str(NOW_MS + 60_000)}
     arrived = {
         name: value
         for name, value in judged.fields.items()

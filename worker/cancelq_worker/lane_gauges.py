@@ -76,7 +76,7 @@ class LaneGauges(Collector):
         self, redis: aioredis.Redis, watch: Watch, monotonic_ns: Callable[[], int] = time.monotonic_ns
     ) -> None:
         self._redis = redis
-        self._snapshots = Snapshots(redis, count_most=COUNT_MOST, sent=True)
+        self._snapshots = Snapshots(redis, count_most=COUNT_MOST, sent=True, passing_by=True)
         self._watch = watch
         self._monotonic_ns = monotonic_ns
         self._seen = _Pass({}, {}, (), 0)
@@ -97,6 +97,8 @@ class LaneGauges(Collector):
         except (RedisError, OSError) as error:
             log.debug("the lanes could not be looked at", error=str(error)[:100])
             return EVERY_S
+        for lane, why in self._snapshots.refused.items():
+            log.warning("a lane cannot be looked at: it has no gauges", lane=str(lane), error=why[:100])
         took_s = (self._monotonic_ns() - begun_ns) / 1e9
         rest_s = max(EVERY_S, took_s * SHARE)
         until_ns = self._monotonic_ns() + int(FRESH_PASSES * rest_s * 1e9)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import redis.asyncio as aioredis
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, ResponseError
 
 from cancelq.contract import Lane
 from cancelq.errors import LaneError
@@ -137,7 +137,8 @@ class Snapshots:
     """Takes snapshots of lanes. One that is used again remembers what it has counted of an inbox, and which lanes were
     at rest: as long as nothing happens there, they cost a tenth. Of the others it looks at `look_most` at a time, in
     turns, and tells of the rest what it saw last. `sent`: they tell `unconfirmed_ms`, which takes the right to read the
-    state of intents."""
+    state of intents. `passing_by`: a lane the server refuses to look at is left out, and why stands in `refused`; else
+    the refusal is raised."""
 
     def __init__(
         self,
@@ -146,7 +147,10 @@ class Snapshots:
         count_most: int = COUNT_MOST,
         look_most: int | None = None,
         sent: bool = False,
+        passing_by: bool = False,
     ) -> None:
+        self.refused: dict[Lane, str] = {}
+        self._passing_by = passing_by
         self._redis = redis
         self._count_most = count_most
         self._look_most = look_most
@@ -162,14 +166,18 @@ class Snapshots:
         if await self._lists.read():
             self._watching = {}
         due = self._due(lanes)
+        self.refused = {}
         for some in batched(due, LANES_A_TRIP):
             commands = [
                 (SCRIPTS.verb["look"], SCRIPTS.sha["look"], 1, lane.key("clock"), self._mark(lane), self._sent)
                 for lane in some
             ]
-            for lane, reply in zip(some, await pipelined(self._redis, commands), strict=True):
+            replies = await pipelined(self._redis, commands, raising=not self._passing_by)
+            for lane, reply in zip(some, replies, strict=True):
                 before = self._seen.pop(lane, None)
-                if reply:
+                if isinstance(reply, ResponseError):
+                    self.refused[lane] = str(reply)
+                elif reply:
                     self._seen[lane] = before if before and len(reply) == 1 else _Seen.read(reply)
         wanted = set(lanes)
         self._seen = {lane: s for lane, s in self._seen.items() if lane in wanted}
@@ -422,15 +430,15 @@ async def address_status(
     return found
 
 
-async def pipelined(redis: aioredis.Redis, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+async def pipelined(redis: aioredis.Redis, commands: Sequence[tuple[Any, ...]], *, raising: bool = True) -> list[Any]:
     """The replies to commands sent in one write; the scripts are loaded if the server does not have them.
-    Raises the first error among them."""
+    Raises the first error among them; unless `raising`, what the server refused is a reply."""
     replies = await _sent(redis, commands)
     if any(isinstance(reply, NoScriptError) for reply in replies):
         await SCRIPTS.load(redis)
         replies = await _sent(redis, commands)
     for reply in replies:
-        if isinstance(reply, Exception):
+        if isinstance(reply, Exception) and (raising or not isinstance(reply, ResponseError)):
             raise reply
     return replies
 

@@ -92,7 +92,7 @@ def _object(one: Finding) -> dict[str, object]:
 
 def show(report: Report) -> None:
     """On a terminal wrapped to its width, what is well of a lane in one line; elsewhere one line each."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     group = ""
     for one in _folded(report.findings) if console.is_terminal else report.findings:
         if one.group != group:

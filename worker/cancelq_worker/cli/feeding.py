@@ -169,7 +169,7 @@ def _submit(client: Client, lane: Lane, intents: list[dict[str, str]], *, durabl
 
 def _bar() -> Progress:
     """Progress on stderr; only its messages where that is no terminal."""
-    console = Console(stderr=True, soft_wrap=True)
+    console = Console(stderr=True, soft_wrap=True, emoji=False)
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),

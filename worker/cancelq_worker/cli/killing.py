@@ -70,7 +70,7 @@ class Killing:
             )
 
     def _shown(self) -> None:
-        console = Console(stderr=True)
+        console = Console(stderr=True, emoji=False)
         if not console.is_terminal:
             self._carried_out(self._say)
             return
@@ -156,7 +156,7 @@ def _table(report: Report) -> str:
     table.add_column("still open", justify="right")
     for name, pair in report.pairs.items():
         table.add_row(name, str(pair.cancelled), str(pair.still_open))
-    console = Console(color_system=None, width=80)
+    console = Console(color_system=None, width=80, emoji=False)
     with console.capture() as captured:
         console.print(table, markup=False)
     return captured.get()

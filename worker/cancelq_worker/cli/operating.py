@@ -159,9 +159,9 @@ def _print_table(states: list[LaneStatus]) -> None:
     """A line for each lane; a few for each where the terminal is too narrow for that, as nothing may be left out."""
     if not states:
         return
-    console = Console()
+    console = Console(emoji=False)
     if not console.is_terminal:
-        console = Console(width=WIDTH_OFF_TERMINAL)
+        console = Console(width=WIDTH_OFF_TERMINAL, emoji=False)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("lane", *COUNTS):
         table.add_column(name, justify="left" if name == "lane" else "right", no_wrap=True)

@@ -84,9 +84,9 @@ class Top:
 
     async def _show(self, source: Source, stop: asyncio.Event, redraw: asyncio.Event) -> None:
         view = await source.first()
-        console = Console(highlight=False)
+        console = Console(highlight=False, emoji=False)
         if not console.is_terminal:
-            console = Console(highlight=False, width=WIDTH_OFF_TERMINAL)
+            console = Console(highlight=False, width=WIDTH_OFF_TERMINAL, emoji=False)
         on_screen = console.is_terminal and not (console.is_dumb_terminal or self._as_json or self._once)
         with _screen(console, stop) if on_screen else contextlib.nullcontext() as live:
             while True:

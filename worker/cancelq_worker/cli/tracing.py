@@ -59,7 +59,7 @@ class Tracing:
     async def _traces(self, url: str, younger_than_ms: int | None) -> list[Trace]:
         redis = reader(url)
         try:
-            with ProgressLine(Console(stderr=True)) as line:
+            with ProgressLine(Console(stderr=True, emoji=False)) as line:
                 return [
                     await trace(redis, lane, self._word, younger_than_ms=younger_than_ms, progress=line.tell)
                     for lane in await self._lanes(redis)
@@ -80,9 +80,9 @@ class Tracing:
             for step in steps:
                 typer.echo(story.as_json(step))
             return
-        console = Console()
+        console = Console(emoji=False)
         if not console.is_terminal:
-            console = Console(width=story.OFF_TERMINAL)
+            console = Console(width=story.OFF_TERMINAL, emoji=False)
         with console.capture() as shown:
             for part in story.timeline(steps, console):
                 console.print(part, markup=False, highlight=False)

@@ -27,7 +27,7 @@ class Screen:
     """Speaks to the person in front of the demo, on standard output."""
 
     def __init__(self, entries: int) -> None:
-        self._console = Console(highlight=False)
+        self._console = Console(highlight=False, emoji=False)
         self._live: Live | None = None
         self._line_s = 0.0
         self._console.print(

@@ -2,8 +2,8 @@
 -- LOOK: what `status` and `top` show of one lane, at one moment. It changes nothing.
 --
 -- KEYS[1]  the lane's clock
--- ARGV     mark of the last look at a lane at rest, or ''; '1' to be told `sent` (who may not read the state of intents, as
---          a monitor's user, is not told)
+-- ARGV     mark of the last look at a lane at rest, or ''; '1' to be told `sent`, and `oldest` exactly (who may not read the
+--          state of intents, as a monitor's user, is not told)
 -- Replies  {} if the lane has no inbox; {mark} if nothing has happened since the look of that mark; else
 --          {mark, wall_us, steady_us, touched_us, queued, confirming, oldest, in_flight, timed, inbox length,
 --           results length, cursor, first, whole, ahead, holds, buckets, sent}
@@ -50,29 +50,53 @@ for _, where in ipairs({'c:u', 'c:n', 'l:u', 'l:n'}) do
   end
 end
 
+-- Adds the intents at both ends of these classes' queues.
+local ENDS = 8
+local function add_ends(ids, where, classes)
+  for _, class in ipairs(classes) do
+    local queue = ROOT .. 'queue:' .. where .. ':' .. class
+    for _, id in ipairs(redis.call('ZRANGE', queue, 0, ENDS - 1)) do ids[#ids + 1] = id end
+    for _, id in ipairs(redis.call('ZRANGE', queue, -ENDS, -1)) do ids[#ids + 1] = id end
+  end
+end
+-- The least number that `pattern` finds in the state lines of these.
+local function least_of(ids, pattern)
+  local least
+  for _, line in ipairs(#ids > 0 and redis.call('HMGET', ROOT .. 'state', unpack(ids)) or {}) do
+    local n = line and tonumber(string.match(line, pattern)) or 0
+    if n > 0 and (not least or n < least) then least = n end
+  end
+  return least
+end
+local WORD = '%S+ ' -- of a state line (prelude.lua)
+
+-- Who stepped back for a call that has its order stands in the queue as of when it may go, behind all others, but waits
+-- since its place.
+local CLASSES = 2 -- at either end of a priority's, and of those that wait for a look
+local UNSENT_SINCE = '^' .. string.rep(WORD, 3) .. '0 ' .. string.rep(WORD, 4) .. '(%d+) '
+local function first_place()
+  local ids = {}
+  for _, where in ipairs({'c:u', 'c:n'}) do
+    add_ends(ids, where, redis.call('ZRANGE', ROOT .. 'classes:' .. where, 0, CLASSES - 1))
+    add_ends(ids, where, redis.call('ZRANGE', ROOT .. 'classes:' .. where, -CLASSES, -1))
+  end
+  return least_of(ids, UNSENT_SINCE)
+end
+if ARGV[2] == '1' and waiting.c > 0 then
+  local place = first_place()
+  if place and (not oldest or place < oldest) then oldest = place end
+end
+
 -- In hand: whose lease ends first was taken first. In a look queue, who is due first has waited longest for its look, and
 -- who is due last was looked for most often, as the pauses grow.
 local SENT_MOST = 16 -- intents in hand
-local SENT_CLASSES, SENT_ENDS = 2, 8 -- classes of each priority, and intents at each end of one
-local TAKEN_US = '^' .. string.rep('%S+ ', 17) .. '(%d+) ' -- of a state line (prelude.lua); 0 before the first cancel call
+local TAKEN_US = '^' .. string.rep(WORD, 17) .. '(%d+) ' -- 0 before the first cancel call
 local function first_sent()
   local ids = redis.call('ZRANGE', ROOT .. 'leases', 0, SENT_MOST - 1)
-  local function gather(queue, from, to)
-    for _, id in ipairs(redis.call('ZRANGE', queue, from, to)) do ids[#ids + 1] = id end
-  end
   for _, where in ipairs({'l:u', 'l:n'}) do
-    for _, class in ipairs(redis.call('ZRANGE', ROOT .. 'classes:' .. where, 0, SENT_CLASSES - 1)) do
-      local queue = ROOT .. 'queue:' .. where .. ':' .. class
-      gather(queue, 0, SENT_ENDS - 1)
-      gather(queue, -SENT_ENDS, -1)
-    end
+    add_ends(ids, where, redis.call('ZRANGE', ROOT .. 'classes:' .. where, 0, CLASSES - 1))
   end
-  local first
-  for _, line in ipairs(#ids > 0 and redis.call('HMGET', ROOT .. 'state', unpack(ids)) or {}) do
-    local at = line and tonumber(string.match(line, TAKEN_US)) or 0
-    if at > 0 and (not first or at < first) then first = at end
-  end
-  return first
+  return least_of(ids, TAKEN_US)
 end
 local sent = ARGV[2] == '1' and first_sent()
 
