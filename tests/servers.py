@@ -138,14 +138,16 @@ class RedisDebian(RedisServer):
         return self._process.pid
 
     def start(self) -> None:
-        # A session of its own: Ctrl-C on the test run must not end it before its finalizer does.
+        # A group of its own: Ctrl-C on the test run must not end it before its finalizer does. But no session: where
+        # the system shares its processors among sessions (Linux: autogroup), one that rests most of the time was seen
+        # to wait five seconds for its turn, runnable, while the session of the tests was busy.
         self._process = subprocess.Popen(
             self._command(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             cwd=self.folder,
-            start_new_session=True,
+            process_group=0,
         )
         self._await_ready(self._process)
 

@@ -66,7 +66,7 @@ class Provoker:
         with (self._left / "jobs.log").open("wb") as log:
             self._jobs = subprocess.Popen(
                 (*CANCELQ, "jobs"), env=outside_env() | lanes | {"CANCELQ_REDIS_URL": self._url}, cwd=ROOT,
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=0,
             )  # fmt: skip
         self.done["jobs enqueued"] += self._enqueue()
 

@@ -39,7 +39,7 @@ class CanarySlot(Slot):
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,
+                process_group=0,
             )
         self.pids.add(self.process.pid)
         self.doomed = self.stopped = self.disturbed = False

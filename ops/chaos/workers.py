@@ -67,7 +67,7 @@ class Slot:
         self.started += 1
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                (*CANCELQ, "worker"), env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                (*CANCELQ, "worker"), env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=0
             )
         self.doomed = self.stopped = self.disturbed = False
         self.draining_since = 0.0

@@ -1,6 +1,6 @@
 """Starts real workers quickly: a process that has imported everything and forks one whenever it is asked.
 
-Each child is what `cancelq worker` is, in a session of its own, with what shall go wrong installed first. Requests and
+Each child is what `cancelq worker` is, in a group of its own, with what shall go wrong installed first. Requests and
 answers are lines of JSON; the last words of a child are in its log. It ends its children with itself.
 """
 
@@ -76,7 +76,7 @@ async def zygote() -> AsyncIterator[Zygote]:
     """One that ends, with all its workers, at the end of the block."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "ops.crash.zygote", cwd=ROOT,
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, start_new_session=True,
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, process_group=0,
     )  # fmt: skip
     made = Zygote(process)
     listening = asyncio.ensure_future(made.listen())
@@ -137,7 +137,7 @@ def _fork(asked: Mapping[str, Any]) -> int:
 
 
 def _worker(asked: Mapping[str, Any]) -> int:
-    os.setsid()
+    os.setpgrp()
     log = os.open(asked["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     nothing = os.open(os.devnull, os.O_RDONLY)
     for target, source in ((0, nothing), (1, log), (2, log)):

@@ -74,7 +74,7 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,
+                process_group=0,
             )
         end_s = time.monotonic() + within_s
         while not self._answers():
@@ -106,7 +106,7 @@ class Server:
         if process is None:
             return
         if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)  # a session of its own: this is it and its wrapper, no others
+            os.killpg(process.pid, signal.SIGKILL)  # a group of its own: this is it and its wrapper, no others
         process.wait(timeout=10)
 
     def client(self, timeout_s: float = 5.0) -> Redis:

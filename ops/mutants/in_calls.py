@@ -383,8 +383,8 @@ MUTANTS = (
     Mutant(
         "silence-counts-as-an-answer",
         "worker/cancelq_worker/carrier.py",
-        'return self._outcome(call, verdicts, "n", 0, monotonic_ns(), True)',
-        'return self._outcome(call, verdicts, "a", 0, monotonic_ns(), True)',
+        'outcome = self._outcome(call, verdicts, "n", 0, monotonic_ns(), whole)',
+        'outcome = self._outcome(call, verdicts, "a", 0, monotonic_ns(), whole)',
         "a call that timed out frees its permit a second early (the venue may still count it), opens a bucket "
         "after a refusal, and is forgotten as a possible error of a BingX endpoint",
         ("tests/integration/test_rate.py::test_a_permit_without_an_answer_is_out_for_a_second_longer_than_the_window",),
@@ -458,6 +458,14 @@ MUTANTS = (
         "self._leaves(1 << 62, late)",
         "a process that stood still between head and body completes its call with a permit that others have by now",
         ("tests/unit/test_http.py::test_no_call_becomes_whole_after_its_process_stood_still",),
+    ),
+    Mutant(
+        "head-alone-is-a-call",
+        "worker/cancelq_worker/carrier.py",
+        "whole = not isinstance(why, NotWhole)",
+        "whole = True",
+        "a cancel that a slow process did not complete counts as an attempt: its intent ends as unresolved for nothing",
+        ("tests/integration/test_send_by.py::test_a_call_that_did_not_become_whole_is_no_attempt",),
     ),
     Mutant(
         "line-before-the-door-is-a-way",

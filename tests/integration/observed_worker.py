@@ -90,7 +90,7 @@ async def observed_worker(
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", program, "worker", *args,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        cwd=ROOT, env={**mine, **environment}, start_new_session=True,
+        cwd=ROOT, env={**mine, **environment}, process_group=0,
     )  # fmt: skip
     worker = ObservedWorker(process)
     try:

@@ -371,7 +371,7 @@ def _cancelq(redis_url: str, *args: str, stdin: int = subprocess.DEVNULL) -> "su
         text=True,
         cwd=ROOT,
         env={**env, "CANCELQ_REDIS_URL": redis_url},
-        start_new_session=True,
+        process_group=0,
     )
 
 

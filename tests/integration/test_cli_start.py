@@ -41,7 +41,7 @@ class Started:
             text=True,
             cwd=ROOT,
             env={**mine, **env},
-            start_new_session=True,
+            process_group=0,
         )
         self.seen = ""
 

@@ -338,7 +338,7 @@ def prometheus(folder: Path, target: str) -> Iterator[str]:
             str(find("prometheus")), f"--config.file={folder / 'prometheus.yml'}",
             f"--storage.tsdb.path={folder / 'data'}", f"--web.listen-address={place}", "--log.level=warn",
         ],
-        stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=folder, start_new_session=True,
+        stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=folder, process_group=0,
     )  # fmt: skip
     try:
         yield f"http://{place}"

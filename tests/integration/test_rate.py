@@ -67,17 +67,29 @@ async def test_a_permit_without_an_answer_is_out_for_a_second_longer_than_the_wi
         assert free_us >= taken_us + 2_000_000
 
 
+def after_a_refusal(calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those of the calls that were granted after one of them was refused: what that one named is next, so they name it
+    again. What was granted before may arrive as late as this process is slow."""
+    named: set[str] = set()
+    found = []
+    for call in calls:
+        if named.intersection(call["ids"]):
+            found.append(call)
+        named.update(call["ids"])
+    return found
+
+
 async def test_a_probe_that_is_refused_leaves_the_bucket_closed(redis_url: str) -> None:
     async with desk(redis_url, workers=2) as rig:
         rig.fault("http_429", endpoint=BATCH, count=None)
         ids = await burst(rig, 1000)
         first = int((await rig.calls(BATCH))[0]["at_us"])
-        while len([c for c in await rig.calls(BATCH) if int(c["at_us"]) > first + 700_000]) < 2:
+        while len(after_a_refusal(await rig.calls(BATCH))) < 2:
             await command(rig.client, "XREAD", "BLOCK", 20, "STREAMS", rig.lane.inbox, "$")
         rig.simulator.core.faults.clear()
         finals = await rig.finals(ids, within_s=60)
         assert {(e.status, e.attempt) for e in finals.values()} == {(Status.cancelled, 1)}
-        probes = [int(c["at_us"]) for c in await rig.calls(BATCH) if c["fault"] and int(c["at_us"]) > first + 700_000]
+        probes = [int(c["at_us"]) for c in after_a_refusal(await rig.calls(BATCH)) if c["fault"]]
         assert len(probes) == 2
         assert probes[0] - first >= 1_000_000
         assert probes[1] - probes[0] >= 2_000_000

@@ -49,7 +49,7 @@ class Child:
             text=True,
             cwd=ROOT,
             env={**_environment(), **env},
-            start_new_session=True,
+            process_group=0,
         )
         assert self.process.stdout is not None
         self.seen: list[str] = []

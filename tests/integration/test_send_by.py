@@ -167,6 +167,22 @@ async def test_a_call_past_its_send_by_time_is_given_back_and_not_sent(redis_url
         assert one.cancels == 1
 
 
+async def test_a_call_that_did_not_become_whole_is_no_attempt(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its process stood still between its head and its body. The venue may have counted it, so its permit is out for
+    longer; but that it executed it cannot be."""
+    monkeypatch.setattr("cancelq_worker.http.BODY_BEHIND_NS", -60_000_000_000)
+    async with hand(redis_url) as lane:
+        outcome = await lane.carrier.carry(await lane.call())
+        (move,) = outcome.settlement.works
+        assert isinstance(move, Move)
+        assert (move.state.attempts, move.state.stage, move.delay_us, move.event) == (0, Stage.CANCEL, None, None)
+        assert outcome.settlement.permit
+        assert outcome.settlement.permit.how == "n"
+        assert not outcome.settlement.sent
+        assert outcome.unsent, "this process is too slow for its takes"
+        assert lane.cancels == 0
+
+
 async def test_a_call_ends_well_before_its_lease(redis_url: str) -> None:
     """So that nobody looks for its orders while the venue may still be executing it."""
     async with hand(redis_url) as one:

@@ -28,6 +28,7 @@ from cancelq_worker.http import (
     MakeTransport,
     NoAnswer,
     NotSent,
+    NotWhole,
     Pick,
     _Travel,
     connection,
@@ -572,7 +573,7 @@ async def test_no_call_becomes_whole_after_its_process_stood_still(monkeypatch: 
             assert len(venue.whole_ns) == before
     await door.close()
     venue.close()
-    assert {NotSent, NoAnswer, Exchange} <= set(ends), "before the head, between the two, and after the body"
+    assert {NotSent, NotWhole, Exchange} <= set(ends), "before the head, between the two, and after the body"
 
 
 async def test_an_error_tells_its_kind_and_no_address() -> None:

@@ -16,7 +16,7 @@ from cancelq.contract import Status
 from cancelq_worker import events
 from cancelq_worker.clocks import monotonic_ns
 from cancelq_worker.gate import Gate
-from cancelq_worker.http import Exchange, NoAnswer, NotSent
+from cancelq_worker.http import Exchange, NoAnswer, NotSent, NotWhole
 from cancelq_worker.lane_parts import SEND_BY_MS, Call, LaneParts, Outcome
 from cancelq_worker.records import End, Move, PermitUse, Settlement
 from cancelq_worker.repeating import discreet
@@ -70,7 +70,7 @@ class Carrier:
         except NoAnswer as error:
             self._p.egress.ended(call.ticket, monotonic_ns(), answered=False)
             self._p.metrics.unanswered(request.path, batch.stage, len(call.groups))
-            return self._no_answer(call, sent_ns, str(error))
+            return self._no_answer(call, sent_ns, error)
         return self._answered(call, targets, exchange, request.path)
 
     def _target(self, work: Work, call: Call) -> Target:
@@ -167,11 +167,16 @@ class Carrier:
         outcome.settlement.holds = self._gate.unreachable(why)
         return outcome
 
-    def _no_answer(self, call: Call, sent_ns: int, why: str) -> Outcome:
+    def _no_answer(self, call: Call, sent_ns: int, why: NoAnswer) -> Outcome:
+        """The venue may have counted it in any case; that it executed what never became whole it cannot."""
         moment = self._moment(call, sent_ns, None)
-        verdicts = [(w, self._silent(call, w, Silence.NO_ANSWER, moment)) for w in call.batch.works]
-        self._log.warning("no readable answer", route=call.batch.route, orders=len(call.groups), why=why)
-        return self._outcome(call, verdicts, "n", 0, monotonic_ns(), True)
+        whole = not isinstance(why, NotWhole)
+        silence = Silence.NO_ANSWER if whole else Silence.NOT_SENT
+        verdicts = [(w, self._silent(call, w, silence, moment)) for w in call.batch.works]
+        self._log.warning("no readable answer", route=call.batch.route, orders=len(call.groups), why=str(why))
+        outcome = self._outcome(call, verdicts, "n", 0, monotonic_ns(), whole)
+        outcome.whole = whole
+        return outcome
 
     def _silent(self, call: Call, work: Work, why: Silence, moment: Moment) -> Verdict:
         taken = self._taken_state(call, work)

@@ -1,8 +1,8 @@
 """The border to the venues: the one module that knows httpx.
 
 A call ends in one of three ways and in no other: an `Answer`, `NotSent` (it surely never left this machine),
-or `NoAnswer` (it may have been executed). `BORDER` maps every httpx error to one of the two, and a test
-proves the mapping complete.
+or `NoAnswer` (it may have been executed, unless it is `NotWhole`). `BORDER` maps every httpx error to one of the two,
+and a test proves the mapping complete.
 """
 
 from __future__ import annotations
@@ -47,6 +47,11 @@ class NotSent(Exception):
 
 class NoAnswer(Exception):
     """The call may have been executed, and no whole answer came back."""
+
+
+class NotWhole(NoAnswer):
+    """Its head left, and its body surely did not: the venue may have counted a call, and has none that it could
+    execute."""
 
 
 #: httpx error → whether the request may have reached the venue. Subclasses follow their nearest listed parent.
@@ -273,10 +278,10 @@ class _Travel:
         elif event == FIRST_BYTE:
             self._leaves(self._send_by_ns, httpx.PoolTimeout("this process was too slow to send in time"))
         elif event == BODY and self._has_body:
-            late = httpx.WriteTimeout("this process stood still between a call's head and its body")
+            late = NotWhole("this process stood still between a call's head and its body")
             self._leaves(self._send_by_ns + BODY_BEHIND_NS, late)
 
-    def _leaves(self, by_ns: int, too_late: httpx.HTTPError) -> None:
+    def _leaves(self, by_ns: int, too_late: Exception) -> None:
         self.sent_ns = monotonic_ns()
         if self.sent_ns > by_ns:
             raise too_late

@@ -70,17 +70,19 @@ class LaneParts:
 
 @dataclass(slots=True)
 class Outcome:
-    """A call's settlement, waiting for its round. `answered_ns`: when the venue answered or was given up."""
+    """A call's settlement, waiting for its round. `answered_ns`: when the venue answered or was given up; `whole`: not
+    only a part of it left."""
 
     settlement: Settlement
     answered_ns: int
     ended: dict[str, Finish] = field(default_factory=dict)
     tries: int = 0
+    whole: bool = True
 
     @property
     def unsent(self) -> bool:
-        """Whether its call never left."""
-        return self.settlement.permit is not None and self.settlement.permit.how == "u"
+        """Whether its call never left, or not all of it."""
+        return not self.whole or (self.settlement.permit is not None and self.settlement.permit.how == "u")
 
     @property
     def urgent(self) -> bool:

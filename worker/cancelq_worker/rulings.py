@@ -36,7 +36,7 @@ class Policy:
 class Silence(Enum):
     """A call without a readable answer."""
 
-    NOT_SENT = "not sent"  # it surely never left
+    NOT_SENT = "not sent"  # it surely never left, or not whole
     NO_ANSWER = "no answer"  # it may have been executed
 
 

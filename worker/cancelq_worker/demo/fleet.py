@@ -120,7 +120,7 @@ class Fleet:
                 stdout=file,
                 stderr=file,
                 env={**self._env, **env},
-                start_new_session=True,
+                process_group=0,
             )
         return Child(name, process, log)
 
