@@ -196,6 +196,14 @@ MUTANTS = (
         ("tests/integration/test_egress.py::test_routes_without_a_share_are_told_apart_from_those_for_urgent_calls",),
     ),
     Mutant(
+        "broken-lane-hides-all",
+        "worker/cancelq_worker/snapshot.py",
+        "raising=not self._passing_by",
+        "raising=True",
+        "one lane with a key of another type takes the gauges, status and top of all lanes with it",
+        ("tests/integration/test_lane_gauges.py::test_a_lane_with_a_key_of_another_type_hides_no_other",),
+    ),
+    Mutant(
         "oldest-by-when-it-may-go",
         f"{_LUA}/look.lua",
         "if place and (not oldest or place < oldest) then oldest = place end",

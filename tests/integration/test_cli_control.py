@@ -72,6 +72,31 @@ def test_a_configured_lane_that_nobody_served_is_told(run: Run) -> None:
     assert "bybit:x is configured, but no worker has ever served it here" in err
 
 
+@pytest.mark.parametrize("what", ["inbox", "results", "hold", "limits"])
+def test_a_lane_with_a_key_of_another_type_is_told_and_hides_no_other(
+    what: str, lane: Lane, client: Redis, run: Run
+) -> None:
+    broken = Lane("bybit", "x")
+    client.xadd(broken.inbox, {"symbol": "A", "order_id": "1"})
+    client.xadd(lane.inbox, {"symbol": "A", "order_id": "1"})
+    client.delete(broken.key(what))
+    client.set(broken.key(what), "1")
+    configured = {"CANCELQ_ACCOUNTS__BYBIT__X__API_KEY": "k"}
+    code, out, err = run("status", **configured)
+    assert code == 1
+    assert "bitget:main" in out
+    assert re.search(r"bybit:x cannot be looked at: .*wrong kind of value", err)
+    rows = {row["lane"]: row for row in json.loads(run("status", "--json", **configured)[1])}
+    assert rows["bitget:main"]["not_admitted"] == 1
+    assert "wrong kind of value" in rows["bybit:x"]["broken"]
+    code, out, _ = run("top", "--once", "--json", **configured)
+    assert code == 0
+    rows = {row["lane"]: row for row in json.loads(out)["lanes"]}
+    assert rows["bitget:main"]["not_admitted"] == 1
+    assert (rows["bybit:x"]["state"], rows["bybit:x"]["notes"][0]["level"]) == ("broken", "trouble")
+    assert "cannot be looked at" in run("top", "--once", **configured)[1]
+
+
 def test_pause_and_resume_are_seen_and_recorded(lane: Lane, client: Redis, run: Run) -> None:
     code, out, err = run("pause", "bitget:main")
     assert (code, err) == (0, "")

@@ -105,6 +105,16 @@ async def test_a_lane_that_was_never_served_and_one_that_is_not_configured(clien
     assert {one.subject for one in only.findings if ":" in one.subject} == {"bitget:main"}
 
 
+async def test_a_lane_with_a_key_of_another_type_hides_no_other(client: Redis, redis_url: str, lane: Lane) -> None:
+    broken = Lane("bybit", "x")
+    client.lpush(broken.inbox, "BTCUSDT 1")
+    report = await examined(redis_url, {KEY: "k", "CANCELQ_ACCOUNTS__BYBIT__X__API_KEY": "k"})
+    assert "none has touched it" in the(report, "lane.served", str(lane)).told
+    told = the(report, "lane.served", "bybit:x")
+    assert "wrong kind of value" in told.told
+    assert "(TYPE)" in told.remedy
+
+
 async def test_a_lane_whose_account_no_live_worker_has(client: Redis, redis_url: str, lane: Lane) -> None:
     assert "none has touched it ever" in the(await examined(redis_url), "lane.served").told
     for ago_s, level in ((600, Level.fail), (100, Level.ok)):

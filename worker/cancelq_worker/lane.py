@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from math import inf
 
 import structlog
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from cancelq.contract import Lane, Status
 from cancelq_worker.breath import Breath
@@ -353,7 +353,10 @@ class LaneServer:
         self._entries = [e for e in self._entries if entry_order(e[0]) > entry_order(cursor)]
 
     async def _redis_away(self, error: Exception) -> None:
-        self._log.warning("Redis cannot be reached; nothing is sent until it is back", error=str(error)[:200])
+        if isinstance(error, ResponseError):
+            self._log.error("Redis refuses the lane's round; nothing is sent until it does not", error=str(error)[:200])
+        else:
+            self._log.warning("Redis cannot be reached; nothing is sent until it is back", error=str(error)[:200])
         self._p.metrics.redis_away()
         self._entries = []
         self._ahead.forget()

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import redis.asyncio as aioredis
+from redis.exceptions import ResponseError
 
 from cancelq.contract import Lane, Status
 from cancelq_worker import events
@@ -35,6 +36,7 @@ __all__ = [
     "resume",
     "status",
     "steady_now",
+    "whole_status",
 ]
 
 #: Entries of one inbox that `status` counts at most.
@@ -53,12 +55,22 @@ class UnknownLane(Exception):
 
 async def status(redis: aioredis.Redis, lanes: Sequence[Lane]) -> list[LaneStatus]:
     """A snapshot of each lane. Raises UnknownLane for one without an inbox, RedisError."""
-    alive = await workers_alive(redis)
-    found = await Snapshots(redis, count_most=NOT_ADMITTED_MOST * max(1, len(lanes))).lanes(lanes, alive)
+    states, broken = await whole_status(redis, lanes)
+    for why in broken.values():
+        raise ResponseError(why)
     for lane in lanes:
-        if lane not in found:
+        if lane not in states:
             raise UnknownLane(lane)
-    return [found[lane] for lane in lanes]
+    return list(states.values())
+
+
+async def whole_status(redis: aioredis.Redis, lanes: Sequence[Lane]) -> tuple[dict[Lane, LaneStatus], dict[Lane, str]]:
+    """A snapshot of each lane that has an inbox; and why the server refuses to look at others: one of their keys is of
+    another type, say. Raises RedisError."""
+    alive = await workers_alive(redis)
+    snapshots = Snapshots(redis, count_most=NOT_ADMITTED_MOST * max(1, len(lanes)), passing_by=True)
+    found = await snapshots.lanes(lanes, alive)
+    return found, snapshots.refused
 
 
 async def pause(redis: aioredis.Redis, lane: Lane, actor: str) -> None:

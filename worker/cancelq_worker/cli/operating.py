@@ -18,8 +18,8 @@ from cancelq_worker import operate
 from cancelq_worker.cli import showing
 from cancelq_worker.cli.border import unknown_lane
 from cancelq_worker.cli.invocation import Invocation
-from cancelq_worker.cli.top_json import healthy, lane_object, unserved_object
-from cancelq_worker.cli.top_rows import UNATTENDED, refused
+from cancelq_worker.cli.top_json import broken_object, healthy, lane_object, unserved_object
+from cancelq_worker.cli.top_rows import UNATTENDED, refused, unreadable
 from cancelq_worker.cli.top_screen import WIDTH_OFF_TERMINAL, address_hold
 from cancelq_worker.dry_run import dry_workers_alive
 from cancelq_worker.exits import CommandFailed, Exit
@@ -39,6 +39,7 @@ class _Looked:
     """What one look at the server showed. `rehearsing`: dry-run workers that live."""
 
     states: list[LaneStatus]
+    broken: dict[Lane, str]
     unserved: list[Lane]
     addresses: list[AddressStatus]
     guards: dict[Lane, GuardStatus]
@@ -65,16 +66,19 @@ def show_status(invocation: Invocation, *, as_json: bool) -> Exit:
         found = await find_lanes(redis)
         seconds, micros = await redis.time()
         addresses = await address_status(redis, await find_addresses(redis), seconds * 1_000_000 + micros)
-        unserved = [lane for lane in settings.lanes if lane not in found]
-        guards, rehearsing = await guard_statuses(redis, found), await dry_workers_alive(redis)
-        states, grown = await operate.status(redis, found), await growth(redis, found)
-        return _Looked(states, unserved, addresses, guards, rehearsing, grown)
+        unknown = [lane for lane in settings.lanes if lane not in found]
+        states, broken = await operate.whole_status(redis, [*found, *unknown])
+        unserved, whole = [lane for lane in unknown if lane not in states and lane not in broken], list(states)
+        guards, rehearsing = await guard_statuses(redis, whole), await dry_workers_alive(redis)
+        grown = await growth(redis, whole)
+        return _Looked(list(states.values()), broken, unserved, addresses, guards, rehearsing, grown)
 
     seen = _with_redis(settings, look)
     states, unserved, addresses = seen.states, seen.unserved, seen.addresses
     suspended = rq_suspended(settings) if states else None
     if as_json:
         rows = [{**lane_object(state, addresses), "rq_suspended": suspended, **seen.more_of(state)} for state in states]
+        rows += [broken_object(lane, why) for lane, why in seen.broken.items()]
         rows += [unserved_object(lane) for lane in unserved]
         typer.echo(showing.dumps(rows, indent=True))
     else:
@@ -84,13 +88,15 @@ def show_status(invocation: Invocation, *, as_json: bool) -> Exit:
             typer.echo(line)
         for line in (*seen.banners(), *_warnings(states)):
             typer.echo(line, err=True)
+        for lane, why in seen.broken.items():
+            typer.echo(f"{lane} {unreadable(why)}", err=True)
         for lane in unserved:
             typer.echo(f"{lane} is configured, but no worker has ever served it here", err=True)
         if suspended:
             typer.echo("suspended by `rq suspend`, which pauses every lane until `rq resume`", err=True)
-        if not states and not unserved:
+        if not states and not unserved and not seen.broken:
             typer.echo("no lane on this server yet: a worker creates its lanes when it starts", err=True)
-    well = bool(states) and not unserved and all(healthy(state) for state in states)
+    well = bool(states) and not unserved and not seen.broken and all(healthy(state) for state in states)
     well = well and not any(guard.trouble for guard in seen.guards.values())
     return Exit.OK if well else Exit.UNHEALTHY
 

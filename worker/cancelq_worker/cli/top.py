@@ -120,7 +120,7 @@ class Source:
         self._redis = redis
         self._settings = settings
         self._named = named
-        self._snapshots = Snapshots(redis, look_most=LOOK_MOST)
+        self._snapshots = Snapshots(redis, look_most=LOOK_MOST, passing_by=True)
         self._flows = Flows(redis, max(100, int(READ_A_SECOND * min(every_s, 2.0))))
         self._lanes: list[Lane] = []
         self._addresses: list[tuple[str, str]] = []
@@ -137,7 +137,7 @@ class Source:
         self._suspended = await asyncio.to_thread(rq_suspended, self._settings)
         view = await self._look()
         for row in view.rows:
-            if row.status is None and row.lane in self._named:
+            if row.status is None and not row.broken and row.lane in self._named:
                 raise unknown_lane(row.lane)
         return view
 
@@ -165,6 +165,7 @@ class Source:
         return compose(
             server, self._lanes, states, self._flows.of, addresses,
             suspended=self._suspended, guards=self._guards, rehearsing=self._rehearsing,
+            broken=self._snapshots.refused,
         )  # fmt: skip
 
     async def _look_beside(self, lanes: list[Lane]) -> None:

@@ -83,8 +83,16 @@ def unserved_object(lane: object) -> dict[str, Any]:
     return {"lane": str(lane), "healthy": False, "served": False}
 
 
+def broken_object(lane: object, why: str) -> dict[str, Any]:
+    """A lane that the server refuses to look at."""
+    return {"lane": str(lane), "healthy": False, "broken": why}
+
+
 def _row(row: Row) -> dict[str, Any]:
-    state = lane_object(row.status) if row.status else unserved_object(row.lane)
+    if row.status:
+        state = lane_object(row.status)
+    else:
+        state = broken_object(row.lane, row.broken) if row.broken else unserved_object(row.lane)
     state.pop("addresses", None)  # they stand beside the lanes
     told = [{"level": note.level.name, "what": note.word, "text": note.text} for note in row.notes]
     guard = row.guard.as_object() if row.guard else None

@@ -39,14 +39,15 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One lane. `status` is None where no worker has ever served it, `guard` where that was not looked at; `notes`
-    begin with the gravest."""
+    """One lane. `status` is None where no worker has ever served it, or the server refuses to look at it (`broken`),
+    `guard` where that was not looked at; `notes` begin with the gravest."""
 
     lane: Lane
     status: LaneStatus | None
     flow: FlowNumbers = NOTHING
     notes: tuple[Note, ...] = ()
     guard: GuardStatus | None = None
+    broken: str = ""
 
     @property
     def level(self) -> Level:
@@ -121,13 +122,15 @@ def compose(
     suspended: bool | None = None,
     guards: Mapping[Lane, GuardStatus] | None = None,
     rehearsing: Sequence[str] = (),
+    broken: Mapping[Lane, str] | None = None,
 ) -> View:
     """The view of these lanes, each of which has a flow if it has a state."""
     numbers = {lane: flows[lane].numbers() for lane in states}
     rows = []
     for lane in lanes:
         status, flow, guard = states.get(lane), numbers.get(lane, NOTHING), (guards or {}).get(lane)
-        rows.append(Row(lane, status, flow, notes(status, flow, guard), guard))
+        why = (broken or {}).get(lane, "")
+        rows.append(Row(lane, status, flow, notes(status, flow, guard, why), guard, why))
     totals = Totals(
         lanes=len(rows),
         troubled=sum(row.level is Level.trouble for row in rows),
@@ -145,8 +148,12 @@ def _urgency(row: Row) -> tuple[int, int, str]:
     return -row.level, -(row.oldest_ms or 0), str(row.lane)
 
 
-def notes(status: LaneStatus | None, flow: FlowNumbers, guard: GuardStatus | None = None) -> tuple[Note, ...]:
-    """What is to be told of a lane, the gravest first."""
+def notes(
+    status: LaneStatus | None, flow: FlowNumbers, guard: GuardStatus | None = None, why: str = ""
+) -> tuple[Note, ...]:
+    """What is to be told of a lane, the gravest first. `why` it cannot be looked at."""
+    if why:
+        return (Note(Level.trouble, "broken", unreadable(why)),)
     if status is None:
         return (Note(Level.trouble, "not served", "no worker has ever served it: start one with this account"),)
     found = []
@@ -165,6 +172,11 @@ def notes(status: LaneStatus | None, flow: FlowNumbers, guard: GuardStatus | Non
             word = "refused" if refusals.age_ms < JUST_NOW_MS else ""
             found.append(Note(Level.notice, word, refused(bucket, refusals)))
     return tuple(sorted(found, key=lambda note: -note.level))
+
+
+def unreadable(why: str) -> str:
+    """What to ask where the server refuses to look at a lane."""
+    return f"cannot be looked at: {showing.printable(why)[:150]} (is a key of it of another type? cancels may wait)"
 
 
 def refused(bucket: str, refusals: Refusals) -> str:

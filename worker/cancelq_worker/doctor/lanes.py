@@ -21,6 +21,9 @@ UNTOUCHED_MS = 180_000
 async def served(p: Patient, lane: Lane, seen: Seen) -> list[Finding]:
     """Whether there is an inbox, and a live worker that looks at it."""
     about, state = About("lane.served", str(lane)), seen.after.get(lane)
+    if why := seen.broken.get(lane):
+        remedy = f"find the key of cancelq:{{{lane}}}:… that is of another type (TYPE), and rename or delete it"
+        return [about.fail(f"the server refuses to look at it: {why[:150]}", remedy)]
     if state is None:
         return [about.fail("no worker has ever served it here: producers are told that there is no such lane", START)]
     if not state.workers:

@@ -21,13 +21,15 @@ BETWEEN_S = 0.4
 @dataclass(frozen=True, slots=True)
 class Seen:
     """`before` and `after`: the lanes that have an inbox; `cursors`: where admission stood at either look;
-    `suspended`: by `rq suspend`, None if its server does not say."""
+    `suspended`: by `rq suspend`, None if its server does not say; `broken`: why the server refuses to look at
+    a lane."""
 
     before: dict[Lane, LaneStatus]
     after: dict[Lane, LaneStatus]
     cursors: dict[Lane, tuple[str, str]]
     guards: dict[Lane, GuardStatus]
     suspended: bool | None
+    broken: dict[Lane, str]
 
     def stands(self, lane: Lane) -> bool:
         """Whether the cursor has not moved between the looks."""
@@ -37,7 +39,7 @@ class Seen:
 
 async def look(redis: aioredis.Redis, lanes: Sequence[Lane], settings: Settings) -> Seen:
     """Raises RedisError."""
-    snapshots = Snapshots(redis)
+    snapshots = Snapshots(redis, passing_by=True)
     alive = await workers_alive(redis)
     before, first = await snapshots.lanes(lanes, alive), await _cursors(redis, lanes)
     suspended, _ = await asyncio.gather(asyncio.to_thread(rq_suspended, settings), asyncio.sleep(BETWEEN_S))
@@ -45,7 +47,7 @@ async def look(redis: aioredis.Redis, lanes: Sequence[Lane], settings: Settings)
     cursors = {lane: (one, other) for lane, one, other in zip(lanes, first, second, strict=True)}
     there = [lane for lane in lanes if lane in after]
     guards = await guard_statuses(redis, there) if there else {}
-    return Seen(before, after, cursors, guards, suspended)
+    return Seen(before, after, cursors, guards, suspended, snapshots.refused)
 
 
 async def _cursors(redis: aioredis.Redis, lanes: Sequence[Lane]) -> list[str]:
