@@ -30,7 +30,7 @@ from cancelq_worker.records import (
 )  # fmt: skip
 from cancelq_worker.roster import FRESH_MS, ROSTER
 from cancelq_worker.scripts import SCRIPTS, Durability
-from cancelq_worker.state import Work
+from cancelq_worker.state import State, Work
 from cancelq_worker.trips import command, is_memory_full
 from cancelq_worker.venues.bingx.adapter import Bingx
 from cancelq_worker.venues.bingx.signing import Credentials as BingxCredentials
@@ -245,17 +245,28 @@ async def test_an_order_is_left_alone_for_as_long_as_the_venue_wants_after_a_cal
     assert [work.id for work in works_of(await bench.take())] == ["again"]
 
 
+async def with_both_names(bench: Bench, *ids: str) -> None:
+    """Intents that named an order by its client id, and have learnt its order id, 11, from a call that was refused."""
+    await bench.admit(*({"id": id_, "symbol": "BTCUSDT", "client_order_id": "mine-11"} for id_ in ids))
+    works = works_of(await bench.take())
+    assert [work.id for work in works] == [*ids]
+    moves = []
+    for work in works:
+        state = State.parse(work.before.pack().encode())
+        state.orders = (*state.orders, "order:i:11")
+        moves.append(Move(work, state, 0, new_orders=("order:i:11",)))
+    await bench.settle(Settlement(None, [*moves], order_keys=works[0].before.orders, sent=False))
+
+
 async def test_an_order_in_flight_is_known_by_both_of_its_names(bench: Bench) -> None:
-    names = {"symbol": "BTCUSDT", "order_id": "11", "client_order_id": "mine-11"}
-    await bench.admit({"id": "one", **names})
-    works_of(await bench.take())
-    await bench.admit({"id": "again", **names})
+    await with_both_names(bench, "again")
+    await bench.admit({"id": "one", "symbol": "BTCUSDT", "order_id": "11", "priority": "urgent"})
+    assert [work.id for work in works_of(await bench.take())] == ["one"]
     assert (await bench.take()).batch is None
 
 
 async def test_two_intents_of_one_order_with_two_names_take_one_place_of_a_call(bench: Bench) -> None:
-    names = {"symbol": "BTCUSDT", "order_id": "11", "client_order_id": "mine-11"}
-    await bench.admit({"id": "one", **names}, {"id": "two", **names})
+    await with_both_names(bench, "one", "two")
     assert [work.id for work in works_of(await bench.take())] == ["one", "two"]
     for id_ in ("one", "two"):
         state = await bench.state(id_)
