@@ -53,7 +53,8 @@ def main() -> int:
     if asked.keep and asked.parts == ("growth",):
         (HERE / "growth.json").write_bytes(orjson.dumps(as_json(rows, machine), option=orjson.OPT_INDENT_2) + b"\n")
         servers = f"--servers {','.join(asked.servers)} " if asked.servers else ""
-        (HERE / "GROWTH.md").write_text(page(rows, machine, growth.NOTES, f"--parts growth {servers}--keep"))
+        told = f"--parts growth {servers}--repeat {asked.repeat} --keep"
+        (HERE / "GROWTH.md").write_text(page(rows, machine, growth.NOTES, told))
     elif asked.keep:
         (HERE / "results.json").write_bytes(orjson.dumps(as_json(rows, machine), option=orjson.OPT_INDENT_2) + b"\n")
         (HERE / "RESULTS.md").write_text(page(rows, machine, (*NOTES, *(rate.NOTES if "rate" in asked.parts else ()))))

@@ -42,13 +42,17 @@ SETTING = (
     "on asking after refusals. The network takes 10 to 30 ms each way, drawn evenly for each call. Everything about "
     "calls is counted from the venue's log.",
     "**Order of the runs**: repeat by repeat, but not in one go: rows were played on several days, as code changed; "
-    "`peers.json` says when. The plots are of each row's first repeat.",
+    "`peers.json` says when. Between days, and between hours, the same code costs up to twice as much here, so "
+    "processor and Redis time compare only where `played` is the same hour. The plots are of each row's first repeat.",
     f"**Ceiling**: {LIMIT} calls of {MOST} orders and {LIMIT} of one: {CEILING} orders a second. `best` is the least "
     "time for a load by the limits alone: no network, no program, both endpoints full in every window from its first "
-    "moment on. A peer that uses one endpoint cannot reach it; which endpoint to use is part of the peer.",
+    "moment on. A peer that uses one endpoint cannot reach it; which endpoint to use is part of the peer. "
+    f"A row with one order a call can do {LIMIT} a second, {LIMIT * CAP_S:,.0f} in its time: read its `done` "
+    "against that.",
     "**Same for all**: one Valkey in memory, cleared before each run; three worker processes; a producer in a process "
     "of its own (ccxt has none); the desk's call by httpx with a signature of its own making, but ccxt and cancelq "
-    f"bring theirs. A run ends when all is done and told, or after {CAP_S:.0f} s.",
+    "bring theirs. hiredis everywhere; uvloop, which cancelq brings, in no other environment. A run ends when all "
+    f"is done and told, or after {CAP_S:.0f} s.",
     "**Helped** rows are what a desk would write in a day. The limiter they share is a sliding window in Redis of ten "
     "calls in 1.05 s, on the server's clock: 50 ms more than the venue's second, for the network's jitter.",
 )
@@ -57,9 +61,11 @@ WORDS = (
     "**door**: from when a cancel was due in the plan to the arrival of the first call that names the order and is let "
     "in. **answer**: to the venue's answer as the peer's worker wrote it down. **final**: only cancelq confirms; its "
     "final event rests on a look-up or the order stream, the peers' outcome is the venue's acknowledgement, which at "
-    "Bitget means accepted and not cancelled. So cancelq does more calls (`looks`) and more work for one order.",
-    "**p50, p99**: over all orders asked for; what was not done by the end counts as later than all else, and a rank "
-    "that was not reached is shown as `-`. Median over the repeats, in brackets the least and the most.",
+    "Bitget means accepted and not cancelled. So cancelq does more calls (`looks`, which `calls per 1,000` leaves out, "
+    "as it does reads of the time and of the pairs) and more work for one order.",
+    "**p50, p99**: over all orders asked for; what was not done by the end counts as later than all else (of a "
+    f"trickle's {TRICKLE_A_SECOND * TRICKLE_S}, p99 is the slowest), and a rank that was not reached is shown as `-`. "
+    "Median over the repeats, in brackets the least and the most.",
     "**over the limit**: the most arrivals in any second at either endpoint, less its limit. Refused calls count: the "
     "venue sees them.",
     "**sent twice**: orders that more than one accepted cancel call named. At cancelq's these are repeats that came in "
@@ -69,7 +75,9 @@ WORDS = (
     "server, so the larger of both sums is taken. cancelq's share includes admission, dedup, events, confirmation.",
     "**Recovery**: once a fifth is done, the venue executes calls but answers a second late; when such a call has been "
     "made, the worker that was answered last is killed with its children, and not started again; then the venue is "
-    "prompt again. So work is in its hands. ccxt has no queue: what a dead engine held is nobody's. **told**: "
+    "prompt again. So work is in its hands. ccxt has no queue: what a dead engine held is nobody's. After how long a "
+    "dead worker's work is taken again is a setting that was chosen, and much of `all told` is that choice: five "
+    "seconds for the helped rows, as cancelq's lease has by default, and ten for Celery. **told**: "
     "the desk has the venue's answer, at cancelq the final event. A peer that lost the order and one that cancelled it "
     "without a word are alike to the desk.",
 )
@@ -77,9 +85,11 @@ WORDS = (
 NOT_MEASURED = (
     "Truth. The peers take an acknowledgement for the end; how often that is wrong depends on the venue, not on them.",
     "Limits that change, bans, other venues, several accounts, a server that fails: other parts of this project test "
-    "them for cancelq, and none of the peers has an answer of its own.",
-    "Longer waits than a minute. Some peers recover later: Celery's visibility timeout is an hour, RQ's abandoned jobs "
-    "come back after minutes.",
+    "them for cancelq. Of the peers nothing is said here: ccxt knows a hundred venues, several of the queues know "
+    "Sentinel, and for the rest a desk would write something.",
+    "Longer waits than a minute. Some peers recover just after it or later, so what is `not done` need not be lost: "
+    "Dramatiq gives back what a worker held 60 s after its last heartbeat, SAQ sweeps every 60 s, RQ looks for "
+    "abandoned jobs every ten minutes, Celery's visibility timeout is an hour. Each has a setting that shortens it.",
     "Durability. The server is in memory for all; with fsync on every write all of them pay.",
     "A larger machine. All processes share these processors, the venue's too.",
     "The network is drawn by the simulator and not seeded; seeds fix the loads.",
@@ -93,7 +103,7 @@ def page(record: Record) -> str:
             [
                 '# cancelq and its peers, measured by `make bench ARGS="--parts peers --keep"`',
                 "The same loads on the same machine, for what a desk would otherwise take. Everything shared its "
-                "processors: trust the ratios, the counts and the processor time.",
+                "processors: trust the counts; ratios, and processor time, of rows that were played in the same hour.",
                 _list(_machine(record)),
                 "## The setting",
                 _list(SETTING),
@@ -118,8 +128,9 @@ def tables(record: Record) -> str:
     for load in LOADS:
         if any(run["load"] == load for run in record["runs"]):
             parts += [f"## {TITLES[load]}", _plot(load), _table(record, load, COLUMNS[load])]
-    if any(run["load"] == "burst" for run in record["runs"]):
-        parts += ["## What a cancel costs, in the burst", _table(record, "burst", COSTS)]
+    for load in ("burst", "steady", "trickle"):
+        if any(run["load"] == load for run in record["runs"]):
+            parts += [f"## What a cancel costs: {load}", _table(record, load, COSTS)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -159,9 +170,14 @@ def _delay(what: str) -> Cell:
         found = [run["figures"][what] for run in runs if run["figures"][what]]
         if not found:
             return ""
-        return " / ".join(_number(middle(one[rank] for one in found)) for rank in ("p50", "p99"))
+        return " / ".join(_spread([one[rank] for one in found]) for rank in ("p50", "p99"))
 
     return cell
+
+
+def _played(runs: Sequence[Run]) -> str:
+    """When, to the hour: the machine is not the same all day."""
+    return ", ".join(dict.fromkeys(f"{run['at'][5:13].replace('T', ' ')} h" for run in runs))
 
 
 def _done(runs: Sequence[Run]) -> str:
@@ -186,6 +202,7 @@ COLUMNS: dict[str, dict[str, Cell]] = {
         "done": _done,
         "over best": _figure("drain_over_best"),
         "calls per 1,000": _figure("calls_per_1000"),
+        "looks": _figure("looks"),
         "refused": _figure("refused"),
         "over the limit": _figure("over_limit"),
         "sent twice": _figure("sent_twice"),
@@ -222,6 +239,7 @@ COLUMNS: dict[str, dict[str, Cell]] = {
 }
 
 COSTS: dict[str, Cell] = {
+    "played": _played,
     "workers, µs": _figure("workers_cpu_us"),
     "broker, µs": _figure("broker_cpu_us"),
     "Redis time, µs": _figure("redis_us"),

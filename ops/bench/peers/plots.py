@@ -23,7 +23,7 @@ COLOURS = {
     "ccxt": "tab:gray",
     "cancelq": "tab:blue",
 }
-LINES = {"as shipped": "--", "helped": "-", "with cancel_orders": ":"}
+LINES = {"as shipped": "--", "helped": "-", "with cancel_orders": ":", "urgent_reserve 0": "-"}
 
 Run = dict[str, Any]
 
@@ -67,8 +67,11 @@ def _urgent(axes: Any, runs: list[Run]) -> None:
         delays = sorted(delay for delay in run["figures"]["urgent_delays_ms"] if delay is not None)
         axes.plot([delay / 1000 for delay in delays], _ranks(delays), **_style(run))
     axes.set_xscale("log")
+    axes.yaxis.get_major_locator().set_params(integer=True)
     axes.set(
-        xlabel="s from the ask to the venue's door", ylabel="urgent orders", title="Mixed: the urgent among the bulk"
+        xlabel="s from the ask to the venue's door",
+        ylabel="urgent orders there by then",
+        title="Mixed: the urgent among the bulk",
     )
 
 
@@ -79,7 +82,7 @@ def _line(axes: Any, run: Run, counts: list[int]) -> None:
 def _style(run: Run) -> dict[str, str]:
     return {
         "color": COLOURS.get(run["peer"], "k"),
-        "linestyle": "-" if run["peer"] == "cancelq" else LINES.get(run["row"], "-."),
+        "linestyle": LINES.get(run["row"], "-."),
         "label": f"{run['peer']}, {run['row']}",
     }
 

@@ -35,7 +35,7 @@ _CCXT = ("-m", "peers.desk.ccxt_engine", "{n}")
 _DRAIN = (
     "Producers enter orders into a sorted set in Redis (an order that waits is not entered twice, urgent ones stand "
     "first) and start up to three long jobs; each job waits for a permit of the shared limiter, takes up to 50 orders "
-    "and makes one batch call. What a job has held for ten seconds is taken by the next; the "
+    "and makes one batch call. What a job has held for five seconds is taken by the next; the "
     "producer looks every second whether a job has died."
 )
 
@@ -60,7 +60,8 @@ ROWS = (
         " ready.",
         "celery-batches at `batch-cancel-order`: `flush_every` 50, `flush_interval` 0.1 s; each worker prefork with a "
         "process per processor, prefetch 50 for each. A refused batch is put back task by task with a countdown of a "
-        "second. Urgent: a queue of its own, read first; in a worker's buffer all are alike.",
+        "second. Urgent: a queue of its own, read first; in a worker's buffer all are alike. The short interval "
+        "is for lone cancels, which wait for it, and makes batches that are not full in a burst.",
         "celery_app",
         mixed=True,
     ),
@@ -85,7 +86,14 @@ ROWS = (
         "dramatiq_app",
         single=True,
     ),
-    Row("dramatiq", HELPED, _DRAMATIQ, "ready for action", _DRAIN, "dramatiq_app"),
+    Row(
+        "dramatiq",
+        HELPED,
+        (*_DRAMATIQ, "--threads", "1"),
+        "ready for action",
+        f"{_DRAIN} One thread, so that no worker has more than one of the jobs.",
+        "dramatiq_app",
+    ),
     Row(
         "saq",
         SHIPPED,
@@ -96,7 +104,14 @@ ROWS = (
         "saq_app",
         single=True,
     ),
-    Row("saq", HELPED, _SAQ, "ready", _DRAIN, "saq_app"),
+    Row(
+        "saq",
+        HELPED,
+        _SAQ,
+        "ready",
+        f"{_DRAIN} `concurrency` 1, so that no worker has more than one of the jobs.",
+        "saq_app",
+    ),
     Row(
         "faststream",
         SHIPPED,
@@ -115,7 +130,7 @@ ROWS = (
         _FASTSTREAM,
         "started successfully",
         "Batches of up to 50 messages a read (`batch=True`), a permit of the shared limiter before each call; claimed "
-        "after ten seconds.",
+        "after five seconds.",
         "faststream_app",
         mixed=True,
     ),
@@ -135,7 +150,13 @@ ROWS = (
         "ready",
         "The same engines, but `cancel_orders` for up to 50 of what has gathered, one call after another.",
     ),
-    Row("ccxt", HELPED, _CCXT, "ready", "`cancel_orders` with a permit of the shared limiter before each call."),
+    Row(
+        "ccxt",
+        HELPED,
+        _CCXT,
+        "ready",
+        "`cancel_orders` with a permit of the shared limiter before each call, ccxt's own limiter off.",
+    ),
     Row(
         "cancelq",
         SHIPPED,

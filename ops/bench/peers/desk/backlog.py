@@ -2,7 +2,7 @@
 empty it, fifty orders a call.
 
 An order that waits is not entered twice, an urgent one stands before all others, and what a job holds for longer than
-ten seconds is taken by the next one: it may have died. At most three jobs run at once, each under a flag that it keeps
+five seconds is taken by the next one: it may have died. At most three jobs run at once, each under a flag that it keeps
 alive; producers start one for every fifty orders that wait, and look every second whether one has died.
 """
 
@@ -23,7 +23,7 @@ from peers.desk.limiter import AsyncLimiter, Limiter
 WAITING, IN_HAND, FLAG = "desk:waiting", "desk:in-hand", "desk:drain:{}"
 SLOTS = 3
 FLAG_MS = 5_000
-HELD_US = 10_000_000
+HELD_US = 5_000_000  # as long as cancelq's lease
 EARLY_S = 1e9  # what an urgent order is ahead of all others
 LOOK_AGAIN_S = 0.2
 SCRIPT = (Path(__file__).parent / "take.lua").read_text()

@@ -24,6 +24,7 @@ SINGLE, BATCH = "/api/v2/spot/trade/cancel-order", "/api/v2/spot/trade/batch-can
 SYMBOL = "BTCUSDT"
 DONE, OVER_LIMIT = "00000", "429"
 MOST = 50  # orders of a batch call
+TIMEOUT_S = 4.0  # a call ends before its orders are taken for a dead worker's
 
 
 class Refused(Exception):
@@ -49,7 +50,7 @@ class Call:
 
     def __init__(self) -> None:
         self._account = Account.given()
-        self._http = httpx.Client(base_url=self._account.url, trust_env=False)
+        self._http = httpx.Client(base_url=self._account.url, trust_env=False, timeout=TIMEOUT_S)
 
     def cancel(self, order_id: str) -> None:
         """One order by the single endpoint. Raises `Refused`, or httpx' errors."""
@@ -67,7 +68,7 @@ class AsyncCall:
 
     def __init__(self) -> None:
         self._account = Account.given()
-        self._http = httpx.AsyncClient(base_url=self._account.url, trust_env=False)
+        self._http = httpx.AsyncClient(base_url=self._account.url, trust_env=False, timeout=TIMEOUT_S)
 
     async def cancel(self, order_id: str) -> None:
         body = _one(order_id)

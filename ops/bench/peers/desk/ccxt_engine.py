@@ -1,8 +1,8 @@
-"""A strategy engine that cancels its own orders by asynchronous ccxt with ccxt's rate limiter on: no queue, no broker.
+"""A strategy engine that cancels its own orders by asynchronous ccxt: no queue, no broker.
 
 Every engine has every third order of the load. As shipped: `cancel_order` for each. With `cancel_orders`: what has
-gathered, fifty at a time. Helped: the same with a permit of a limiter that the engines share in Redis. A refused call
-is made again after a second.
+gathered, fifty at a time. Both with ccxt's rate limiter on. Helped: with a permit of a limiter that the engines share
+in Redis instead. A refused call is made again after a second.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ class Engine:
 
     def __init__(self, row: str) -> None:
         self._single = row == "as shipped"
-        self._exchange = _exchange()
+        # Where the engines share a limiter, ccxt's own would only hold each call once more.
+        self._exchange = _exchange(own_limiter=row != "helped")
         self._limiter = None
         if row == "helped":
             self._limiter = AsyncLimiter(redis.asyncio.Redis.from_url(os.environ["DESK_REDIS"]))
@@ -103,13 +104,13 @@ def _share(step: Step, number: int) -> Step:
     return Step(step.at_us, own, step.urgent)
 
 
-def _exchange() -> Any:
+def _exchange(own_limiter: bool) -> Any:
     exchange = ccxt.bitget(
         {
             "apiKey": os.environ["DESK_KEY"],
             "secret": os.environ["DESK_SECRET"],
             "password": os.environ["DESK_PASSPHRASE"],
-            "enableRateLimit": True,
+            "enableRateLimit": own_limiter,
             "options": {"fetchMarkets": {"types": ["spot"]}, "defaultType": "spot"},
         }
     )

@@ -13,6 +13,7 @@ from typing import Any
 
 import redis
 from celery import Celery
+from celery.signals import worker_process_init
 from celery_batches import Batches
 
 from peers.desk.call import MOST, Call, Refused
@@ -44,6 +45,12 @@ def _call() -> Call:
 @cache
 def _limiter() -> Limiter:
     return Limiter(redis.Redis.from_url(os.environ["DESK_REDIS"]))
+
+
+@worker_process_init.connect
+def started(**_: Any) -> None:
+    """A process' client, before its first task."""
+    _call()
 
 
 @app.task(base=Batches, flush_every=MOST, flush_interval=0.1, name="cancel")

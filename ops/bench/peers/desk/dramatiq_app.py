@@ -18,7 +18,17 @@ from peers.desk.call import Call
 
 HELPED = os.environ["DESK_ROW"] == "helped"
 
-dramatiq.set_broker(RedisBroker(url=os.environ["DESK_REDIS"]))
+
+class _Started(dramatiq.Middleware):  # type: ignore[misc]
+    """Makes the client before the first message."""
+
+    def after_worker_boot(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
+        _call()
+
+
+BROKER = RedisBroker(url=os.environ["DESK_REDIS"])
+BROKER.add_middleware(_Started())
+dramatiq.set_broker(BROKER)
 WINDOW = WindowRateLimiter(RedisBackend(url=os.environ["DESK_REDIS"]), "cancel-order", limit=10, window=1)
 
 

@@ -31,6 +31,11 @@ def _backlog() -> Backlog:
     return Backlog(_redis())
 
 
+def prepare() -> None:
+    """Before the first fork: making a client reads the trust store and loads what httpx loads late, some 30 ms."""
+    _call()
+
+
 def cancel(order_id: str) -> None:
     """The job of one cancel; a refusal raises, which is what RQ tries again."""
     _call().cancel(order_id)

@@ -11,5 +11,6 @@ from rq import SimpleWorker, Worker
 from peers.desk import rq_jobs
 
 if __name__ == "__main__":
+    rq_jobs.prepare()
     kind = SimpleWorker if rq_jobs.HELPED else Worker
     kind(["urgent", "cancels"], connection=redis.Redis.from_url(os.environ["DESK_REDIS"])).work(with_scheduler=True)

@@ -42,11 +42,18 @@ async def drain(context: dict[str, Any], *, slot: int) -> None:
 
 
 async def started(context: dict[str, Any]) -> None:
-    """SAQ calls it once the worker is up."""
+    """SAQ calls it once the worker is up, which is where its notes have clients made."""
+    _call()
     print("ready", flush=True)
 
 
-settings = {"queue": queue, "functions": [cancel, drain], "startup": started}
+# Helped, a worker has one of the three long jobs at most: with its default of ten it may take all, and die with all.
+settings = {
+    "queue": queue,
+    "functions": [cancel, drain],
+    "startup": started,
+    **({"concurrency": 1} if HELPED else {}),
+}
 
 
 async def submit(order_ids: Sequence[str], urgent: bool) -> None:
