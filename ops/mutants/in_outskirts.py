@@ -204,6 +204,14 @@ MUTANTS = (
         ("tests/integration/test_lane_gauges.py::test_a_lane_with_a_key_of_another_type_hides_no_other",),
     ),
     Mutant(
+        "a-user-without-rights-sees-broken-lanes",
+        "worker/cancelq_worker/snapshot.py",
+        "if not str(reply).startswith(LANES_OWN):",
+        "if False:",
+        "who lacks a right is told that every lane's data are broken",
+        ("tests/integration/test_snapshot.py::TestOneLane::test_what_is_refused_to_this_user_is_no_fault_of_a_lane",),
+    ),
+    Mutant(
         "oldest-by-when-it-may-go",
         f"{_LUA}/look.lua",
         "if place and (not oldest or place < oldest) then oldest = place end",

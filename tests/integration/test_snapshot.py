@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import redis.asyncio as aioredis
+from redis.exceptions import ResponseError
 
 from cancelq.contract import Lane
 from cancelq_worker import operate
@@ -113,6 +114,21 @@ class TestOneLane:
         await fill(redis, LANE, 3)
         (status,) = await operate.status(redis, [LANE])
         assert not status.unattended
+
+    async def test_what_is_refused_to_this_user_is_no_fault_of_a_lane(
+        self, redis: aioredis.Redis, redis_url: str
+    ) -> None:
+        await fill(redis, LANE, 3)
+        await redis.acl_setuser(
+            "halfway", enabled=True, nopass=True, commands=["+@all", "-xlen"], keys=["*"], channels=["*"]
+        )
+        halfway = connect(redis_url.replace("redis://", "redis://halfway:any@"))
+        try:
+            with pytest.raises(ResponseError, match="script"):
+                await operate.whole_status(halfway, [LANE])
+        finally:
+            await halfway.aclose()
+            await redis.acl_deluser("halfway")
 
     async def test_a_lane_without_an_inbox_is_unknown(self, redis: aioredis.Redis) -> None:
         with pytest.raises(operate.UnknownLane):

@@ -24,6 +24,8 @@ from cancelq_worker.scripts import SCRIPTS
 from cancelq_worker.trips import by_home
 
 LANES_A_TRIP = 32
+#: How a refusal begins that is for the data of one lane: a key of another type, or one that the script stumbles over.
+LANES_OWN = ("WRONGTYPE", "user_script")
 #: The shortest of so many counts: the others have waited for this process' own work.
 ROUND_TRIPS = 3
 #: Entries of an inbox that are counted in one command, and of all inboxes in one snapshot of `top`.
@@ -137,8 +139,8 @@ class Snapshots:
     """Takes snapshots of lanes. One that is used again remembers what it has counted of an inbox, and which lanes were
     at rest: as long as nothing happens there, they cost a tenth. Of the others it looks at `look_most` at a time, in
     turns, and tells of the rest what it saw last. `sent`: they tell `unconfirmed_ms`, which takes the right to read the
-    state of intents. `passing_by`: a lane the server refuses to look at is left out, and why stands in `refused`; else
-    the refusal is raised."""
+    state of intents. `passing_by`: a lane whose data the server cannot make sense of is left out, and why stands in
+    `refused`; else the refusal is raised."""
 
     def __init__(
         self,
@@ -176,6 +178,8 @@ class Snapshots:
             for lane, reply in zip(some, replies, strict=True):
                 before = self._seen.pop(lane, None)
                 if isinstance(reply, ResponseError):
+                    if not str(reply).startswith(LANES_OWN):
+                        raise reply
                     self.refused[lane] = str(reply)
                 elif reply:
                     self._seen[lane] = before if before and len(reply) == 1 else _Seen.read(reply)
