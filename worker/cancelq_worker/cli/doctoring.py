@@ -13,6 +13,7 @@ from rich.text import Text
 
 from cancelq import Lane
 from cancelq_worker.cli import showing
+from cancelq_worker.cli.consoles import plain_console
 from cancelq_worker.cli.invocation import Invocation
 from cancelq_worker.doctor import configuration
 from cancelq_worker.doctor.checkup import examine
@@ -92,7 +93,7 @@ def _object(one: Finding) -> dict[str, object]:
 
 def show(report: Report) -> None:
     """On a terminal wrapped to its width, what is well of a lane in one line; elsewhere one line each."""
-    console = Console(highlight=False, emoji=False)
+    console = plain_console(highlight=False)
     group = ""
     for one in _folded(report.findings) if console.is_terminal else report.findings:
         if one.group != group:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Literal, TextIO, TypeVar
 
 import typer
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -26,6 +25,7 @@ from rich.progress import (
 
 from cancelq import BatchIncomplete, BrokerDown, Client, Conflicting, Event, Lane, OutcomeTimeout, Ticket
 from cancelq_worker.cli import showing
+from cancelq_worker.cli.consoles import plain_console
 from cancelq_worker.cli.feed_file import Bad, Good, form_of, lines_of, read_lines
 from cancelq_worker.cli.invocation import Invocation
 from cancelq_worker.exits import CommandFailed, Exit
@@ -169,7 +169,7 @@ def _submit(client: Client, lane: Lane, intents: list[dict[str, str]], *, durabl
 
 def _bar() -> Progress:
     """Progress on stderr; only its messages where that is no terminal."""
-    console = Console(stderr=True, soft_wrap=True, emoji=False)
+    console = plain_console(stderr=True, soft_wrap=True)
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),

@@ -10,13 +10,13 @@ from collections.abc import Callable
 
 import typer
 from redis.exceptions import RedisError
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
 from cancelq import Lane
 from cancelq_worker.cli import showing
 from cancelq_worker.cli.border import failure_of, unknown_lane
+from cancelq_worker.cli.consoles import plain_console
 from cancelq_worker.cli.invocation import Invocation
 from cancelq_worker.exits import CommandFailed, Exit
 from cancelq_worker.flatten import Flattening, NotServed, Report, Wish
@@ -70,7 +70,7 @@ class Killing:
             )
 
     def _shown(self) -> None:
-        console = Console(stderr=True, emoji=False)
+        console = plain_console(stderr=True)
         if not console.is_terminal:
             self._carried_out(self._say)
             return
@@ -156,7 +156,7 @@ def _table(report: Report) -> str:
     table.add_column("still open", justify="right")
     for name, pair in report.pairs.items():
         table.add_row(name, str(pair.cancelled), str(pair.still_open))
-    console = Console(color_system=None, width=80, emoji=False)
+    console = plain_console(color_system=None, width=80)
     with console.capture() as captured:
         console.print(table, markup=False)
     return captured.get()

@@ -10,13 +10,13 @@ from typing import TypeVar
 
 import redis.asyncio as aioredis
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from cancelq import Lane
 from cancelq_worker import operate
 from cancelq_worker.cli import showing
 from cancelq_worker.cli.border import unknown_lane
+from cancelq_worker.cli.consoles import plain_console
 from cancelq_worker.cli.invocation import Invocation
 from cancelq_worker.cli.top_json import broken_object, healthy, lane_object, unserved_object
 from cancelq_worker.cli.top_rows import UNATTENDED, refused, unreadable
@@ -165,9 +165,7 @@ def _print_table(states: list[LaneStatus]) -> None:
     """A line for each lane; a few for each where the terminal is too narrow for that, as nothing may be left out."""
     if not states:
         return
-    console = Console(emoji=False)
-    if not console.is_terminal:
-        console = Console(width=WIDTH_OFF_TERMINAL, emoji=False)
+    console = plain_console(WIDTH_OFF_TERMINAL)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("lane", *COUNTS):
         table.add_column(name, justify="left" if name == "lane" else "right", no_wrap=True)

@@ -23,6 +23,7 @@ from rich.live import Live
 from cancelq import Lane
 from cancelq_worker.cli import top_json
 from cancelq_worker.cli.border import failure_of, unknown_lane
+from cancelq_worker.cli.consoles import plain_console
 from cancelq_worker.cli.invocation import Invocation
 from cancelq_worker.cli.top_rows import View, compose
 from cancelq_worker.cli.top_screen import WIDTH_OFF_TERMINAL, draw
@@ -84,9 +85,7 @@ class Top:
 
     async def _show(self, source: Source, stop: asyncio.Event, redraw: asyncio.Event) -> None:
         view = await source.first()
-        console = Console(highlight=False, emoji=False)
-        if not console.is_terminal:
-            console = Console(highlight=False, width=WIDTH_OFF_TERMINAL, emoji=False)
+        console = plain_console(WIDTH_OFF_TERMINAL, highlight=False)
         on_screen = console.is_terminal and not (console.is_dumb_terminal or self._as_json or self._once)
         with _screen(console, stop) if on_screen else contextlib.nullcontext() as live:
             while True:

@@ -17,6 +17,7 @@ from cancelq import Lane
 from cancelq_worker import operate
 from cancelq_worker.cli import showing, story
 from cancelq_worker.cli.border import unknown_lane
+from cancelq_worker.cli.consoles import plain_console
 from cancelq_worker.cli.invocation import Invocation
 from cancelq_worker.exits import CommandFailed, Exit
 from cancelq_worker.trace import ENTRIES_MOST, NAMES_MOST, Reach, Trace, reader, trace
@@ -59,7 +60,7 @@ class Tracing:
     async def _traces(self, url: str, younger_than_ms: int | None) -> list[Trace]:
         redis = reader(url)
         try:
-            with ProgressLine(Console(stderr=True, emoji=False)) as line:
+            with ProgressLine(plain_console(stderr=True)) as line:
                 return [
                     await trace(redis, lane, self._word, younger_than_ms=younger_than_ms, progress=line.tell)
                     for lane in await self._lanes(redis)
@@ -80,9 +81,7 @@ class Tracing:
             for step in steps:
                 typer.echo(story.as_json(step))
             return
-        console = Console(emoji=False)
-        if not console.is_terminal:
-            console = Console(width=story.OFF_TERMINAL, emoji=False)
+        console = plain_console(story.OFF_TERMINAL)
         with console.capture() as shown:
             for part in story.timeline(steps, console):
                 console.print(part, markup=False, highlight=False)

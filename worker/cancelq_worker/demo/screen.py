@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from cancelq_worker.cli.consoles import plain_console
 from cancelq_worker.demo import summary
 from cancelq_worker.demo.audit import Report
 from cancelq_worker.demo.progress import LaneProgress, Progress
@@ -27,7 +28,7 @@ class Screen:
     """Speaks to the person in front of the demo, on standard output."""
 
     def __init__(self, entries: int) -> None:
-        self._console = Console(highlight=False, emoji=False)
+        self._console = plain_console(highlight=False)
         self._live: Live | None = None
         self._line_s = 0.0
         self._console.print(
