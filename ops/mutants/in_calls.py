@@ -383,8 +383,8 @@ MUTANTS = (
     Mutant(
         "silence-counts-as-an-answer",
         "worker/cancelq_worker/carrier.py",
-        'outcome = self._outcome(call, verdicts, "n", 0, monotonic_ns(), whole)',
-        'outcome = self._outcome(call, verdicts, "a", 0, monotonic_ns(), whole)',
+        'return self._outcome(call, verdicts, "n", 0, monotonic_ns(), whole)',
+        'return self._outcome(call, verdicts, "a", 0, monotonic_ns(), whole)',
         "a call that timed out frees its permit a second early (the venue may still count it), opens a bucket "
         "after a refusal, and is forgotten as a possible error of a BingX endpoint",
         ("tests/integration/test_rate.py::test_a_permit_without_an_answer_is_out_for_a_second_longer_than_the_window",),

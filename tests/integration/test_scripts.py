@@ -366,11 +366,16 @@ async def test_less_than_the_shortest_way_seen_is_relied_on(bench: Bench) -> Non
     assert 0 < trusted < 60_000
 
 
-async def test_permits_that_are_out_are_moved_when_the_way_becomes_shorter(bench: Bench) -> None:
-    await bench.orders("11")
+async def a_long_way(bench: Bench) -> None:
+    """So many calls over it, m-0 to m-24, that it is relied on."""
     await bench.take("")
     for n in range(25):
         await bench.permit(f"m-{n}", "a", rtt_us=100_000)
+
+
+async def test_permits_that_are_out_are_moved_when_the_way_becomes_shorter(bench: Bench) -> None:
+    await bench.orders("11")
+    await a_long_way(bench)
     last = LANE.key(f"permits:{BATCH.name}"), "m-24:1"
     before = float(await command(bench.desk.client, "ZSCORE", *last))
     stats = LANE.key(f"rtt:{BATCH.name}")
@@ -384,9 +389,7 @@ async def test_permits_that_are_out_are_moved_when_the_way_becomes_shorter(bench
 async def test_what_became_free_by_a_longer_way_waits_until_the_shorter_one_allows_it(bench: Bench) -> None:
     """A window after a far answer less the far way, a near call would be early by most of that way."""
     await bench.orders("11", "12")
-    await bench.take("")
-    for n in range(25):
-        await bench.permit(f"m-{n}", "a", rtt_us=100_000)
+    await a_long_way(bench)
     await bench.forward(BATCH.window_us + 10_000)
     await bench.permit("near", "a", rtt_us=10_000)
     assert not await bench.ledger.permit(BATCH, "look")
@@ -472,8 +475,7 @@ async def test_a_lane_in_line_for_its_address_does_not_come_for_what_is_due_soon
     closed = tuple(route.name for route in ROUTES)
     waits = await bench.take("cl", closed)
     assert (waits.starved, waits.wait_us) == (True, 2_000_000)
-    looks = tuple(name for name in closed if next(r for r in ROUTES if r.name == name).stage is Stage.LOOK)
-    cancels_alone = tuple(name for name in closed if name not in looks)
+    cancels_alone = tuple(route.name for route in ROUTES if route.stage is not Stage.LOOK)
     comes = await bench.take("cl", cancels_alone)
     assert comes.starved
     assert comes.wait_us <= 30_000, "the looks need not wait for the address"

@@ -174,9 +174,7 @@ class Carrier:
         silence = Silence.NO_ANSWER if whole else Silence.NOT_SENT
         verdicts = [(w, self._silent(call, w, silence, moment)) for w in call.batch.works]
         self._log.warning("no readable answer", route=call.batch.route, orders=len(call.groups), why=str(why))
-        outcome = self._outcome(call, verdicts, "n", 0, monotonic_ns(), whole)
-        outcome.whole = whole
-        return outcome
+        return self._outcome(call, verdicts, "n", 0, monotonic_ns(), whole)
 
     def _silent(self, call: Call, work: Work, why: Silence, moment: Moment) -> Verdict:
         taken = self._taken_state(call, work)

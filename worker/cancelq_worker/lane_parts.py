@@ -70,19 +70,18 @@ class LaneParts:
 
 @dataclass(slots=True)
 class Outcome:
-    """A call's settlement, waiting for its round. `answered_ns`: when the venue answered or was given up; `whole`: not
-    only a part of it left."""
+    """A call's settlement, waiting for its round. `answered_ns`: when the venue answered or was given up."""
 
     settlement: Settlement
     answered_ns: int
     ended: dict[str, Finish] = field(default_factory=dict)
     tries: int = 0
-    whole: bool = True
 
     @property
     def unsent(self) -> bool:
-        """Whether its call never left, or not all of it."""
-        return not self.whole or (self.settlement.permit is not None and self.settlement.permit.how == "u")
+        """Whether its call never left, or not all of it: without an answer, and surely not executed."""
+        permit = self.settlement.permit
+        return permit is not None and permit.how in ("u", "n") and not self.settlement.sent
 
     @property
     def urgent(self) -> bool:

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import redis.asyncio as aioredis
-from redis.exceptions import ResponseError
 
 from cancelq.contract import Lane, Status
 from cancelq_worker import events
@@ -55,22 +54,23 @@ class UnknownLane(Exception):
 
 async def status(redis: aioredis.Redis, lanes: Sequence[Lane]) -> list[LaneStatus]:
     """A snapshot of each lane. Raises UnknownLane for one without an inbox, RedisError."""
-    states, broken = await whole_status(redis, lanes)
-    for why in broken.values():
-        raise ResponseError(why)
+    found = await _snapshots(redis, lanes).lanes(lanes, await workers_alive(redis))
     for lane in lanes:
-        if lane not in states:
+        if lane not in found:
             raise UnknownLane(lane)
-    return list(states.values())
+    return [found[lane] for lane in lanes]
 
 
 async def whole_status(redis: aioredis.Redis, lanes: Sequence[Lane]) -> tuple[dict[Lane, LaneStatus], dict[Lane, str]]:
     """A snapshot of each lane that has an inbox; and why the server refuses to look at others: one of their keys is of
     another type, say. Raises RedisError."""
-    alive = await workers_alive(redis)
-    snapshots = Snapshots(redis, count_most=NOT_ADMITTED_MOST * max(1, len(lanes)), passing_by=True)
-    found = await snapshots.lanes(lanes, alive)
+    snapshots = _snapshots(redis, lanes, passing_by=True)
+    found = await snapshots.lanes(lanes, await workers_alive(redis))
     return found, snapshots.refused
+
+
+def _snapshots(redis: aioredis.Redis, lanes: Sequence[Lane], *, passing_by: bool = False) -> Snapshots:
+    return Snapshots(redis, count_most=NOT_ADMITTED_MOST * max(1, len(lanes)), passing_by=passing_by)
 
 
 async def pause(redis: aioredis.Redis, lane: Lane, actor: str) -> None:
