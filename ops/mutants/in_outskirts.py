@@ -299,10 +299,18 @@ MUTANTS = (
     Mutant(
         "overtaken-twice",
         f"{_LUA}/admit.lua",
-        "if not has[id] then return {2, at, unpack(overtook)} end",
+        "        agreed = agreed and has[id] ~= nil\n",
         "",
         "an urgent entry that overtook is admitted a second time",
         ("tests/integration/test_overtaking.py::test_what_was_admitted_ahead_is_passed_once_by_whoever_comes",),
+    ),
+    Mutant(
+        "overtaken-and-lost",
+        f"{_LUA}/admit.lua",
+        "    for _, unknown in pairs(has) do agreed = agreed and not unknown end\n",
+        "",
+        "an urgent entry that overtook, of which a server that took over knows nothing, is passed by: lost",
+        ("tests/integration/test_overtaking.py::test_what_overtook_and_the_server_lost_is_admitted_in_its_turn",),
     ),
     Mutant(
         "dead-workers-watch-on",

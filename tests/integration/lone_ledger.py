@@ -54,9 +54,9 @@ class Desk:
         assert isinstance(reply.overtook, Admitted)
         return reply.overtook
 
-    async def admit(self, entries: list[RawEntry], overtaken: tuple[str, ...] = ()) -> Admitted:
+    async def admit(self, entries: list[RawEntry], overtaken: tuple[str, ...] | None = None) -> Admitted:
         cursor = await self.ledger.cursor()
-        reply = await self.ledger.round(RoundRequest(admission=self.intake.prepare(cursor, entries, overtaken)))
+        reply = await self.ledger.round(RoundRequest(admission=self.intake.prepare(cursor, entries, overtaken or ())))
         assert isinstance(reply.admitted, Admitted)
         return reply.admitted
 

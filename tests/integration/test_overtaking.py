@@ -34,12 +34,26 @@ async def test_what_was_admitted_ahead_is_passed_once_by_whoever_comes(desk_alon
     assert (await desk_alone.overtake(entries[1:])).admitted == 0
     assert await desk_alone.intents() == sorted([urgent, "own"])
     told = await desk_alone.admit(entries)  # by a worker that has not heard of it
-    assert (told.applied, set(told.overtaken)) == (False, {e[0] for e in entries[1:]})
+    assert (told.applied, set(told.overtaken or ())) == (False, {e[0] for e in entries[1:]})
     done = await desk_alone.admit(entries, told.overtaken)
     assert (done.applied, done.admitted, done.duplicates) == (True, 1, 0)
     assert await desk_alone.intents() == sorted([calm, urgent, "own"])
     assert not await desk_alone.client.exists(LANE.key("ahead"))
     assert (await desk_alone.overtake(entries[1:])).admitted == 0  # the cursor has passed them
+
+
+async def test_what_overtook_and_the_server_lost_is_admitted_in_its_turn(desk_alone: Desk) -> None:
+    """Another one takes over, or the same is back, without its last writes."""
+    calm = await desk_alone.add(symbol="BTCUSDT", order_id="1")
+    urgent = await desk_alone.add(symbol="BTCUSDT", order_id="2", priority="urgent")
+    later = await desk_alone.add(symbol="BTCUSDT", order_id="3", priority="urgent")
+    entries = await desk_alone.read()
+    await desk_alone.overtake(entries[2:])
+    told = await desk_alone.admit(entries[:2], (urgent,))  # by a worker that has heard of the one that was lost alone
+    assert (told.applied, told.overtaken) == (False, (later,))
+    assert (await desk_alone.admit(entries[:2], told.overtaken)).admitted == 2
+    assert await desk_alone.intents() == sorted([calm, urgent, later])
+    assert (await desk_alone.admit(entries[2:], told.overtaken)).applied
 
 
 async def test_an_entry_that_was_deleted_after_it_overtook_stops_nobody(desk_alone: Desk) -> None:

@@ -672,6 +672,14 @@ async def test_what_was_admitted_ahead_is_forgotten_once_the_cursor_has_passed_i
         assert lane._ahead.overtaken == set()
 
 
+async def test_what_was_admitted_ahead_is_not_passed_by_where_the_server_lost_it(redis_url: str) -> None:
+    """A server that took over before it had heard of it knows the entries, and nothing else of them."""
+    async with hand(redis_url) as one:
+        ids, page, lane = await six_entries(one)
+        lane._ahead.overtaken = {entry_id for entry_id, _ in page[2:4]}
+        await none_is_lost(one, lane, ids)
+
+
 async def test_entries_before_a_page_are_not_passed_by_where_the_server_lost_what_it_had_last(redis_url: str) -> None:
     """The second watcher asks for the cursor before it admits its page. It stands where it was before that loss."""
     async with hand(redis_url) as one:

@@ -380,8 +380,8 @@ class LaneServer:
         self._more_behind = reply.more
         if result is None:
             self._entries = reply.entries
-        elif isinstance(result, Admitted) and result.overtaken:
-            self._ahead.overtaken.update(result.overtaken)
+        elif isinstance(result, Admitted) and result.overtaken is not None:
+            self._ahead.overtaken = set(result.overtaken)
         elif isinstance(result, Admitted):
             self.cursor = result.cursor
             self._ahead.passed(result.cursor)

@@ -3,7 +3,8 @@
 Entries are admitted in their order, some ten thousand a second: behind a burst of a hundred thousand an urgent one
 would wait ten seconds for its turn. So while the inbox is long, each round looks through a part of what lies ahead for
 entries that say they are urgent, which costs a fraction of admitting it, and the next round admits them at once. The
-ledger remembers which, and the cursor passes them later.
+ledger remembers which, and the cursor passes them later. An admission that leaves out others than these is refused and
+told them: also one that leaves out more, as the server may have lost its last writes, and these entries with them.
 """
 
 from __future__ import annotations

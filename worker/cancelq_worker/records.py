@@ -66,14 +66,14 @@ class Overtaking:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """`applied` is false if another worker had moved the cursor first: read again after `cursor`; or if entries are
-    among them that were admitted ahead: then these are `overtaken`."""
+    """`applied` is false if another worker had moved the cursor first: read again after `cursor`; or if what was left
+    out is not what was admitted ahead: then that is `overtaken`, and nothing else is."""
 
     applied: bool
     cursor: str
     admitted: int = 0
     duplicates: int = 0
-    overtaken: tuple[str, ...] = ()
+    overtaken: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,9 @@
 --   out, as they were admitted ahead
 -- Replies  {1, cursor, admitted, duplicates}   applied
 --          {0, cursor}                         another worker was first: read again after `cursor`
---          {2, cursor, entry id…}              nothing was done: these were admitted ahead, leave them out
+--          {2, cursor, entry id…}              nothing was done, as what was left out is not what was admitted ahead:
+--                                              these are all that were, and no others (a server that has lost its last
+--                                              writes knows of fewer than the caller does)
 -- It has no allow-oom flag: a full memory closes the intake here and nowhere else.
 
 --include prelude
@@ -65,15 +67,18 @@ do
     end
     entries = fresh
   else
-    local passed = {}
+    local passed, agreed = {}, true
+    for _, id in ipairs(named) do has[id] = later(id, at) end
     for _, id in ipairs(overtook) do
-      if not later(id, ARGV[3]) then passed[#passed + 1] = id end
+      if not later(id, ARGV[3]) then
+        passed[#passed + 1] = id
+        agreed = agreed and has[id] ~= nil
+        has[id] = false
+      end
     end
+    for _, unknown in pairs(has) do agreed = agreed and not unknown end
+    if not agreed then return {2, at, unpack(overtook)} end
     overtook = passed
-    for _, id in ipairs(named) do has[id] = true end
-    for _, id in ipairs(overtook) do
-      if not has[id] then return {2, at, unpack(overtook)} end
-    end
   end
 end
 for _, e in ipairs(entries) do
