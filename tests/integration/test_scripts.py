@@ -109,6 +109,17 @@ async def test_a_look_whose_lease_ended_is_made_again(bench: Bench) -> None:
     assert (again.before.attempts, again.before.lookups) == (1, 1)
 
 
+async def test_what_was_claimed_before_its_time_still_waits_for_it_after_its_lease_ended(bench: Bench) -> None:
+    """As by a revocation, or a push of its order, of a worker that ended."""
+    due_ms = time.time_ns() // 1_000_000 + 3_600_000
+    await bench.orders("11", not_before_ms=str(due_ms))
+    works, _ = await bench.ledger.claim(["order:i:11"])
+    assert [work.id for work in works] == ["i-11"]
+    await bench.forward(LEASE_US + 1)
+    assert (await bench.take()).batch is None
+    assert await command(bench.desk.client, "ZSCORE", LANE.key("timed"), "i-11") is not None
+
+
 @pytest.mark.parametrize("together", [True, False])
 async def test_what_is_due_is_not_hidden_by_a_later_one_of_its_class(bench: Bench, together: bool) -> None:
     await bench.orders("11", "12")

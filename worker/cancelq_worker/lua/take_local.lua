@@ -65,7 +65,14 @@ if first_of('leases') <= steady then
       return
     end
     redis.call('HSET', ROOT .. 'state', id, pack(s))
-    put_back(id, s)
+    -- Of one that was only claimed its time may not have come yet.
+    local record = s.attempts == 0 and redis.call('HGET', ROOT .. 'intents', id) or ''
+    local due_ms = string.match(record, '"not_before_ms":"(%d+)"')
+    if due_ms and tonumber(due_ms) > wall / 1000 then
+      redis.call('ZADD', ROOT .. 'timed', due_ms, id)
+    else
+      put_back(id, s)
+    end
     -- Whoever was to tell that it has expired may be the one that is gone.
     if s.expires_ms ~= '0' and s.attempts == 0 then redis.call('ZADD', ROOT .. 'expiry', s.expires_ms, id) end
   end
