@@ -61,7 +61,7 @@ class OrderEnds:
 
     async def _end_all(self) -> None:
         """Ends the intents that name orders whose end is known. One that is in a call at this moment is left to its
-        call, which knows its own times, and ended right after it."""
+        call, which knows its own times, and ended right after it; the others do not wait for that call."""
         try:
             while self._known:
                 keys = list(self._known)[:ORDERS]
@@ -72,8 +72,9 @@ class OrderEnds:
                 self._end_works(works, {key: self._known[key][0] for key in keys})
                 now_ns = monotonic_ns()
                 for key in keys:
-                    if not left_alone or self._known[key][1] < now_ns or self._carrier.draining:
-                        del self._known[key]
+                    finish, until_ns = self._known.pop(key)
+                    if left_alone and until_ns >= now_ns and not self._carrier.draining:
+                        self._known[key] = finish, until_ns  # behind all others
                 if left_alone:
                     await asyncio.sleep(AGAIN_S)
         finally:
