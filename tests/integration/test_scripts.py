@@ -296,6 +296,22 @@ async def test_other_intents_of_an_order_whose_end_is_known_are_told_of(bench: B
     assert (await bench.settle(Settlement(None, [ended(works[0])]))).others == 2
 
 
+@pytest.mark.parametrize("sent", [True, False])
+async def test_a_settlement_that_comes_twice_sets_no_order_free_that_another_call_has(bench: Bench, sent: bool) -> None:
+    """Its reply was lost, and another worker was quicker."""
+    await bench.orders("11")
+    (first,) = works_of(await bench.take())
+    back = Move(first, first.before.at_rest(first.fence), None)
+    settlement = Settlement(None, [back], order_keys=first.before.orders, sent=sent, gap_us=1_000)
+    await bench.settle(settlement)
+    await bench.forward(1_000)
+    works_of(await bench.take())
+    assert (await bench.settle(settlement)).applied == 0
+    await bench.admit({"id": "another", "symbol": "BTCUSDT", "order_id": "11"})
+    await bench.forward(1_000)
+    assert (await bench.take()).batch is None
+
+
 async def test_an_order_that_is_in_flight_is_not_sent_a_second_time(bench: Bench) -> None:
     await bench.orders("11")
     works_of(await bench.take())

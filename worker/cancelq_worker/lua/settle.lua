@@ -156,17 +156,9 @@ for _ = 1, take_number() do
   if units > 0 then redis.call(how == 'u' and 'ZREM' or 'ZADD', permits, unpack(members)) end
 end
 
-do
-  local count, how, free_us = take_number(), take_arg(), take_number()
-  local flat = {}
-  for i = 1, count do
-    if how == 's' then
-      flat[#flat + 1] = text(steady + free_us)
-    end
-    flat[#flat + 1] = take_arg()
-  end
-  if count > 0 then redis.call(how == 's' and 'ZADD' or 'ZREM', ROOT .. 'sent', unpack(flat)) end
-end
+local on_their_way, orders_n = {}, take_number()
+local sent, sent_till = take_arg() == 's', text(steady + take_number())
+for i = 1, orders_n do on_their_way[i] = take_arg() end
 
 --include free_later
 -- The clock went ahead by `span`: whoever came by in the meantime took permits for free that were not. The lane waits for
@@ -311,6 +303,20 @@ if #works > 0 then
   if #put > 0 then redis.call('HSET', ROOT .. 'orders', unpack(put)) end
   if #drop > 0 then redis.call('HDEL', ROOT .. 'orders', unpack(drop)) end
   for _, id in ipairs(ended) do others[id] = nil end
+end
+
+-- Until when these orders may not be sent. A settlement may come twice, as when its reply was lost: where all intents
+-- are stale, the orders may be on their way in another call by now, and are closed for as long as that one has them.
+if orders_n > 0 and sent then
+  local command = {'ZADD', ROOT .. 'sent'}
+  if applied == 0 then command[3] = 'GT' end
+  for _, order in ipairs(on_their_way) do
+    command[#command + 1] = sent_till
+    command[#command + 1] = order
+  end
+  redis.call(unpack(command))
+elseif orders_n > 0 and applied > 0 then
+  redis.call('ZREM', ROOT .. 'sent', unpack(on_their_way))
 end
 
 keep_clock(new_out)
