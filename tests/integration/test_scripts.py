@@ -427,6 +427,19 @@ async def test_what_became_free_by_a_longer_way_waits_until_the_shorter_one_allo
     assert works_of(await bench.take(closed=(SINGLE.name,)))
 
 
+async def test_a_key_is_not_tried_while_it_is_not_known_which_permits_are_out(bench: Bench) -> None:
+    """Another server may have forgotten some; that the lane is held for the key is no reason against it."""
+    await bench.orders("11")
+    await bench.take("")
+    await bench.settle(Settlement(None, [], holds=[Hold("*", "auth", -1, "test")]))
+    assert await bench.ledger.permit(BATCH, "before")
+    await bench.other_server()
+    await bench.take()
+    assert not await bench.ledger.permit(BATCH, "soon")
+    await bench.forward(LEASE_US + BATCH.window_us + 1)
+    assert await bench.ledger.permit(BATCH, "late")
+
+
 async def test_a_refusal_doubles_what_is_kept_beyond_the_window(bench: Bench) -> None:
     await bench.orders("11")
     await bench.take("")

@@ -1,5 +1,7 @@
 #!lua flags=allow-oom
--- PERMIT: a unit of a bucket for a call that no take grants, if there is one. In use until `settle` puts it right.
+-- PERMIT: a unit of a bucket for a call that no take grants, if there is one. In use until `settle` puts it right. What
+-- closes the lane for its key does not close it for this call; what makes permits doubtful (another server, a clock
+-- that went ahead, a refusal) does.
 --
 -- KEYS[1]  the lane's clock
 -- ARGV     bucket, units per window, window_us, lease_us, member
@@ -9,11 +11,14 @@
 
 local bucket, units, window, lease = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local permits = ROOT .. 'permits:' .. bucket
-local held = string.match(redis.call('HGET', ROOT .. 'hold', bucket .. '|rate') or '', '^%d+')
+local held = 0
+for _, till in ipairs(redis.call('HMGET', ROOT .. 'hold', bucket .. '|rate', '*|clock', '*|restart', '*|leap')) do
+  held = math.max(held, tonumber(till and string.match(till, '^%d+') or 0))
+end
 local stats = redis.call('HMGET', ROOT .. 'rtt:' .. bucket, 'units', 'shut')
 local told, shut = tonumber(stats[1] or units), tonumber(stats[2] or 0)
 redis.call('ZREMRANGEBYSCORE', permits, '-inf', text(steady))
-if math.max(tonumber(held or 0), shut) > steady or redis.call('ZCARD', permits) >= math.min(told, units) then return 0 end
+if math.max(held, shut) > steady or redis.call('ZCARD', permits) >= math.min(told, units) then return 0 end
 local free = steady + lease + window + 1000000 -- as long as its call could possibly live, as in take.lua
 redis.call('ZADD', permits, text(free), ARGV[5] .. ':1')
 keep_clock(free)
