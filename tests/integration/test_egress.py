@@ -516,6 +516,36 @@ async def test_a_call_that_goes_alone_is_not_waited_for_where_its_process_is_gon
         await client.aclose()
 
 
+async def test_where_more_is_in_use_than_there_is_nobody_asks_without_a_pause_for_the_call_that_goes_alone(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a ban for which the settings' limit was lowered."""
+    client, run, asked = connect(redis_url, max_connections=16), SCRIPTS.run_durably, list[int]()
+    before, lowered = (Egress(client, "here", (Bucket("ip", units, 60_000_000),)) for units in (1_000, 100))
+
+    async def counted(*args: Any) -> Any:
+        reply, unconfirmed = await run(*args)
+        asked.append(reply[1])
+        return reply, unconfirmed
+
+    try:
+        over(before, await used(before, 200))
+        await before.hold(1, "banned")
+        await lowered.fill()
+        while lowered.held_ms:
+            await lowered.fill()
+        monkeypatch.setattr(SCRIPTS, "run_durably", counted)
+        for _ in range(20):
+            assert not lowered.reserve().covers(("ip",))
+            await asyncio.sleep(0)
+            if filling := lowered._stocks["ip"]._filling:
+                await filling
+        assert set(asked) <= {0}
+        assert len(asked) < 10
+    finally:
+        await client.aclose()
+
+
 async def used(egress: Egress, count: int, buckets: tuple[str, ...] = ("ip",)) -> list[Ticket]:
     """So many calls begin."""
     tickets: list[Ticket] = []

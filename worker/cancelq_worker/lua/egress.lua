@@ -139,7 +139,7 @@ if probe == '1' then room = math.min(room, 1) end
 local granted, urgent = 0, 0
 if held_ms == 0 then
   granted = math.max(0, math.min(wanted, room - kept))
-  if probe == '1' and wanted > 0 then granted = room end
+  if probe == '1' and wanted > 0 then granted = math.max(0, room) end
   urgent = math.max(0, math.min(wanted_urgent, room - granted))
 end
 local first, all = 0, granted + urgent
