@@ -332,11 +332,11 @@ MUTANTS = (
     ),
     Mutant(
         "rejected-counted-although-known",
-        "worker/cancelq_worker/metrics.py",
-        "for status in rejected[: len(wanted.items) - result.admitted - result.duplicates]:",
-        "for status in rejected:",
+        "worker/cancelq_worker/lua/admit.lua",
+        "return {1, at, admitted, duplicates, ended}",
+        "return {1, at, admitted, duplicates, tonumber(ARGV[4]) - admitted}",
         "every repetition of a rejected id counts as an outcome more than the results hold",
-        ("tests/unit/test_metrics.py::test_a_rejected_entry_that_repeats_an_id_is_no_second_outcome",),
+        ("tests/integration/test_overtaking.py::test_what_is_rejected_counts_once_however_often_it_is_read",),
     ),
     Mutant(
         "calls-without-an-answer-are-timed",

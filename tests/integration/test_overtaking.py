@@ -93,6 +93,16 @@ async def test_a_bad_urgent_entry_is_told_ahead_and_a_revocation_keeps_its_turn(
     assert await desk_alone.client.xlen(LANE.results) == 1
 
 
+async def test_what_is_rejected_counts_once_however_often_it_is_read(desk_alone: Desk) -> None:
+    """By two workers, or by one that looks through the inbox again after an outage."""
+    await desk_alone.add(symbol="BTCUSDT", id="own", priority="urgent")
+    await desk_alone.add(symbol="BTCUSDT", id="own")
+    entries = await desk_alone.read()
+    told = [await desk_alone.overtake(entries[:1]) for _ in range(2)]
+    told.append(await desk_alone.admit(entries, (entries[0][0],)))
+    assert [(done.rejected, done.duplicates) for done in told] == [(1, 0), (0, 0), (0, 1)]
+
+
 async def test_all_that_is_urgent_in_a_long_inbox_is_found_in_slices(desk_alone: Desk) -> None:
     async with desk_alone.client.pipeline(transaction=False) as pipe:
         for n in range(6_000):

@@ -292,8 +292,8 @@ class LaneServer:
         wanted, reply = done.wanted, done.reply
         metrics, now_us = self._p.metrics, self._p.redis_clock.at_us(done.back_ns)
         metrics.round(done.back_ns - done.asked_ns)
-        metrics.admission(wanted.overtaking, reply.overtook)
-        metrics.admission(wanted.admission, reply.admitted)
+        metrics.admission(reply.overtook)
+        metrics.admission(reply.admitted)
         for settlement, settled in zip(wanted.settlements, reply.settled, strict=True):
             if isinstance(settled, Settled):
                 metrics.settled(settlement, settled, now_us)

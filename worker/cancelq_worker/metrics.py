@@ -23,7 +23,7 @@ from prometheus_client import (
 
 from cancelq.contract import Lane, Status
 from cancelq_worker.histograms import Cells, Histogram
-from cancelq_worker.records import Admission, Admitted, End, Move, NewOutcome, Overtaking, Settled, Settlement
+from cancelq_worker.records import Admitted, End, Move, Settled, Settlement
 from cancelq_worker.venues.port import ABOUT_THE_CALL, Reply, Stage, Venue
 
 LANE = ("venue", "account")
@@ -151,18 +151,16 @@ class LaneMetrics:
         """A round failed: Redis could not be reached."""
         self._redis_errors.inc()
 
-    def admission(self, wanted: Admission | Overtaking | None, result: object) -> None:
-        """What became of an admission."""
-        if wanted is None or not isinstance(result, Admitted) or not result.applied:
+    def admission(self, result: object) -> None:
+        """What became of an admission, if there was one."""
+        if not isinstance(result, Admitted) or not result.applied:
             return
         self._admitted.inc(result.admitted)
         if result.duplicates:
             self._duplicates.inc(result.duplicates)
             self._event("duplicate", result.duplicates)
-        rejected = [item.event["status"] for item in wanted.items if isinstance(item, NewOutcome)]
-        # Those that repeat an id are not written; which ones, the script does not tell: all of them alike.
-        for status in rejected[: len(wanted.items) - result.admitted - result.duplicates]:
-            self._outcome(status, 1)
+        if result.rejected:
+            self._outcome(Status.rejected.value, result.rejected)
 
     def settled(self, settlement: Settlement, result: Settled, now_us: int) -> None:
         """A settlement was written. `now_us`: Redis time. What was another's by then is told by that one."""

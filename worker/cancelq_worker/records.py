@@ -67,12 +67,14 @@ class Overtaking:
 @dataclass(frozen=True, slots=True)
 class Admitted:
     """`applied` is false if another worker had moved the cursor first: read again after `cursor`; or if what was left
-    out is not what was admitted ahead: then that is `overtaken`, and nothing else is."""
+    out is not what was admitted ahead: then that is `overtaken`, and nothing else is. `rejected`: entries
+    whose outcome was known at once, and told."""
 
     applied: bool
     cursor: str
     admitted: int = 0
     duplicates: int = 0
+    rejected: int = 0
     overtaken: tuple[str, ...] | None = None
 
 

@@ -11,7 +11,7 @@
 --   not_before_ms or 0
 --   then number, entry id…: ahead: of the entries, in their order; else: entries up to the last that the caller left
 --   out, as they were admitted ahead
--- Replies  {1, cursor, admitted, duplicates}   applied
+-- Replies  {1, cursor, admitted, duplicates, ended}   applied; ended: outcomes that were known at once, and are told
 --          {0, cursor}                         another worker was first: read again after `cursor`
 --          {2, cursor, entry id…}              nothing was done, as what was left out is not what was admitted ahead:
 --                                              these are all that were, and no others (a server that has lost its last
@@ -132,7 +132,7 @@ local function tell_duplicate(e, known, digest)
 end
 
 local new, sets, records = {}, {}, {}
-local duplicates, admitted = 0, 0
+local duplicates, admitted, ended = 0, 0, 0
 local settled, orders_changed = {}, {}
 local first_place = steady - #entries -- in the order in which they were asked for, and none later than now
 
@@ -185,6 +185,7 @@ for n, e in ipairs(entries) do
       admitted = admitted + 1
     else
       redis.call('XADD', results, '*', 'settled_us', settled_us, unpack(ARGV, e.from, e.to))
+      ended = ended + 1
       if e.memory ~= '' then
         settled[#settled + 1] = e.memory
         settled[#settled + 1] = 'n' .. e.digest
@@ -208,4 +209,4 @@ if not is_ahead then
   if #overtook > 0 then redis.call('SREM', ROOT .. 'ahead', unpack(overtook)) end
 end
 keep_clock()
-return {1, at, admitted, duplicates}
+return {1, at, admitted, duplicates, ended}
