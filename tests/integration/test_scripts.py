@@ -90,6 +90,14 @@ async def test_a_settlement_twice_is_one_outcome(bench: Bench) -> None:
     assert len(await bench.told()) == 1
 
 
+async def test_an_intent_twice_in_one_settlement_is_one_outcome(bench: Bench) -> None:
+    await bench.orders("11")
+    (work,) = works_of(await bench.take())
+    settled = await bench.settle(Settlement(None, [ended(work), ended(work)]))
+    assert (settled.applied, settled.stale) == (1, frozenset({1}))
+    assert len(await bench.told()) == 1
+
+
 async def test_a_cancel_whose_lease_ended_is_looked_for_and_counts_its_attempt(bench: Bench) -> None:
     await bench.orders("11")
     works_of(await bench.take())

@@ -223,7 +223,7 @@ if #works > 0 then
     for i, key in ipairs(keys) do lists[key] = kept[i] or '' end
   end
   local changed, ended, unleased, set, settled, sorted = {}, {}, {}, {}, {}, {}
-  local any_sweep = false
+  local any_sweep, seen = false, {}
 
   local function leave_order(key, id, known)
     changed[key] = true
@@ -243,11 +243,11 @@ if #works > 0 then
 
   for i, w in ipairs(works) do
     local id, at = ids[i], w.at
-    local fence, taken = string.match(states[i] or '', '^(%d+) (%d)')
+    local fence, taken = string.match(not seen[id] and states[i] or '', '^(%d+) (%d)')
     if fence == ARGV[at + 1] and taken ~= '0' then
       applied = applied + 1
       unleased[applied] = id
-      states[i] = false -- the same id twice in one call: the second is stale
+      seen[id] = true -- the same id twice in one settlement: the second is stale
       tell(w)
       if w.ends then
         ended[#ended + 1] = id
