@@ -176,7 +176,7 @@ def _wrap_trips(step: _Step) -> None:
         if name == "claim":
             step.leaves("push.claim-sent")
         reply = await run(self, client, name, keys, args)
-        if name == "claim" and reply[1]:
+        if name == "claim" and reply[0]:
             step.reached("push.claim-sent")
         return reply
 

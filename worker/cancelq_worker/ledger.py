@@ -254,7 +254,7 @@ class RedisLedger:
         """Takes the open intents that name these orders for a step without a call, if they are in no call now; how
         many are."""
         args = [self._plan.lease_us, *orders]
-        _, flat, left_alone = await SCRIPTS.run(self._client, "claim", [self._clock], args)
+        flat, left_alone = await SCRIPTS.run(self._client, "claim", [self._clock], args)
         return [Work.read(*flat[i : i + 3]) for i in range(0, len(flat), 3)], int(left_alone)
 
     async def stream(self, worker: str, what: StreamStep) -> bool:

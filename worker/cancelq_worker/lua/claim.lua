@@ -4,7 +4,7 @@
 --
 -- KEYS[1]  the lane's clock
 -- ARGV     lease_us, order…
--- Replies  {wall, {id, state before, record, …}, left alone}   the fence of each is one higher than in that state
+-- Replies  {{id, state before, record, …}, left alone}   the fence of each is one higher than in that state
 
 --include prelude
 
@@ -35,4 +35,4 @@ for _, id in ipairs(ids) do
   end
 end
 if #ids > 0 then keep_clock(#claimed > 0 and steady + lease or nil) end
-return {text(wall), claimed, left_alone}
+return {claimed, left_alone}
