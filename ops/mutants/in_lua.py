@@ -120,10 +120,18 @@ MUTANTS = (
     Mutant(
         "server-that-lost-writes-goes-on",
         f"{_LUA}/egress.lua",
-        "and waited_for ~= run then",
+        "and waited_for ~= server then",
         "and false then",
         "after a restart from a snapshot units are handed out before those who used them could say so",
         (f"{_EGRESS}test_a_server_that_lost_its_last_writes_hands_out_nothing_that_others_used",),
+    ),
+    Mutant(
+        "dropped-data-are-not-noticed",
+        f"{_LUA}/egress.lua",
+        "server = run .. ' ' .. text(now)",
+        "server = run",
+        "after its data were dropped a server hands out units again before those who used them could say so",
+        (f"{_EGRESS}test_a_server_whose_data_were_dropped_hands_out_nothing_that_others_used",),
     ),
     Mutant(
         "leap-cuts-the-wait-short",
@@ -160,8 +168,8 @@ MUTANTS = (
     Mutant(
         "unit-handed-out-twice",
         f"{_LUA}/egress.lua",
-        "'server', run, 'last', text(math.max(now, tonumber(last or 0))))",
-        "'server', run)",
+        "'server', server, 'last', text(math.max(now, tonumber(last or 0))))",
+        "'server', server)",
         "a server that lost its data counts two calls as one unit: the address is over its limit",
         (f"{_EGRESS}test_a_server_that_others_know_already_is_told_by_who_comes_later",),
     ),

@@ -601,6 +601,28 @@ async def test_a_server_that_lost_its_last_writes_hands_out_nothing_that_others_
         server.stop()
 
 
+async def test_a_server_whose_data_were_dropped_hands_out_nothing_that_others_used(redis_url: str) -> None:
+    """It goes on as the same server: nobody's connection breaks."""
+    client, out = connect(redis_url, max_connections=16), "cancelq:{egress:here}:ip"
+    one, other, new = (Egress(client, "here", (Bucket("ip", 100, 30_000_000),)) for _ in range(3))
+    try:
+        await other.fill()
+        over(one, await used(one, 40))
+        await one.fill()
+        under_way = await used(other, 30)
+        await client.flushall()
+        for egress in (one, other, new):
+            await egress.fill()
+            await egress.fill()
+            assert not egress.reserve().covers(("ip",)), "as long as others may not have told what they used"
+        assert await client.zcard(out) == 40 + len(under_way)
+        await client.hset(f"{out}:note", "ahead", "1")  # its time is over
+        await new.fill()
+        assert new.reserve().covers(("ip",))
+    finally:
+        await client.aclose()
+
+
 async def test_a_server_that_lost_a_ban_is_told_it_again(server_kind: str, tmp_path: Path) -> None:
     server = KINDS[server_kind](tmp_path, durable=False)
     server.start()

@@ -5,21 +5,22 @@
 -- KEYS[2]  the same with `:note`, a hash: `last` unit handed out; `units` per window, for those who only look; `hold`:
 --          closed until (ms) and why; `probe`: after a hold one call goes alone, `1` until its unit is handed out, then
 --          the unit and when it is given up (us); `ahead`: until when none is handed out, as the clock went ahead or the
---          server may have lost its last writes (us); `at`: when somebody asked last (us); `server`: its run id; `lost`:
---          the same, once its processes were waited for
+--          server may have lost its last writes (us); `at`: when somebody asked last (us); `server`: its run id and
+--          since when it has these data; `lost`: the same, once its processes were waited for
 -- ARGV     units per window, window_us, wanted, live_us, hold_ms, detail, wanted for urgent calls, units kept for these,
 --          by how much the clock was found to have gone ahead (us), for how long the process has known how the clock
---          goes (us), -1: to be left out of account, the run id that the process heard last, unused_n, unit …, ended_n,
---          then for each: unit, how long ago its call ended in us, extra us (for a call without an answer)
+--          goes (us), -1: to be left out of account, the `server` that the process heard last, unused_n, unit …,
+--          ended_n, then for each: unit, how long ago its call ended in us, extra us (for a call without an answer)
 -- Replies  {first unit granted, number granted, hold left in ms, 1 if one call is to go alone, number granted for urgent
---          calls, which follow the others, units that are left, the server's run id}
+--          calls, which follow the others, units that are left, `server`}
 --
 -- Units are taken ahead of their calls. One that nobody reports stays in use for `live_us`: by then its call, if it was
 -- made, is over and out of the venue's window. A reported one is free a window after its call ended. Whose clock: Redis'
 -- TIME; where that went ahead, none is handed out for as long, and what is in use is free that much later. So it is by as
 -- much as nobody vouches for: a clock that went ahead while no process was there was noticed by none. Another server
--- than before may have lost its last writes: each process tells again what it used, and until all have had the time to,
--- none is handed out. Numbers begin at the time then, so that none is given twice.
+-- than before may have lost its last writes, and one whose data were dropped has lost them all: each process tells
+-- again what it used, and until all have had the time to, none is handed out. Numbers begin at the time then, so that
+-- none is given twice.
 
 local function text(n) return string.format('%.0f', n) end
 
@@ -55,12 +56,14 @@ local function shut_for(span)
 end
 
 local run = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)') or '-'
-local server, waited_for, last, at = unpack(redis.call('HMGET', KEYS[2], 'server', 'lost', 'last', 'at'))
-if server ~= run then
-  redis.call('HSET', KEYS[2], 'server', run, 'last', text(math.max(now, tonumber(last or 0))))
+local before, waited_for, last, at = unpack(redis.call('HMGET', KEYS[2], 'server', 'lost', 'last', 'at'))
+local server = before
+if not before or string.match(before, '^%S+') ~= run then
+  server = run .. ' ' .. text(now)
+  redis.call('HSET', KEYS[2], 'server', server, 'last', text(math.max(now, tonumber(last or 0))))
 end
-if ((server and server ~= run) or (known ~= '' and known ~= run)) and waited_for ~= run then
-  redis.call('HSET', KEYS[2], 'lost', run)
+if ((before and before ~= server) or (known ~= '' and known ~= server)) and waited_for ~= server then
+  redis.call('HSET', KEYS[2], 'lost', server)
   shut_for(math.min(window, TOLD_AGAIN_US))
 end
 
@@ -156,4 +159,4 @@ if all > 0 then
 end
 redis.call('PEXPIRE', KEYS[1], math.ceil((window + live) / 1000) + 60000)
 redis.call('EXPIRE', KEYS[2], 86400)
-return {first, granted, held_ms, probe and 1 or 0, urgent, room - all, run}
+return {first, granted, held_ms, probe and 1 or 0, urgent, room - all, server}
