@@ -14,6 +14,14 @@ _PLACES = "tests/integration/test_stream_places.py::"
 
 MUTANTS = (
     Mutant(
+        "walks-that-never-meet",
+        f"{_LUA}/take_limits.lua",
+        "if r.walk and #usable == 0 and under_way(",
+        "if false and under_way(",
+        "walks through a history begin one after the other, stand on different pages, and each reads all of it",
+        (f"{_SCRIPTS}test_who_would_begin_a_walk_waits_for_the_one_under_way_and_all_of_them_begin_together",),
+    ),
+    Mutant(
         "nobody-is-starved",
         f"{_LUA}/take_limits.lua",
         "if short then starved =",

@@ -308,6 +308,41 @@ async def test_a_bucket_too_small_for_stocks_is_asked_call_by_call(redis_url: st
         await client.aclose()
 
 
+async def test_an_address_is_closed_for_longer_each_time_whichever_process_was_refused(redis_url: str) -> None:
+    """Where the venue does not say for how long: whoever goes on calling once a second is banned in the end."""
+    client = connect(redis_url, max_connections=16)
+    one, other = (Egress(client, "here", (Bucket("ip", UNITS, WINDOW_US),)) for _ in range(2))
+    note = "cancelq:{egress:here}:ip:note"
+
+    async def goes_alone(process: Egress, *, refused: bool) -> int:
+        """For how many ms the address is closed after it."""
+        async with asyncio.timeout(10):
+            while not (reserved := process.reserve()).covers(("ip",)):
+                await process.fill()
+        ticket = process.use(reserved, ("ip",))
+        process.ended(ticket, time.monotonic_ns(), answered=not refused)
+        if refused:
+            process.close(1_000)
+            await process.hold(1_000, "too many requests", ticket)
+            await process.hold(1_000, "too many requests", ticket)  # of one that was under way
+            await command(client, "HSET", note, "hold", "1 as if that was over")
+        held_ms = process.held_ms
+        await one.fill()
+        await other.fill()
+        return held_ms
+
+    try:
+        for process, refused, least_ms in (
+            (one, True, 1_000), (other, True, 2_000), (one, True, 4_000), (other, False, 0), (one, True, 1_000)
+        ):  # fmt: skip
+            assert 0 <= least_ms - await goes_alone(process, refused=refused) < 500
+        long_ago_ms = int(time.time() * 1000) - 400_000
+        await command(client, "HSET", note, "streak", f"7 {long_ago_ms}")
+        assert await goes_alone(other, refused=True) <= 1_000
+    finally:
+        await client.aclose()
+
+
 async def test_a_call_that_goes_alone_is_not_waited_for_where_its_process_left(redis_url: str) -> None:
     client = connect(redis_url, max_connections=16)
     one, other = (Egress(client, "here", (Bucket("ip", UNITS, WINDOW_US),)) for _ in range(2))

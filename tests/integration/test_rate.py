@@ -106,6 +106,18 @@ async def test_refusals_are_counted_for_the_operator_and_widen_the_margin(redis_
         assert b"probe" not in stats
 
 
+async def test_what_of_a_sweeps_batch_goes_over_the_limit_closes_it_and_is_counted(redis_url: str) -> None:
+    """The rest of the batch was taken; all the same somebody else uses the key, or the limit is a smaller one."""
+    async with desk(redis_url, venue="bybit", limits={"bybit/cancel-batch": 6}) as rig:
+        ids = [rig.order(client_id=f"mm-{n}") for n in range(20)]
+        event = await rig.final(await rig.send(scope="account", client_prefix="mm-"))
+        assert (event.status, event.open_orders) == (Status.cancelled, 0)
+        assert {rig.truth(i)["state"] for i in ids} == {"cancelled"}
+        stats = await cast("Any", rig.client.hgetall(rig.lane.key("rtt:cancel-batch")))
+        assert int(stats[b"refusals"]) >= 1
+        assert int(stats[b"guard"]) > 2000
+
+
 async def test_a_larger_limit_that_bybit_tells_is_used_and_never_exceeded(redis_url: str) -> None:
     async with desk(redis_url, venue="bybit", workers=2, limits={"bybit/cancel-batch": 40, "bybit/cancel": 40}) as rig:
         finals = await rig.finals(await burst(rig, 400), within_s=60)

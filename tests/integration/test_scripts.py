@@ -1214,6 +1214,80 @@ async def test_pairs_that_wait_for_one_endpoint_hold_up_no_other_endpoint(bench:
     assert (await bench.take()).batch is None
 
 
+def at_page(work: Work, page: int, delay_us: int = 0) -> Move:
+    """On its way through a history, which all of them walk from the same order id."""
+    state = work.taken(stage=Stage.LOOK, batch_id="b", route="historyOrders", size=1, taken_us=0)
+    state.stage, state.look_class = Stage.LOOK, f"{'stride' if page > 1 else 'seek'}:BTC-USDT:77:{page}"
+    return Move(work, state, delay_us)
+
+
+async def walkers(bench: Bench, *pages: int) -> list[Move]:
+    """At BingX, where `query` is closed by equal errors: orders that come to these pages next, the first one before the
+    others. Nothing of it is settled yet."""
+    await bingx_lane(bench)
+    await bench.take("")
+    errors = {f"100404 told-{n}": await bench.steady() for n in range(8)}
+    await bench.desk.client.zadd(LANE.key("errors:query"), errors)
+    moves = []
+    for n, page in enumerate(pages):
+        await bench.admit({"id": f"i{n}", "symbol": "BTC-USDT", "order_id": str(100 + n)})
+        (work,) = works_of(await bench.take())
+        moves.append(at_page(work, page))
+    return moves
+
+
+async def test_who_would_begin_a_walk_waits_for_the_one_under_way_and_all_of_them_begin_together(bench: Bench) -> None:
+    """Else their walks stand on different pages, never meet again, and each reads the whole history."""
+    first, walking, last = await walkers(bench, 1, 4, 1)
+    await bench.settle(Settlement(None, [first, walking]))
+    for page in (5, 6):  # it goes on, though another has waited longer
+        (work,) = works_of(await bench.take("l"))
+        assert work.id == walking.work.id
+        in_hands = await bench.take("l")
+        assert in_hands.batch is None
+        assert in_hands.wait_us <= 100_000
+        await bench.settle(Settlement(None, [at_page(work, page), last]))
+    (work,) = works_of(await bench.take("l"))
+    # Its walk has ended, and its next one is due later.
+    await bench.settle(Settlement(None, [at_page(work, 1, delay_us=300_000)]))
+    begun = works_of(await bench.take("l"))
+    assert {work.id for work in begun} == {first.work.id, last.work.id}
+    await bench.forward(300_000)
+    assert (await bench.take("l")).batch is None
+    await bench.forward(LEASE_US)  # whoever had them is gone: their walk goes on before another one begins
+    assert {work.id for work in works_of(await bench.take("l"))} == {"i0", "i1", "i2"}
+
+
+@pytest.mark.parametrize("why", ["tries again later", "travels alone", "is urgent", "walks from another id", "is sent"])
+async def test_who_walks_otherwise_keeps_nobody_from_beginning(bench: Bench, why: str) -> None:
+    first, other = await walkers(bench, 1, 4)
+    match why:
+        case "tries again later":
+            other.delay_us = 1_000_000
+        case "travels alone":
+            other.state.strikes, other.state.cap = 2, 1
+        case "is urgent":
+            other.state.urgent = True
+        case "walks from another id":
+            other.state.look_class = "stride:BTC-USDT:88:4"
+        case _:
+            other.state.stage = Stage.CANCEL
+    await bench.settle(Settlement(None, [other], order_keys=other.work.before.orders, sent=False))
+    if why != "tries again later":
+        assert [work.id for work in works_of(await bench.take("cl"))] == [other.work.id]
+    await bench.settle(Settlement(None, [first]))
+    assert [work.id for work in works_of(await bench.take("l"))] == [first.work.id]
+
+
+async def test_a_walk_that_waits_keeps_no_other_pair_from_beginning(bench: Bench) -> None:
+    walking, first, elsewhere = await walkers(bench, 4, 1, 1)
+    elsewhere.state.look_class = "seek:ETH-USDT:77:1"
+    await bench.settle(Settlement(None, [walking]))
+    works_of(await bench.take("l"))
+    await bench.settle(Settlement(None, [first, elsewhere]))
+    assert [work.id for work in works_of(await bench.take("l"))] == [elsewhere.work.id]
+
+
 async def test_a_pair_that_keeps_its_distance_holds_up_no_full_call(bench: Bench) -> None:
     """Of one kind: what waits because its call could carry more is not without a permit."""
     await bingx_lane(bench)

@@ -340,7 +340,7 @@ def test_a_walk_is_read_to_its_end_whatever_order_its_pages_seem_to_have() -> No
         (reply,) = decode("history-on", listed(*ended(*ids)), walk)
         assert (reply.word, reply.notes["walk"]["at"]) == (Word.UNREAD, 3)
     (reply,) = decode("history-on", listed(*ended(*range(151, 250))), walk)
-    assert (reply.word, reply.notes["walk"]["at"]) == (Word.ABSENT, 0)
+    assert (reply.word, reply.notes["walk"]) == (Word.ABSENT, {})
 
 
 def test_those_that_walk_by_order_id_share_pages_from_the_grid() -> None:
@@ -361,11 +361,23 @@ def test_those_that_walk_by_order_id_share_pages_from_the_grid() -> None:
         encode("history-on", waiting[0], target(str(near), notes={"walk": {"by": "i", "at": 4}}))
 
 
+@pytest.mark.parametrize(("stood", "goes_on"), [({}, 2), ({"walk": {}}, 2), ({"walk": {"by": "i", "at": 3}}, 1)])
+def test_after_a_pause_a_walk_is_begun_anew_unless_it_has_just_begun(stood: dict[str, Any], goes_on: int) -> None:
+    """What was read long ago may be otherwise by now; the first page that was waited for is of now."""
+    intent = target("500", notes={"paged": 1, "t0": 0, "look_at": 0, "abs": {"open": 1}, **stood})
+    (reply,) = decode("history-on" if goes_on == 1 else "history-begin", listed(*ended(*range(501, 601))), intent)
+    before, at = State(stage=Stage.LOOK, notes=intent.notes), Moment(Policy().look_pause_us + 1, 0, 0)
+    taken = before.at_rest(1)
+    verdict = Judge(BINGX, Policy(), random.Random(7)).look(before, taken, dict(intent.fields), reply, at)
+    assert verdict.state.look_class == (f"stride:{PAIR}:1:2" if goes_on > 1 else f"seek:{PAIR}:1:1")
+    assert "open" not in verdict.state.notes["abs"]
+
+
 def test_an_order_the_venue_has_known_is_asked_for_by_itself_up_to_the_last_third_before_the_lock() -> None:
     known = target(ORDER_ID, notes={"known": 1, "paged": 1})
     begin = int(ORDER_ID) >> 41 << 41
-    assert BINGX.next_look(known).look_class == f"sure:{PAIR}:{begin}"
-    assert BINGX.next_look(target(ORDER_ID, notes={"paged": 1})).look_class == f"seek:{PAIR}:{begin}"
+    assert BINGX.next_look(known).look_class == f"sure:{PAIR}:{begin}:1"
+    assert BINGX.next_look(target(ORDER_ID, notes={"paged": 1})).look_class == f"seek:{PAIR}:{begin}:1"
     assert ROUTES["query-known"].errors == 15
     assert encode("query-known", known).query == f"orderId={ORDER_ID}&symbol={PAIR}"
 

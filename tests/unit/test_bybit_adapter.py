@@ -557,6 +557,19 @@ def test_a_sweeps_batch_comes_to_one_word(outcomes: list[Any], word: Word) -> No
     assert reply.word is word
 
 
+def test_what_of_a_sweeps_batch_went_over_the_limit_is_told_with_its_reset() -> None:
+    todo = [{"id": ORDER_ID, "symbol": "BTCUSDT"}, {"id": OTHER_ID, "symbol": "BTCUSDT"}]
+    sweep = target(scope="symbol", notes={"sweep": {"todo": todo}})
+    for first, word in ((GOOD, ACK), (DEAD, UNCLEAR)):
+        said = batch([EMPTY, EMPTY], [first, {"code": 10006}], x_bapi_limit_reset_timestamp=str(NOW_MS + 600))
+        (reply,) = decode("sweep-batch", said, sweep)
+        assert reply.word is word
+        assert reply.over_limit is not None
+        assert (reply.over_limit.word, reply.over_limit.retry_us) == (Word.REFUSED, 600_000)
+    (reply,) = decode("sweep-batch", batch([EMPTY, EMPTY], [GOOD, GOOD]), sweep)
+    assert reply.over_limit is None
+
+
 # -- time and probe ------------------------------------------------------------------------------------------
 
 

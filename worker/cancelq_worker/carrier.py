@@ -104,7 +104,8 @@ class Carrier:
         rtt_us = (exchange.answered_ns - exchange.sent_ns) // 1000
         decoded = self._p.venue.decode(call.route, targets, exchange.answer)
         replies = [discreet(reply, exchange.answer) for reply in decoded] if exchange.answer.quotes else decoded
-        refused = any(r.word is Word.REFUSED for r in replies)
+        said = [*replies, *(discreet(r.over_limit, exchange.answer) for r in replies if r.over_limit)]
+        refused = any(r.word is Word.REFUSED for r in said)
         opened = not any(r.whole_address for r in replies)
         self._p.egress.ended(call.ticket, exchange.answered_ns, answered=opened)
         self._samples[call.route.bucket] = self._samples.get(call.route.bucket, 0) + 1
@@ -120,7 +121,7 @@ class Carrier:
         if bucket.fixed:  # what the settings say of a limit is never exceeded
             told = min(told, bucket.units)
         outcome = self._outcome(call, verdicts, how, rtt_us, exchange.answered_ns, executed, error, told)
-        outcome.settlement.holds = self._gate.holds(call, replies)
+        outcome.settlement.holds = self._gate.holds(call, said)
         self._report(call, replies, rtt_us, exchange.answer.status)
         if any(reply.notes.get("sweep", {}).get("unsure") for reply in replies):
             self._gate.know_time_better()

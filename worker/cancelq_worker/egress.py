@@ -211,21 +211,25 @@ class Egress:
         for stock in self._stocks.values():
             stock.close(for_ms)
 
-    async def hold(self, for_ms: int, detail: str) -> None:
+    async def hold(self, for_ms: int, detail: str, refused: Ticket | None = None) -> None:
         """Closes the address for every process that leaves from it, as soon as Redis has heard of it; `close` does so
-        for this one. If that takes longer than `TELL_S`, the others find out for themselves."""
+        for this one. If that takes longer than `TELL_S`, the others find out for themselves. `refused`: of a call whose
+        refusal does not say for how long; then for longer with each one in a row, at least for `for_ms`."""
         for stock in self._stocks.values():
             stock.telling += 1
         try:
-            await self._tell(for_ms, detail)
+            await self._tell(for_ms, detail, refused.units[0][0] if refused else None)
         finally:
             for stock in self._stocks.values():
                 stock.telling -= 1
 
-    async def _tell(self, for_ms: int, detail: str) -> None:
+    async def _tell(self, for_ms: int, detail: str, backs_off: Stock | None) -> None:
         begun_s = monotonic_s()
         while (left_ms := for_ms - int((monotonic_s() - begun_s) * 1000)) > 0:
             try:
+                if backs_off:
+                    for_ms = left_ms = max(left_ms, await backs_off.back_off(detail))
+                    begun_s, backs_off = monotonic_s(), None
                 await asyncio.gather(*(stock.hold(left_ms, detail) for stock in self._stocks.values()))
                 return
             except (RedisError, OSError) as error:

@@ -371,6 +371,12 @@ class Stock:
         self._void()
         self._hold_here(max(self.held_ms, for_ms))
 
+    async def back_off(self, detail: str) -> int:
+        """The address is closed, and the venue does not say for how long: longer each time, whichever process was
+        refused. Returns for how many ms."""
+        await self._ask(0, (), (), hold_ms=-1, why=detail)
+        return self.held_ms
+
     async def hold(self, for_ms: int, detail: str) -> None:
         await self._ask(0, (), (), hold_ms=for_ms, why=detail)
         self.close(for_ms)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 import structlog
 
 from cancelq_worker.clocks import in_s, monotonic_ns
+from cancelq_worker.egress import Ticket
 from cancelq_worker.http import Door, Exchange, NoAnswer, NotSent, Pick
 from cancelq_worker.lane_parts import Call, LaneParts
 from cancelq_worker.records import Hold
@@ -19,6 +20,7 @@ BETTER_NS = 500_000_000
 CLOCK_NS = 20_000_000_000  # how often the venue's clock is read at least
 ASIDE_WITHIN_S = 0.2  # how long a call that no route makes waits for a unit of the address; some wait for each other
 REFUSALS_MANY = 3
+SHORTEST_CLOSED_US = 1_000_000
 Spawn = Callable[[Coroutine[object, object, None]], None]
 
 
@@ -52,19 +54,20 @@ class Gate:
         bucket, for_us = call.route.bucket, self._asked_to_wait_us(reply)
         self._p.metrics.refused(bucket)
         if reply.whole_address:
-            for_us = self._close_address(for_us, said)
+            for_us = self._close_address(for_us, said, call.ticket)
         tell = self._log.error if self._count(bucket) >= REFUSALS_MANY else self._log.warning
         tell(
             "over the venue's limit: does somebody else use this key?", bucket=bucket, held_ms=for_us // 1000, said=said
         )
         return Hold("*" if reply.whole_address else bucket, "rate", for_us, said)
 
-    def _close_address(self, for_us: int, said: str) -> int:
-        """For every lane that leaves from it; longer each time where the venue does not say how long (0). Returns for
-        how long."""
-        for_us = for_us or min(300_000_000, 1_000_000 * 2 ** min(self._count("address"), 9))
+    def _close_address(self, for_us: int, said: str, ticket: Ticket) -> int:
+        """For every lane that leaves from it; longer each time where the venue does not say how long (0), by what Redis
+        knows of the refusals before. Returns for how long at least."""
+        refused = None if for_us else ticket
+        for_us = for_us or SHORTEST_CLOSED_US
         self._p.egress.close(for_us // 1000)  # at once: the others hear of it a trip later
-        self._spawn(self._p.egress.hold(for_us // 1000, said))
+        self._spawn(self._p.egress.hold(for_us // 1000, said, refused))
         return for_us
 
     def unreachable(self, why: str) -> list[Hold]:
@@ -225,7 +228,8 @@ class Gate:
         reply = self._p.venue.read_probe(exchange.answer)
         egress.ended(ticket, exchange.answered_ns, answered=not reply.whole_address)
         if reply.whole_address:  # which is told to whatever call comes first, and by no other where lanes rest
-            for_us = self._close_address(self._asked_to_wait_us(reply), f"{reply.code} {reply.text}".strip()[:240])
+            said = f"{reply.code} {reply.text}".strip()[:240]
+            for_us = self._close_address(self._asked_to_wait_us(reply), said, ticket)
             self._log.warning("the venue refuses this address", path=signed.request.path, held_ms=for_us // 1000)
         took_ns = exchange.answered_ns - exchange.sent_ns
         self._p.metrics.aside(signed.request.path, exchange.answer.status, took_ns)

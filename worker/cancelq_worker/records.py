@@ -299,6 +299,6 @@ class LanePlan:
         lines += [f"B {b.name} {b.units} {b.window_us} {self.urgent_reserve} {int(b.fixed)}" for b in self.buckets]
         for r in self.routes:
             costs = f"{r.most} {r.least} {r.bucket} {r.per_call} {r.per_order}"
-            how = f"{int(r.downwards)} {int(r.by_class)} {r.errors} {r.stage.value}"
+            how = f"{int(r.downwards)} {int(r.by_class)} {r.errors} {r.stage.value} {r.walk or '-'}"
             lines += [f"R {r.queue.value}:{kind} {r.name} {costs} {how}" for kind in r.kinds]
         return "\n".join(lines) + "\n"

@@ -198,7 +198,7 @@ class Judge:
         return Go(state, delay, reply, Status.retrying, "the venue still shows the order open: cancelling again")
 
     def _not_seen(self, before: State, state: State, fields: dict[str, str], reply: Reply, at: Moment) -> Verdict:
-        self._forget_early_looks(state, at)
+        self._forget_early_looks(before, state, at)
         absent = dict(state.notes.get("abs", {}))
         if reply.word is Word.ABSENT:
             absent[reply.place] = absent.get(reply.place, 0) + 1
@@ -225,12 +225,13 @@ class Judge:
         delay = backoff(self.rng, base, 2_500 * MS, int(state.notes.get("n", 0)))
         return Go(state, min(delay, max(50 * MS, self.policy.lookup_budget_us - elapsed)), reply)
 
-    def _forget_early_looks(self, state: State, at: Moment) -> None:
+    def _forget_early_looks(self, before: State, state: State, at: Moment) -> None:
         """Nobody looked for a while, as the lane was held or its workers gone: what a list did not show yet when it was
-        read last, it may show by now. Once is enough: whatever is read from then on is read late."""
+        read last, it may show by now. Once is enough: whatever is read from then on is read late, also the first page
+        of a walk that waited for another one to end."""
         notes = state.notes
         if at.steady_us - int(notes.get("look_at", at.steady_us)) > self.policy.look_pause_us and "late" not in notes:
-            for key in ("abs", "walk", "n"):
+            for key in ("abs", "walk", "n") if before.notes.get("walk") else ("abs", "n"):
                 notes.pop(key, None)
             notes["late"] = 1
         notes["look_at"] = at.steady_us

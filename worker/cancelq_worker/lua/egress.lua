@@ -4,13 +4,15 @@
 -- KEYS[1]  cancelq:{egress:NAME}:BUCKET, a zset: unit in use → when it is free again (us)
 -- KEYS[2]  the same with `:note`, a hash: `last` unit handed out; `units` per window, for those who only look; `hold`:
 --          closed until (ms) and why; `probe`: after a hold one call goes alone, `1` until its unit is handed out, then
---          the unit and when it is given up (us); `ahead`: until when none is handed out, as the clock went ahead or the
---          server may have lost its last writes (us); `at`: when somebody asked last (us); `server`: its run id and
+--          the unit and when it is given up (us); `streak`: how often in a row it was refused without being told for how
+--          long, and until when that closed it (ms); `ahead`: until when none is handed out, as the clock went ahead or
+--          the server may have lost its last writes (us); `at`: when somebody asked last (us); `server`: its run id and
 --          since when it has these data; `lost`: the same, once its processes were waited for
--- ARGV     units per window, window_us, wanted, live_us, hold_ms, detail, wanted for urgent calls, units kept for these,
---          by how much the clock was found to have gone ahead (us), for how long the process has known how the clock
---          goes (us), -1: to be left out of account, the `server` that the process heard last, unused_n, unit …,
---          ended_n, then for each: unit, how long ago its call ended in us, extra us (for a call without an answer)
+-- ARGV     units per window, window_us, wanted, live_us, hold_ms (-1: the venue refused and did not say for how long),
+--          detail, wanted for urgent calls, units kept for these, by how much the clock was found to have gone ahead (us),
+--          for how long the process has known how the clock goes (us), -1: to be left out of account, the `server` that
+--          the process heard last, unused_n, unit …, ended_n, then for each: unit, how long ago its call ended in us,
+--          extra us (for a call without an answer)
 -- Replies  {first unit granted, number granted, hold left in ms, 1 if one call is to go alone, number granted for urgent
 --          calls, which follow the others, units that are left, `server`}
 --
@@ -27,6 +29,8 @@ local function text(n) return string.format('%.0f', n) end
 -- How long the call that goes alone is waited for: its unit is used within two seconds, and who took it may be dead.
 local PROBE_US = 5000000
 local UNDER_WAY_US = 10000000 -- what is in use for so much longer has not ended: it is told again
+-- For how long it is closed where the venue does not say, twice as long each time.
+local BACK_OFF_MS, BACK_OFF_MAX_MS = 1000, 300000
 local TOLD_AGAIN_US = 3000000 -- how long every process may take until it has told a server what another one knew
 
 local t = redis.call('TIME')
@@ -102,6 +106,17 @@ if #ended > 0 then redis.call('ZADD', KEYS[1], unpack(ended)) end
 local now_ms, hold = math.floor(now / 1000), redis.call('HGET', KEYS[2], 'hold')
 local held_ms = hold and math.max(0, string.match(hold, '^%d+') - now_ms) or 0
 local hold_ms = tonumber(ARGV[5])
+if hold_ms < 0 then
+  -- Of calls that were under way together each may be refused: that is one refusal. A long calm begins anew.
+  local streak, till = string.match(redis.call('HGET', KEYS[2], 'streak') or '', '^(%d+) (%d+)$')
+  if not streak or now_ms > till + BACK_OFF_MAX_MS then
+    streak = 1
+  elseif held_ms == 0 then
+    streak = streak + 1
+  end
+  hold_ms = math.min(BACK_OFF_MAX_MS, BACK_OFF_MS * 2 ^ (streak - 1))
+  redis.call('HSET', KEYS[2], 'streak', text(streak) .. ' ' .. text(now_ms + math.max(hold_ms, held_ms)))
+end
 if hold_ms > 0 then
   -- A call that was on its way may be refused later and for less: the address stays closed for the longer of both.
   if hold_ms > held_ms then
@@ -130,7 +145,7 @@ local probe = held_ms == 0 and redis.call('HGET', KEYS[2], 'probe')
 if probe and probe ~= '1' then
   local unit, till = string.match(probe, '^(%d+) (%d+)$')
   if answered[unit] then
-    redis.call('HDEL', KEYS[2], 'probe')
+    redis.call('HDEL', KEYS[2], 'probe', 'streak')
     probe = false
   elseif answered[unit] == false or not redis.call('ZSCORE', KEYS[1], unit) or tonumber(till) <= now then
     probe = '1'
@@ -158,5 +173,5 @@ if all > 0 then
   redis.call('HSET', KEYS[2], 'units', ARGV[1])
 end
 redis.call('PEXPIRE', KEYS[1], math.ceil((window + live) / 1000) + 60000)
-redis.call('EXPIRE', KEYS[2], 86400)
+redis.call('EXPIRE', KEYS[2], 30 * 86400) -- one that was not heard for so long comes as another server
 return {first, granted, held_ms, probe and 1 or 0, urgent, room - all, server}

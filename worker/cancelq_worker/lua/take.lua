@@ -5,12 +5,13 @@
 -- ARGV[1]  the lane's plan, in lines, read where a word of it is needed (as JSON, reading it was half of an idle take):
 --            venue account lease_us gap_us poll_us window_us errors_us errors_most
 --            B bucket units window_us reserve fixed                                              for each bucket
---            R queue:kind route most least bucket per_call per_order downwards by_class errors stage
+--            R queue:kind route most least bucket per_call per_order downwards by_class errors stage walk
 --                                                                                    for each route and kind
 --          reserve: units only urgent intents may take, at most a fifth of the bucket; fixed: 1 if the operator set
 --          `units`: a size that the venue tells then counts only if it is smaller
 --          queue: the stage it serves; stage: what its call is. They differ for a route that looks before it sends,
 --          which is used for a class only while another route of that class is closed by equal errors.
+--          walk: the kind whose classes are the further pages of the walk that such a class begins, else -
 -- ARGV[2]  stages the caller has a connection for: 'c', 'l', 'cl' or '' (then only local steps are returned)
 -- ARGV[3]  id of the batch, new for every call of this script
 -- ARGV[4]  '1' if this worker is suspended: as a pause, for this call only

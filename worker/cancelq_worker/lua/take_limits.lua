@@ -136,6 +136,32 @@ local function in_doubt(r)
   return seen.most + seen.under_way + doubted >= plan.errors_most
 end
 
+-- Whether a walk through the pages of a list is under way where this class would begin one: visible in its queue, or in
+-- somebody's hands. Walks that stand on different pages never meet, and each reads the whole list; so whoever comes
+-- meanwhile waits, and all of them begin together. Who waits before trying again, or is in hands alone, keeps nobody
+-- waiting. Where another route may carry the class, it does not wait.
+local WALK, PAGES, LEASED = '^%a+:(.+):(%d+)$', 100, 1000
+local function under_way(queue, class, urgent, kind)
+  local from, page = string.match(class, WALK)
+  if page ~= '1' then return false end
+  local where, further = lane_of(queue, urgent and 'u' or 'n'), {}
+  for n = 2, PAGES do further[n - 1] = kind .. ':' .. from .. ':' .. text(n) end
+  local heads = redis.call('ZMSCORE', ROOT .. 'classes:' .. where, unpack(further))
+  for i = 1, #further do
+    if heads[i] and tonumber(heads[i]) <= steady then return true end
+  end
+  local ids = redis.call('ZRANGE', ROOT .. 'leases', 0, LEASED - 1)
+  local lines = #ids > 0 and redis.call('HMGET', ROOT .. 'state', unpack(ids)) or {}
+  for i = 1, #ids do
+    local s = lines[i] and parse(lines[i])
+    if s and s.taken == '1' and s.cap ~= '1' and lane_of(s.stage, s.priority) == where
+      and string.match(s.look_class, WALK) == from then
+      return true
+    end
+  end
+  return false
+end
+
 -- The routes that may carry a class now, apart from permits, and when there may be more. Where errors have closed a
 -- route of orders that nobody saw, nothing of that class is sent unseen: only the route that looks first remains. Of
 -- a class that was seen already the other routes go on. When all of them are locked for a while, by errors or by the
@@ -157,7 +183,7 @@ local function usable_routes(queue, class, urgent)
     if r.stage == 'c' then open_at = math.min(open_at, math.max(till or 0, r.errors > 0 and held[r.bucket] or 0)) end
     looks = looks or (queue == 'c' and r.stage == 'l')
   end
-  local stage, short = queue, false
+  local stage, short, walked = queue, false, false
   if looks and (unsafe or open_at > steady + LOOK_AGAIN_US) then stage = 'l' end
   if stage ~= queue and open_at < math.huge then opens[class] = open_at end
   for i, r in ipairs(routes) do
@@ -165,11 +191,15 @@ local function usable_routes(queue, class, urgent)
     if string.find(ARGV[5], name, 1, true) or (not urgent and string.find(ARGV[6], name, 1, true)) then
       short = true
     elseif not closed[i] and string.find(ARGV[2], r.stage, 1, true) and r.stage == stage then
-      usable[#usable + 1] = r
+      if r.walk and #usable == 0 and under_way(queue, class, urgent, r.walk) then
+        walked, at = true, math.min(at, steady + 100000)
+      else
+        usable[#usable + 1] = r
+      end
     end
   end
   if short then starved = math.max(starved, urgent and 2 or 1) end
-  return usable, at, short
+  return usable, at, short, walked
 end
 
 -- Until when a call that could carry more is kept back: once a third of a bucket is in use, such calls keep the distance
@@ -186,8 +216,8 @@ end
 -- there, since when, and what a call of this one costs made no difference.
 local function route_for(queue, class, visible, urgent, since)
   local best, best_carry, best_fits = nil, 0, false
-  local routes, at, short = usable_routes(queue, class, urgent)
-  local largest, none = 0, true
+  local routes, at, short, walked = usable_routes(queue, class, urgent)
+  local largest, none = 0, not walked
   for _, r in ipairs(routes) do largest = math.max(largest, r.most) end
   local sparse = queue == 'c' and not urgent and visible < largest
   for i, r in ipairs(routes) do

@@ -23,13 +23,13 @@ local function plan_routes(queue, class)
   while true do
     local _, last = string.find(PLAN, head, at, true)
     if not last then return routes end
-    local name, most, least, bucket, per_call, per_order, downwards, by_class, errors, stage =
-      string.match(PLAN, '^(%S+) (%d+) (%d+) (%S+) (%d+) (%d+) (%d) (%d) (%d+) (%a)', last + 1)
+    local name, most, least, bucket, per_call, per_order, downwards, by_class, errors, stage, walk =
+      string.match(PLAN, '^(%S+) (%d+) (%d+) (%S+) (%d+) (%d+) (%d) (%d) (%d+) (%a) (%S+)', last + 1)
     if by_class == '1' then per_call = string.match(class, ':(%d+)$') or 1 end
     routes[#routes + 1] = {
       name = name, most = tonumber(most), least = tonumber(least), bucket = bucket, per_call = tonumber(per_call),
       per_order = tonumber(per_order), downwards = downwards == '1', by_class = by_class == '1',
-      errors = tonumber(errors), stage = stage,
+      errors = tonumber(errors), stage = stage, walk = walk ~= '-' and walk,
     }
     at = last
   end

@@ -53,6 +53,10 @@ class Route:
     taken together. `address`: the per-address buckets a call takes a unit of. `errors`: from how many equal errors
     of its bucket on it is closed (0: never). `first_look`: it looks at intents of the cancel queue before they are
     sent, and is used for a class only while another route of that class is closed by errors; list it last.
+
+    `walk`: its classes end in the page of a list that is walked through from there; those behind the first page are of
+    this kind. Listed last of the routes of a class, it begins a walk only while none is under way from the same place,
+    so that all who came meanwhile go together.
     """
 
     name: str
@@ -68,6 +72,7 @@ class Route:
     address: tuple[str, ...] = ()
     errors: int = 0
     first_look: bool = False
+    walk: str = ""
 
     @property
     def queue(self) -> Stage:
@@ -237,7 +242,8 @@ class Reply:
     `filled` is decimal text in base currency; `retry_us` an offset from now until when the venue wants no call, or
     `retry_at_ms` the same as epoch ms of the venue's clock; `whole_address`: a refusal of everything from this address;
     `error`: the code of an answer that the venue counts towards locking the endpoint; `ours`: `text` are our words, not
-    the venue's; `place` names the list or look-up that was read; `notes` are merged into the target's notes.
+    the venue's; `place` names the list or look-up that was read; `notes` are merged into the target's notes;
+    `over_limit`: what was said of orders that the call named for this target too, and that went over the limit.
     """
 
     word: Word
@@ -256,6 +262,7 @@ class Reply:
     error: str = ""
     ours: bool = False
     notes: dict[str, Any] = field(default_factory=dict)
+    over_limit: Reply | None = None
 
 
 @dataclass(slots=True)

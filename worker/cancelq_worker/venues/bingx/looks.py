@@ -48,9 +48,9 @@ ROUTES: Final = (
     # From the order's own id upwards: the first page.
     Route("history-one", Stage.LOOK, ("history", "one", "walk"), "historyOrders"),
     # The pages of a walk, and its first one, serve all orders that share its beginning.
-    Route("history-begin", Stage.LOOK, ("seek", "sure"), "historyOrders", most=PAGE, least=20),
-    Route("history-on", Stage.LOOK, ("stride",), "historyOrders", most=PAGE),
-    Route("history-walk", Stage.LOOK, ("pages",), "historyOrders", most=PAGE),
+    Route("history-begin", Stage.LOOK, ("seek", "sure"), "historyOrders", most=PAGE, least=20, walk="stride"),
+    Route("history-on", Stage.LOOK, ("stride",), "historyOrders", most=PAGE, walk="stride"),
+    Route("history-walk", Stage.LOOK, ("pages",), "historyOrders", most=PAGE, walk="pages"),
     Route("open", Stage.LOOK, ("open",), "openOrders", most=PAGE),
     Route("open-abroad", Stage.LOOK, ("abroad",), "openOrders", most=PAGE),
     Route("open-named", Stage.LOOK, ("named",), "openOrders", most=PAGE, least=2),
@@ -91,7 +91,7 @@ _MUTE: Final = "BingX' lists do not tell client ids, and a query finds one for t
 
 # -- where to look next --------------------------------------------------------------------------------------
 # notes: `f` looks that failed, `abs` and `bad` {place: times found absent, times not to be read}, `walk` {"by": "i" or
-# "c", "at": next page, 0 after its end}, `paged` a page did not reach it, `cut` the pair has too many open, `wide`
+# "c", "at": next page}, empty after its end, `paged` a page did not reach it, `cut` the pair has too many open, `wide`
 # that of all pairs is, `mute` the lists tell no client ids, `lent` looks by list in the place of a query
 
 
@@ -120,7 +120,7 @@ def _turn(target: Target, by: str, pair: str) -> str:
     turn = min(range(3), key=lambda nth: (tried[nth], (nth - fails) % 3))
     if by == "c":
         return (f"named:{pair}", f"open:{pair}", _page_class(target, by, 1))[turn]
-    one = f"{'sure' if target.notes.get('known') else 'seek'}:{pair}:{_begin(target)}"
+    one = f"{'sure' if target.notes.get('known') else 'seek'}:{pair}:{_begin(target)}:1"
     if target.notes.get("paged"):
         return (one, f"open:{pair}", _page_class(target, by, 1))[turn]
     return (one if fast else f"any:{pair}", f"open:{pair}", f"history:{pair}")[turn]
@@ -385,5 +385,6 @@ def _absence(route: Route, target: Target, page: Page, asked: int) -> Reply:
     # A walk is read to its end: it does not rest on the order of the list.
     by = "i" if target.order_id else "c"
     read = 0 if route.name == "history-one" else _page_of(target, by) or 1
-    at = read + 1 if page.full else 0
-    return Reply(Word.UNREAD if at else Word.ABSENT, place=place, notes={"walk": {"by": by, "at": at}})
+    if page.full:
+        return Reply(Word.UNREAD, place=place, notes={"walk": {"by": by, "at": read + 1}})
+    return Reply(Word.ABSENT, place=place, notes={"walk": {}})

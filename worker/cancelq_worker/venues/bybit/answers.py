@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from cancelq_worker.venues.bybit.codes import CODES, HAD_AN_END, OK, REMEDIES, word_of
@@ -87,12 +88,14 @@ def read_batch(items: Sequence[Named], body: Mapping[str, Any], answer: Answer) 
 
 
 def together(replies: Sequence[Reply]) -> Reply:
-    """What a sweep's batch comes to. Refused only if it was for every order; the lists tell of the rest."""
+    """What a sweep's batch comes to. Refused only if it was for every order; the lists tell of the rest. That some went
+    over the limit closes it all the same."""
     first = replies[0]
     if all(reply.word is first.word for reply in replies):
         return first
     taken = next((r for r in replies if r.word is Word.ACKNOWLEDGED), None)
-    return taken or Reply(Word.UNCLEAR, first.code, first.text, first.http_status)
+    unclear = Reply(Word.UNCLEAR, first.code, first.text, first.http_status)
+    return replace(taken or unclear, over_limit=next((r for r in replies if r.word is Word.REFUSED), None))
 
 
 def reset_us(answer: Answer, body: Mapping[str, Any] | None) -> int:
