@@ -409,10 +409,18 @@ MUTANTS = (
         ("tests/integration/test_send_by.py::test_the_times_of_a_call_are_by_redis_clock_and_not_by_the_venues",),
     ),
     Mutant(
+        "sweeps-batch-over-the-limit-unheard",
+        "worker/cancelq_worker/carrier.py",
+        "for r in replies if r.over_limit)]",
+        "for r in replies if False)]",
+        "what of a sweep's batch goes over the limit holds nobody, widens no margin and is counted for no operator",
+        ("tests/integration/test_rate.py::test_what_of_a_sweeps_batch_goes_over_the_limit_closes_it_and_is_counted",),
+    ),
+    Mutant(
         "partly-refused-is-not-refused",
         "worker/cancelq_worker/carrier.py",
-        "refused = any(r.word is Word.REFUSED for r in replies)",
-        "refused = all(r.word is Word.REFUSED for r in replies)",
+        "refused = any(r.word is Word.REFUSED for r in said)",
+        "refused = all(r.word is Word.REFUSED for r in said)",
         "a Bybit batch of which some orders were over the limit widens no margin, is counted for no operator, "
         "and the bucket is opened to all at once instead of to one call",
         ("tests/integration/test_send_by.py::test_a_batch_that_is_refused_in_part_counts_as_refused",),

@@ -14,6 +14,38 @@ _PLACES = "tests/integration/test_stream_places.py::"
 
 MUTANTS = (
     Mutant(
+        "timed-forgets-its-time",
+        f"{_LUA}/take_local.lua",
+        "if due_ms and tonumber(due_ms) > wall / 1000 then",
+        "if false then",
+        "an intent that was only claimed, by a worker that ended, is sent before its `not_before_ms`",
+        (f"{_SCRIPTS}test_what_was_claimed_before_its_time_still_waits_for_it_after_its_lease_ended",),
+    ),
+    Mutant(
+        "stale-settlement-frees-the-order",
+        f"{_LUA}/settle.lua",
+        "elseif orders_n > 0 and applied > 0 then",
+        "elseif orders_n > 0 then",
+        "a settlement that comes twice lets an order be sent again that another call has",
+        (f"{_SCRIPTS}test_a_settlement_that_comes_twice_sets_no_order_free_that_another_call_has",),
+    ),
+    Mutant(
+        "closed-for-as-long-as-nobody-serves",
+        f"{_LUA}/hold_end.lua",
+        "return at and math.min(till, steady + math.max(0, at - wall)) or till",
+        "return till",
+        "after the fleet or its server was away a refusal is waited out for as long again",
+        (f"{_SCRIPTS}test_what_the_venue_has_closed_is_open_at_its_time_though_nobody_served_the_lane",),
+    ),
+    Mutant(
+        "address-closed-as-long-each-time",
+        f"{_LUA}/egress.lua",
+        "    streak = streak + 1\n",
+        "    streak = 1\n",
+        "an address that is refused again and again is called once a second: it is banned in the end",
+        (f"{_EGRESS}test_an_address_is_closed_for_longer_each_time_whichever_process_was_refused",),
+    ),
+    Mutant(
         "walks-that-never-meet",
         f"{_LUA}/take_limits.lua",
         "if r.walk and #usable == 0 and under_way(",
@@ -92,14 +124,6 @@ MUTANTS = (
         "local ids = {}",
         "the same of calls that hang: what workers have in hand is as old as nothing",
         (f"{_GAUGES}test_what_is_in_a_call_is_as_old_as_the_call_until_it_ends",),
-    ),
-    Mutant(
-        "monitor-reads-state",
-        f"{_LUA}/look.lua",
-        "local sent = ARGV[2] == '1' and first_sent()",
-        "local sent = first_sent()",
-        "a monitor's `status` and `top` are refused as soon as a lane is at work: its user may not read what was asked",
-        ("tests/integration/test_roles.py::test_a_monitor_reads_no_state_of_intents_to_see_a_lane_at_work",),
     ),
     Mutant(
         "struck-travels-in-company",

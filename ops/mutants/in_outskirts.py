@@ -94,7 +94,7 @@ MUTANTS = (
     Mutant(
         "ban-stays-in-its-process",
         f"{_WORKER}/gate.py",
-        "self._spawn(self._p.egress.hold(for_us // 1000, said))",
+        "self._spawn(self._p.egress.hold(for_us // 1000, said, refused))",
         "pass",
         "other lanes and workers of a banned address go on calling",
         ("tests/integration/test_send_by.py::test_a_ban_closes_the_address_for_every_process",),
@@ -196,18 +196,29 @@ MUTANTS = (
         ("tests/integration/test_egress.py::test_routes_without_a_share_are_told_apart_from_those_for_urgent_calls",),
     ),
     Mutant(
+        "users-of-before-see-nothing",
+        "worker/cancelq_worker/snapshot.py",
+        'FORBIDDEN = ("ACL failure", "The user executing the script")',
+        'FORBIDDEN = ("never",)',
+        "a monitor whose user may not read the state of intents yet is refused `status` and `top`",
+        (
+            "tests/integration/test_snapshot.py::TestOneLane::"
+            "test_what_waits_for_an_endpoint_that_is_locked_waits_since_it_was_asked_for",
+        ),
+    ),
+    Mutant(
         "broken-lane-hides-all",
         "worker/cancelq_worker/snapshot.py",
-        "raising=not self._passing_by",
-        "raising=True",
+        "if not (self._passing_by and str(reply).startswith(LANES_OWN)):",
+        "if True:",
         "one lane with a key of another type takes the gauges, status and top of all lanes with it",
         ("tests/integration/test_lane_gauges.py::test_a_lane_with_a_key_of_another_type_hides_no_other",),
     ),
     Mutant(
         "a-user-without-rights-sees-broken-lanes",
         "worker/cancelq_worker/snapshot.py",
-        "if not str(reply).startswith(LANES_OWN):",
-        "if False:",
+        "if not (self._passing_by and str(reply).startswith(LANES_OWN)):",
+        "if not self._passing_by:",
         "who lacks a right is told that every lane's data are broken",
         ("tests/integration/test_snapshot.py::TestOneLane::test_what_is_refused_to_this_user_is_no_fault_of_a_lane",),
     ),

@@ -282,7 +282,7 @@ def test_an_operator_holds_and_releases_by_rq_and_a_job_on_a_lanes_queue_is_fail
     assert {line for line in desk.doors.refused() if "setinfo" not in line} == set()
 
 
-def test_a_monitor_reads_no_state_of_intents_to_see_a_lane_at_work(desk: Desk, run: Run) -> None:
+def test_a_monitor_is_refused_nothing_of_a_lane_at_work(desk: Desk, run: Run) -> None:
     desk.doors.refused()
     with desk.doors.client("admin") as admin:
         admin.zadd(MAIN.key("leases"), {"somebody's": 10**16})

@@ -491,6 +491,53 @@ async def test_a_call_that_no_take_grants_has_a_permit_where_there_is_one(bench:
     assert await bench.ledger.permit(held, "k-6")
 
 
+async def away(bench: Bench, for_us: int) -> None:
+    """As if nobody had served the lane for so long, or its server had been away: all times kept are that much older."""
+    client = bench.desk.client
+    wall, rest = cast("bytes", await client.get(LANE.key("clock"))).split(b" ", 1)
+    await client.set(LANE.key("clock"), b"%d %s" % (int(wall) - for_us, rest))
+    for field, kept in cast("dict[bytes, bytes]", await command(client, "HGETALL", LANE.key("hold"))).items():
+        words, at, by_wall = kept.rpartition(b" @")
+        if at:
+            await command(client, "HSET", LANE.key("hold"), field, b"%s @%d" % (words, int(by_wall) - for_us))
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["once", "twice"])
+async def test_what_the_venue_has_closed_is_open_at_its_time_though_nobody_served_the_lane(
+    bench: Bench, again: bool
+) -> None:
+    """The lane's steady clock stands still meanwhile, the venue's does not."""
+    await bench.orders("1")
+    for span_us in (40_000_000, 20_000_000)[: 1 + again]:  # the longer one stays
+        await bench.settle(Settlement(None, [], holds=[Hold("*", "rate", span_us, "until 17:00 @home")]))
+    await away(bench, 30_000_000)
+    ((_, reason, words),) = (await operate.status(bench.desk.client, [LANE]))[0].holds
+    left, _, detail = words.partition(" s more: ")
+    assert (reason, detail) == ("rate", "until 17:00 @home")
+    assert 0 < float(left) <= 10
+    assert (await bench.take()).batch is None
+    await away(bench, 10_000_000)
+    assert (await operate.status(bench.desk.client, [LANE]))[0].holds == []
+    assert works_of(await bench.take())
+
+
+async def test_a_key_is_tried_once_the_venue_is_open_though_nobody_served_the_lane_meanwhile(bench: Bench) -> None:
+    held = Bucket("held", 2, 1_000_000)
+    await bench.settle(Settlement(None, [], holds=[Hold("held", "rate", 40_000_000, "test")]))
+    assert not await bench.ledger.permit(held, "k-1")
+    await away(bench, 40_000_000)
+    assert await bench.ledger.permit(held, "k-1")
+
+
+@pytest.mark.parametrize("reason", ["unreachable", "restart"])
+async def test_what_is_closed_for_our_own_sake_lasts_by_the_lanes_own_clock(bench: Bench, reason: str) -> None:
+    """Of a clock that went ahead nobody takes permits for free."""
+    await bench.orders("1")
+    await bench.settle(Settlement(None, [], holds=[Hold("*", reason, 20_000_000, "test @1")]))
+    await away(bench, 30_000_000)
+    assert (await bench.take()).batch is None
+
+
 async def test_a_take_tells_whether_something_waits_for_the_address(bench: Bench) -> None:
     """Only then is the lane to come when the address has a share again; and it need not look before that."""
     closed = tuple(route.name for route in ROUTES)

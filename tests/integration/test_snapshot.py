@@ -21,7 +21,7 @@ from cancelq_worker.snapshot import (
     find_addresses,
     server_status,
 )
-from cancelq_worker.trips import connect
+from cancelq_worker.trips import command, connect
 from cancelq_worker.venues.port import Bucket
 
 LANE = Lane("bitget", "main")
@@ -129,6 +129,32 @@ class TestOneLane:
         finally:
             await halfway.aclose()
             await redis.acl_deluser("halfway")
+
+    async def test_what_waits_for_an_endpoint_that_is_locked_waits_since_it_was_asked_for(
+        self, redis: aioredis.Redis, redis_url: str
+    ) -> None:
+        """It stands in its queue as of when it may go."""
+        await fill(redis, LANE, 1)
+        seconds, micros = await redis.time()
+        now = seconds * 1_000_000 + micros
+        await redis.set(LANE.key("clock"), f"{now} {now} - 0")
+        line = f"3 0 c 0 1 0 0 n {now - 9_000_000} 0 seen:BTC-USDT any:BTC-USDT 5c24f979 i:19 - - 0 0 {{}}"
+        await command(redis, "HSET", LANE.key("state"), "a", line)
+        for key, member in (("queue:c:n:seen:BTC-USDT", "a"), ("classes:c:n", "seen:BTC-USDT")):
+            await redis.zadd(LANE.key(key), {member: now + 20_000_000})
+        (status,) = await operate.status(redis, [LANE])
+        assert status.oldest_age_ms is not None
+        assert 9_000 <= status.oldest_age_ms < 60_000
+        # Who may not read the state of intents, as the user of a monitor before, is told the rest.
+        keys = [f"{LANE.key('')}[^s]*", "cancelq:*workers*"]
+        await redis.acl_setuser("older", enabled=True, nopass=True, commands=["+@all"], keys=keys, channels=["*"])
+        older = connect(redis_url.replace("redis://", "redis://older:any@"))
+        try:
+            (status,) = await operate.status(older, [LANE])
+            assert (status.queued, status.oldest_age_ms) == (1, 0)
+        finally:
+            await older.aclose()
+            await redis.acl_deluser("older")
 
     async def test_a_lane_without_an_inbox_is_unknown(self, redis: aioredis.Redis) -> None:
         with pytest.raises(operate.UnknownLane):
@@ -267,6 +293,12 @@ class TestAddresses:
         told = await address_status(redis, addresses, now_us)
         assert {a.held_why for a in told} == {"403 access too frequent"}
         assert all(4000 < a.held_ms < 65_000 for a in told)
+
+    async def test_what_nobody_asked_for_since_yesterday_is_not_found(self, redis: aioredis.Redis) -> None:
+        now_us = (await server_status(redis)).now_us
+        for egress, days in (("moved-away", 1.1), ("asleep", 0.9)):
+            await redis.hset(f"cancelq:{{egress:{egress}}}:bitget-ip:note", "at", str(now_us - int(days * 86_400e6)))
+        assert await find_addresses(redis) == [("asleep", "bitget-ip")]
 
     async def test_a_limit_that_no_worker_has_told_is_unknown(self, redis: aioredis.Redis) -> None:
         await redis.hset("cancelq:{egress:old}:bitget-ip:note", "last", "7")

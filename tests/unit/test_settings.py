@@ -239,6 +239,7 @@ class TestMistakes:
             ('http = "127.0.0.1:65536"', "http must be HOST:PORT"),
             ('http = "::1:9464"', "http must be HOST:PORT"),
             ("lease_ms = nan", "lease_ms must be a whole number in plain digits"),
+            ("urgent_reserve = true", "urgent_reserve must be a whole number in plain digits"),
             ("rq_lanes = 'bitget:main'", 'rq_lanes must be a list of lanes, such as ["bitget:main", "bybit:desk"]'),
             ("rq_lanes = ['bitget']", "rq_lanes.0 'bitget' is no lane; write venue:account, like bitget:main"),
             (
@@ -285,6 +286,10 @@ class TestMistakes:
             (
                 "{ main.limits = { batch-cancel = 9 } }",
                 'accounts.bitget.main.limits: unknown limit "batch-cancel", did you mean "batch-cancel-order"?',
+            ),
+            (
+                "{ main.limits = { batch-cancel-order = true } }",
+                "accounts.bitget.main.limits.batch-cancel-order must be a whole number in plain digits",
             ),
             (
                 "{ main.limits = { bitget-ip = 9 }, second.limits = { bitget-ip = 8 } }",

@@ -76,7 +76,7 @@ class LaneGauges(Collector):
         self, redis: aioredis.Redis, watch: Watch, monotonic_ns: Callable[[], int] = time.monotonic_ns
     ) -> None:
         self._redis = redis
-        self._snapshots = Snapshots(redis, count_most=COUNT_MOST, sent=True, passing_by=True)
+        self._snapshots = Snapshots(redis, count_most=COUNT_MOST, passing_by=True)
         self._watch = watch
         self._monotonic_ns = monotonic_ns
         self._seen = _Pass({}, {}, (), 0)

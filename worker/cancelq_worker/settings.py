@@ -46,6 +46,15 @@ __all__ = ["Account", "Settings", "SettingsError", "listen_place", "without_cred
 SHORTEST_SECRET = 6
 
 
+def _no_switch(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("must be a whole number in plain digits")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_no_switch)]
+
+
 def _written_lane(text: str) -> str:
     try:
         return str(Lane.parse(text))
@@ -125,9 +134,9 @@ class Account(BaseModel):
     # Whether a key that may withdraw is used all the same; else workers refuse it, where the venue tells.
     allow_withdraw_key: bool = False
     # The most orders a batch call may name; None: what the venue documents, or 10 where it does not.
-    batch_size: Annotated[int, Field(ge=1, le=50)] | None = None
+    batch_size: Annotated[Whole, Field(ge=1, le=50)] | None = None
     # Units per window of a bucket, by the bucket's name, where the venue granted more or less than usual.
-    limits: dict[str, Annotated[int, Field(ge=1, le=1_000_000)]] = Field(default_factory=dict)
+    limits: dict[str, Annotated[Whole, Field(ge=1, le=1_000_000)]] = Field(default_factory=dict)
 
 
 Accounts = dict[
@@ -150,16 +159,16 @@ class Settings(BaseSettings):
     egress: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = Field(
         default_factory=lambda: re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:64] or "host"
     )
-    results_keep_days: int = Field(30, ge=1, le=3650)
+    results_keep_days: Whole = Field(30, ge=1, le=3650)
     # Where `cancelq archive` keeps results; workers that have it trim no result which is not archived and verified.
     archive_dir: Path | None = None
-    urgent_reserve: int = Field(1, ge=0, le=1000)
-    lease_ms: int = Field(5000, ge=3000, le=60_000)
-    dedup_hours: int = Field(24, ge=1, le=168)
+    urgent_reserve: Whole = Field(1, ge=0, le=1000)
+    lease_ms: Whole = Field(5000, ge=3000, le=60_000)
+    dedup_hours: Whole = Field(24, ge=1, le=168)
     # Replicas that must have what a call takes before it is sent; a permit that no replica has may be given out twice.
-    durable_replicas: int = Field(0, ge=0, le=10)
-    max_attempts: int = Field(5, ge=1, le=100)
-    lookup_budget_ms: int = Field(10_000, ge=1000, le=3_600_000)
+    durable_replicas: Whole = Field(0, ge=0, le=10)
+    max_attempts: Whole = Field(5, ge=1, le=100)
+    lookup_budget_ms: Whole = Field(10_000, ge=1000, le=3_600_000)
     # Where a worker shows /livez, /readyz and /metrics; empty: nowhere.
     http: Annotated[str, AfterValidator(_http_place)] = ""
     accounts: Annotated[Accounts, BeforeValidator(lambda given: given or {})] = Field(default_factory=dict)

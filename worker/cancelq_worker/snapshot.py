@@ -26,6 +26,8 @@ from cancelq_worker.trips import by_home
 LANES_A_TRIP = 32
 #: How a refusal begins that is for the data of one lane: a key of another type, or one that the script stumbles over.
 LANES_OWN = ("WRONGTYPE", "user_script")
+#: What is in a refusal for the rights of a script's user, by servers since 7.2 and before.
+FORBIDDEN = ("ACL failure", "The user executing the script")
 #: The shortest of so many counts: the others have waited for this process' own work.
 ROUND_TRIPS = 3
 #: Entries of an inbox that are counted in one command, and of all inboxes in one snapshot of `top`.
@@ -36,6 +38,9 @@ LAST_ID = f"{2**64 - 1}-{2**64 - 1}"
 REFUSED_LATELY_MS = 3_600_000
 #: A lane with work is touched every two seconds, and by the next worker if one dies.
 UNATTENDED_MS = 10_000
+
+#: A limit per address that no process asked for units of for so long is not shown.
+FORGOTTEN_US = 86_400_000_000
 
 ItemT = TypeVar("ItemT")
 
@@ -138,9 +143,10 @@ class ServerStatus:
 class Snapshots:
     """Takes snapshots of lanes. One that is used again remembers what it has counted of an inbox, and which lanes were
     at rest: as long as nothing happens there, they cost a tenth. Of the others it looks at `look_most` at a time, in
-    turns, and tells of the rest what it saw last. `sent`: they tell `unconfirmed_ms`, which takes the right to read the
-    state of intents. `passing_by`: a lane whose data the server cannot make sense of is left out, and why stands in
-    `refused`; else the refusal is raised."""
+    turns, and tells of the rest what it saw last. `passing_by`: a lane whose data the server cannot make sense of is
+    left out, and why stands in `refused`; else the refusal is raised. A user who may not read the state of intents is
+    told no `unconfirmed_ms`, and too young an `oldest_age_ms` where all that waits is put off, as while an endpoint is
+    locked."""
 
     def __init__(
         self,
@@ -148,7 +154,6 @@ class Snapshots:
         *,
         count_most: int = COUNT_MOST,
         look_most: int | None = None,
-        sent: bool = False,
         passing_by: bool = False,
     ) -> None:
         self.refused: dict[Lane, str] = {}
@@ -156,7 +161,7 @@ class Snapshots:
         self._redis = redis
         self._count_most = count_most
         self._look_most = look_most
-        self._sent = int(sent)
+        self._states = True  # it may read the state of intents
         self._seen: dict[Lane, _Seen] = {}  # the one that was looked at longest ago first
         self._backlogs: dict[Lane, _Backlog] = {}
         self._lists = LaneLists(redis, ROSTERS[-1])
@@ -170,15 +175,10 @@ class Snapshots:
         due = self._due(lanes)
         self.refused = {}
         for some in batched(due, LANES_A_TRIP):
-            commands = [
-                (SCRIPTS.verb["look"], SCRIPTS.sha["look"], 1, lane.key("clock"), self._mark(lane), self._sent)
-                for lane in some
-            ]
-            replies = await pipelined(self._redis, commands, raising=not self._passing_by)
-            for lane, reply in zip(some, replies, strict=True):
+            for lane, reply in zip(some, await self._looked_at(some), strict=True):
                 before = self._seen.pop(lane, None)
                 if isinstance(reply, ResponseError):
-                    if not str(reply).startswith(LANES_OWN):
+                    if not (self._passing_by and str(reply).startswith(LANES_OWN)):
                         raise reply
                     self.refused[lane] = str(reply)
                 elif reply:
@@ -188,6 +188,16 @@ class Snapshots:
         await self._count(set(due))
         seen = [(lane, self._seen[lane]) for lane in lanes if lane in self._seen]
         return {lane: s.status(lane, self._backlogs[lane], self._watchers(lane, alive)) for lane, s in seen}
+
+    async def _looked_at(self, lanes: Sequence[Lane]) -> list[Any]:
+        """What `look.lua` replies for each; what the server refuses is a reply, too."""
+        while True:
+            verb, sha, states = SCRIPTS.verb["look"], SCRIPTS.sha["look"], self._states
+            commands = [(verb, sha, 1, lane.key("clock"), self._mark(lane), int(states)) for lane in lanes]
+            replies = await pipelined(self._redis, commands, raising=False)
+            self._states = states and not any(is_forbidden(reply) for reply in replies)
+            if self._states == states:
+                return replies
 
     def _due(self, lanes: Sequence[Lane]) -> list[Lane]:
         """Those to look at now: every one at rest, every new one, and of the others as many as may be."""
@@ -306,7 +316,7 @@ class _Seen:
             first.decode(),
             bool(whole),
             ahead,
-            _holds(dict(zip(holds[::2], holds[1::2], strict=True)), int(steady)),
+            _holds(dict(zip(holds[::2], holds[1::2], strict=True)), int(steady), int(wall)),
             {name.decode(): (used, int(limit)) for name, limit, used, _, _ in sorted(rows)},
             {
                 name.decode(): Refusals(int(count), max(0, int(wall) // 1000 - int(at_ms)))
@@ -356,16 +366,24 @@ def steady_now(clock: bytes | None, now: tuple[int, int]) -> int:
     return last_steady + max(0, wall_us - last_wall)
 
 
-def _holds(kept: dict[bytes, bytes], steady_us: int) -> list[tuple[str, str, str]]:
+def _holds(kept: dict[bytes, bytes], steady_us: int, wall_us: int) -> list[tuple[str, str, str]]:
     rows = []
     for field_, value in sorted(kept.items()):
         scope, _, reason = field_.decode().partition("|")
         until, _, detail = value.decode(errors="replace").partition(" ")
+        left_us = int(until) - steady_us
+        if reason == "rate" and (by_wall := re.search(r" @(\d+)$", detail)):  # as `lua/hold_end.lua` has it
+            left_us, detail = min(left_us, int(by_wall[1]) - wall_us), detail[: by_wall.start()]
         if int(until) == -1:
             rows.append((scope, reason, f"{ENDLESS}: {detail}" if detail else ENDLESS))
-        elif int(until) > steady_us:
-            rows.append((scope, reason, f"{(int(until) - steady_us) / 1e6:.1f} s more: {detail}"))
+        elif left_us > 0:
+            rows.append((scope, reason, f"{left_us / 1e6:.1f} s more: {detail}"))
     return rows
+
+
+def is_forbidden(reply: object) -> bool:
+    """Whether a script was refused something for the rights of its user."""
+    return isinstance(reply, ResponseError) and any(words in str(reply) for words in FORBIDDEN)
 
 
 async def workers_alive(redis: aioredis.Redis) -> list[str]:
@@ -406,13 +424,15 @@ async def find_lanes(redis: aioredis.Redis) -> list[Lane]:
 
 
 async def find_addresses(redis: aioredis.Redis) -> list[tuple[str, str]]:
-    """Every (egress, bucket) of which units were taken within a day; as costly as `find_lanes`."""
-    found = set()
+    """Every (egress, bucket) of which units were asked for within a day; as costly as `find_lanes`."""
+    found = {}
     async for key in redis.scan_iter(match="cancelq:{egress:*}:*:note", count=1000, _type="hash"):
         match = re.fullmatch(r"cancelq:\{egress:(.+)\}:([a-zA-Z0-9_.-]+):note", key.decode(errors="replace"))
         if match:
-            found.add((match[1], match[2]))
-    return sorted(found)
+            found[match[1], match[2]] = key
+    asked_us = await pipelined(redis, [("HGET", key, "at") for key in found.values()]) if found else []
+    since_us = (await redis.time())[0] * 1_000_000 - FORGOTTEN_US
+    return sorted(name for name, at in zip(found, asked_us, strict=True) if int(at or since_us) >= since_us)
 
 
 async def address_status(

@@ -2,8 +2,8 @@
 -- LOOK: what `status` and `top` show of one lane, at one moment. It changes nothing.
 --
 -- KEYS[1]  the lane's clock
--- ARGV     mark of the last look at a lane at rest, or ''; '1' to be told `sent`, and `oldest` exactly (who may not read the
---          state of intents, as a monitor's user, is not told)
+-- ARGV     mark of the last look at a lane at rest, or ''; '1' to be told `sent`, and `oldest` exactly, which takes the right
+--          to read the state of intents
 -- Replies  {} if the lane has no inbox; {mark} if nothing has happened since the look of that mark; else
 --          {mark, wall_us, steady_us, touched_us, queued, confirming, oldest, in_flight, timed, inbox length,
 --           results length, cursor, first, whole, ahead, holds, buckets, sent}

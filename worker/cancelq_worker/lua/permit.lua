@@ -8,12 +8,13 @@
 -- Replies  1 if it was granted, else 0
 
 --include prelude
+--include hold_end
 
 local bucket, units, window, lease = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local permits = ROOT .. 'permits:' .. bucket
 local held = 0
-for _, till in ipairs(redis.call('HMGET', ROOT .. 'hold', bucket .. '|rate', '*|clock', '*|restart', '*|leap')) do
-  held = math.max(held, tonumber(till and string.match(till, '^%d+') or 0))
+for n, kept in ipairs(redis.call('HMGET', ROOT .. 'hold', bucket .. '|rate', '*|clock', '*|restart', '*|leap')) do
+  if kept then held = math.max(held, hold_end(n == 1 and 'rate' or '', kept)) end
 end
 local stats = redis.call('HMGET', ROOT .. 'rtt:' .. bucket, 'units', 'shut')
 local told, shut = tonumber(stats[1] or units), tonumber(stats[2] or 0)

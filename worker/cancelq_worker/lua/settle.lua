@@ -160,6 +160,7 @@ local on_their_way, orders_n = {}, take_number()
 local sent, sent_till = take_arg() == 's', text(steady + take_number())
 for i = 1, orders_n do on_their_way[i] = take_arg() end
 
+--include hold_end
 --include free_later
 -- The clock went ahead by `span`: whoever came by in the meantime took permits for free that were not. The lane waits for
 -- as long, and what is still out is free that much later; at the latest a window from now.
@@ -177,9 +178,10 @@ for _ = 1, take_number() do
   if span >= 0 then
     till = steady + span
     local kept = redis.call('HGET', ROOT .. 'hold', field)
-    local old = kept and tonumber(string.match(kept, '^(%-?%d+)')) or 0
+    local old = kept and hold_end(reason, kept) or 0
     if old == -1 then till = -1 elseif old > till then till = old end
   end
+  if reason == 'rate' and till >= 0 then detail = detail .. ' @' .. text(wall + till - steady) end
   redis.call('HSET', ROOT .. 'hold', field, text(till) .. ' ' .. detail)
 end
 

@@ -1,12 +1,13 @@
 -- Part of take.lua: what may be sent now: holds, buckets, endpoints closed by equal errors, and the route that fits.
 
+--include hold_end
 -- 5. Holds: kept by reason, and all of them must have ended.
 local held, paused = {}, ARGV[4] == '1'
 do
   local kept = plain and {} or redis.call('HGETALL', ROOT .. 'hold')
   for i = 1, #kept, 2 do
     local scope, reason = string.match(kept[i], '^(.-)|(.+)$')
-    local till = tonumber(string.match(kept[i + 1], '^(%-?%d+)'))
+    local till = hold_end(reason, kept[i + 1])
     resting = false
     if till ~= -1 and till <= steady then
       redis.call('HDEL', ROOT .. 'hold', kept[i])
