@@ -38,6 +38,14 @@ MUTANTS = (
         (f"{_SCRIPTS}test_what_the_venue_has_closed_is_open_at_its_time_though_nobody_served_the_lane",),
     ),
     Mutant(
+        "time-without-workers-does-not-count",
+        f"{_LUA}/prelude.lua",
+        "for _, where in ipairs(lost > 0 and {'c:u', 'c:n'} or {}) do",
+        "for _, where in ipairs({}) do",
+        "after the fleet or its server was away, what waits for a locked endpoint waits for as long again",
+        (f"{_SCRIPTS}test_what_waits_for_an_endpoint_has_waited_while_nobody_served_the_lane_too",),
+    ),
+    Mutant(
         "address-closed-as-long-each-time",
         f"{_LUA}/egress.lua",
         "    streak = streak + 1\n",

@@ -529,6 +529,22 @@ async def test_a_key_is_tried_once_the_venue_is_open_though_nobody_served_the_la
     assert await bench.ledger.permit(held, "k-1")
 
 
+async def test_what_waits_for_an_endpoint_has_waited_while_nobody_served_the_lane_too(bench: Bench) -> None:
+    """In the order in which it waits."""
+    moves: list[End | Move] = []
+    for order_id, delay_us in (("1", 40_000_000), ("2", 41_000_000), ("3", 60_000_000)):
+        await bench.orders(order_id)
+        (work,) = works_of(await bench.take())
+        moves.append(Move(work, work.before.at_rest(work.fence), delay_us))
+    await bench.settle(Settlement(None, moves))
+    await away(bench, 30_000_000)
+    assert (await bench.take()).batch is None
+    await away(bench, 20_000_000)
+    assert (await bench.take()).batch is None, "permits were out: it is not known of which time they are"
+    await bench.forward(1_200_000)
+    assert [work.id for work in works_of(await bench.take())] == ["i-1", "i-2"]
+
+
 @pytest.mark.parametrize("reason", ["unreachable", "restart"])
 async def test_what_is_closed_for_our_own_sake_lasts_by_the_lanes_own_clock(bench: Bench, reason: str) -> None:
     """Of a clock that went ahead nobody takes permits for free."""

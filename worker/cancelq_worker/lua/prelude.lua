@@ -28,7 +28,7 @@ end
 local function text(n) return string.format('%.0f', n) end
 
 local wall, steady, server, out_until
-local passed -- by how much `steady` grew since the last script
+local passed, lost -- by how much `steady` grew since the last script, and TIME beyond that
 do
   local t = redis.call('TIME')
   wall = t[1] * 1000000 + t[2]
@@ -42,8 +42,8 @@ do
   end
   local step = wall - last_wall
   local jumped = step < 0 or step > STEP_MAX_US
-  if step < 0 then step = 0 elseif step > STEP_MAX_US then step = STEP_MAX_US end
-  steady, passed = last_steady + step, step
+  passed = math.min(math.max(step, 0), STEP_MAX_US)
+  steady, lost = last_steady + passed, math.max(0, step - passed)
   if jumped and out_until > last_steady then
     -- Permits or leases were out while time jumped: nobody knows how much of their window has passed.
     redis.call('HSET', ROOT .. 'hold', '*|clock', text(steady + JUMP_HOLD_US) .. ' the server clock jumped')
@@ -126,6 +126,24 @@ local function fix_head(where, class)
     redis.call('ZREM', ROOT .. 'classes:' .. where, class)
   end
   return tonumber(head[2])
+end
+
+-- What is to be sent later, as it tries again or its endpoint is locked, has waited while nobody served the lane, too. By a
+-- clock that went ahead it comes early, and finds closed what is closed.
+local WAITED_MOST = 1000 -- of a class
+for _, where in ipairs(lost > 0 and {'c:u', 'c:n'} or {}) do
+  for _, class in ipairs(redis.call('ZRANGE', ROOT .. 'classes:' .. where, 0, 99)) do
+    local queue = ROOT .. 'queue:' .. where .. ':' .. class
+    local later = redis.call('ZRANGEBYSCORE', queue, '(' .. text(steady), '+inf', 'WITHSCORES', 'LIMIT', 0, WAITED_MOST)
+    local moved = {}
+    for i = 1, #later, 2 do
+      moved[i], moved[i + 1] = text(math.max(steady - #later + i, later[i + 1] - lost)), later[i]
+    end
+    if #moved > 0 then
+      redis.call('ZADD', queue, unpack(moved))
+      fix_head(where, class)
+    end
+  end
 end
 
 -- Pages of looks reach intents by their orders' ids: beside a look queue stand its intents in that order. The ids have 19
