@@ -363,12 +363,14 @@ def _rare_collections() -> Iterator[None]:
     """Spares the garbage collector what cannot be garbage, the modules, and the short life of a batch.
 
     With the interpreter's own settings a third of a busy worker's processor time went into looking through
-    them again and again. Cycles are rare here and are still collected.
+    them again and again. Cycles are rare here (29 objects in 100,000 intents) and are still collected. What lies in
+    memory of a thousand lanes is half a million objects, none of them garbage: looking through them by 20,000 was a
+    tenth of the time, and through all of them at once a pause of 0.1 s.
     """
     before = gc.get_threshold()
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
+    gc.set_threshold(100_000, 50, 50)
     try:
         yield
     finally:
