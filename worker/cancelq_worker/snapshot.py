@@ -430,9 +430,9 @@ async def find_addresses(redis: aioredis.Redis) -> list[tuple[str, str]]:
         match = re.fullmatch(r"cancelq:\{egress:(.+)\}:([a-zA-Z0-9_.-]+):note", key.decode(errors="replace"))
         if match:
             found[match[1], match[2]] = key
-    asked_us = await pipelined(redis, [("HGET", key, "at") for key in found.values()]) if found else []
+    asked_us = await pipelined(redis, [("HMGET", key, "at") for key in found.values()]) if found else []
     since_us = (await redis.time())[0] * 1_000_000 - FORGOTTEN_US
-    return sorted(name for name, at in zip(found, asked_us, strict=True) if int(at or since_us) >= since_us)
+    return sorted(name for name, (at,) in zip(found, asked_us, strict=True) if int(at or since_us) >= since_us)
 
 
 async def address_status(
