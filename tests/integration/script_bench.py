@@ -22,7 +22,7 @@ from cancelq_worker.records import (
 from cancelq_worker.state import State, Work
 from cancelq_worker.trips import command
 from cancelq_worker.venues.bitget.adapter import BUCKETS
-from cancelq_worker.venues.port import Stage
+from cancelq_worker.venues.port import Bucket, Stage
 from tests.integration.lone_ledger import Desk
 from tests.integration.rig import LANE
 
@@ -81,6 +81,10 @@ class Bench:
     async def permit(self, member: str, how: str, *, rtt_us: int = 0) -> None:
         """Settles what became of a permit of the batch bucket, and nothing else."""
         await self.settle(Settlement(PermitUse(BATCH, 1, member, how, rtt_us=rtt_us), []))
+
+    async def granted(self, bucket: Bucket, member: str) -> bool:
+        """Whether a call that no take grants may be made, for which it has a permit then."""
+        return await self.ledger.permit(bucket, member) is not None
 
     async def hold(self, for_us: int) -> None:
         await self.settle(Settlement(None, [], holds=[Hold("*", "rate", for_us, "test")]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -327,6 +328,32 @@ async def test_an_order_that_is_in_flight_is_not_sent_a_second_time(bench: Bench
     assert (await bench.take()).batch is None
 
 
+async def answered_with_id(bench: Bench, order_id: str) -> Settlement:
+    """A cancel by client id is under way; its answer tells the order's id. Its settlement."""
+    await bench.admit({"id": "by-client-id", "symbol": "BTCUSDT", "client_order_id": "c-1"})
+    (work,) = works_of(await bench.take())
+    goes_on = looked_for(work)
+    goes_on.new_orders = (f"order:i:{order_id}",)
+    return Settlement(None, [goes_on], order_keys=work.before.orders, gap_us=1_000_000)
+
+
+async def test_an_order_whose_id_an_answer_told_is_closed_for_its_gap_by_that_id_too(bench: Bench) -> None:
+    await bench.settle(await answered_with_id(bench, "11"))
+    await bench.orders("11")
+    assert (await bench.take()).batch is None
+    await bench.forward(1_000_001)
+    assert [work.id for work in works_of(await bench.take())] == ["i-11"]
+
+
+async def test_what_an_answer_tells_sets_no_order_free_that_is_in_another_call(bench: Bench) -> None:
+    await bench.orders("11")
+    works_of(await bench.take())
+    await bench.settle(await answered_with_id(bench, "11"))
+    await bench.forward(1_000_001)
+    await bench.admit({"id": "again", "symbol": "BTCUSDT", "order_id": "11"})
+    assert (await bench.take()).batch is None
+
+
 async def test_a_push_leaves_what_is_in_a_call_to_its_call(bench: Bench) -> None:
     await bench.orders("11", "12")
     state = await bench.state("i-11")
@@ -427,7 +454,7 @@ async def test_what_became_free_by_a_longer_way_waits_until_the_shorter_one_allo
     await a_long_way(bench)
     await bench.forward(BATCH.window_us + 10_000)
     await bench.permit("near", "a", rtt_us=10_000)
-    assert not await bench.ledger.permit(BATCH, "look")
+    assert not await bench.granted(BATCH, "look")
     assert (await bench.take(closed=(SINGLE.name,))).batch is None
     await bench.forward(75_000)
     assert (await bench.take(closed=(SINGLE.name,))).batch is None
@@ -440,12 +467,22 @@ async def test_a_key_is_not_tried_while_it_is_not_known_which_permits_are_out(be
     await bench.orders("11")
     await bench.take("")
     await bench.settle(Settlement(None, [], holds=[Hold("*", "auth", -1, "test")]))
-    assert await bench.ledger.permit(BATCH, "before")
+    assert await bench.granted(BATCH, "before")
     await bench.other_server()
     await bench.take()
-    assert not await bench.ledger.permit(BATCH, "soon")
+    assert not await bench.granted(BATCH, "soon")
     await bench.forward(LEASE_US + BATCH.window_us + 1)
-    assert await bench.ledger.permit(BATCH, "late")
+    assert await bench.granted(BATCH, "late")
+
+
+async def test_who_tries_a_key_waits_by_the_way_that_permits_are_free_earlier_by(bench: Bench) -> None:
+    """It may be nearer than all who have measured it."""
+    await bench.orders("11")
+    await a_long_way(bench)
+    await bench.forward(BATCH.window_us + 10_000)
+    trusted = float(await command(bench.desk.client, "HGET", LANE.key(f"rtt:{BATCH.name}"), "fast"))
+    assert trusted > 50_000
+    assert await bench.ledger.permit(BATCH, "look") == math.ceil(trusted)
 
 
 async def test_a_refusal_doubles_what_is_kept_beyond_the_window(bench: Bench) -> None:
@@ -454,6 +491,16 @@ async def test_a_refusal_doubles_what_is_kept_beyond_the_window(bench: Bench) ->
     await bench.permit("m-1", "r")
     await bench.permit("m-2", "a")
     assert max(await bench.permit_ends()) >= BATCH.window_us + 2 * GUARD_US
+
+
+async def test_a_refusal_whose_settlement_comes_twice_is_one(bench: Bench) -> None:
+    """As when the reply to it was lost."""
+    await bench.orders("11")
+    await bench.take("")
+    for _ in range(2):
+        await bench.permit("m-1", "r")
+    assert await bench.permit_ends() == [BATCH.window_us + 2 * GUARD_US]
+    assert await command(bench.desk.client, "HGET", LANE.key(f"rtt:{BATCH.name}"), "refusals") == b"1"
 
 
 async def test_what_is_kept_beyond_the_window_is_halved_after_ten_minutes_without_a_refusal(bench: Bench) -> None:
@@ -475,20 +522,20 @@ async def refused(bench: Bench, member: str) -> int:
 
 async def test_a_call_that_no_take_grants_has_a_permit_where_there_is_one(bench: Bench) -> None:
     bucket = Bucket("open", 2, 1_000_000)
-    assert [await bench.ledger.permit(bucket, name) for name in ("k-1", "k-2", "k-3")] == [True, True, False]
+    assert [await bench.granted(bucket, name) for name in ("k-1", "k-2", "k-3")] == [True, True, False]
     await bench.settle(Settlement(PermitUse(bucket, 1, "k-1", "u"), []))
-    assert await bench.ledger.permit(bucket, "k-3")
+    assert await bench.granted(bucket, "k-3")
     await bench.settle(Settlement(PermitUse(bucket, 1, "k-2", "a"), []))
     await bench.forward(900_000)
-    assert not await bench.ledger.permit(bucket, "k-4"), "its window has not passed"
+    assert not await bench.granted(bucket, "k-4"), "its window has not passed"
     await bench.forward(200_000)
-    assert await bench.ledger.permit(bucket, "k-4")
-    assert not await bench.ledger.permit(bucket, "k-5"), "of k-3 nobody told anything"
+    assert await bench.granted(bucket, "k-4")
+    assert not await bench.granted(bucket, "k-5"), "of k-3 nobody told anything"
     held = Bucket("held", 2, 1_000_000)
     await bench.settle(Settlement(None, [], holds=[Hold("held", "rate", 500_000, "test")]))
-    assert not await bench.ledger.permit(held, "k-6")
+    assert not await bench.granted(held, "k-6")
     await bench.forward(600_000)
-    assert await bench.ledger.permit(held, "k-6")
+    assert await bench.granted(held, "k-6")
 
 
 async def away(bench: Bench, for_us: int) -> None:
@@ -524,9 +571,9 @@ async def test_what_the_venue_has_closed_is_open_at_its_time_though_nobody_serve
 async def test_a_key_is_tried_once_the_venue_is_open_though_nobody_served_the_lane_meanwhile(bench: Bench) -> None:
     held = Bucket("held", 2, 1_000_000)
     await bench.settle(Settlement(None, [], holds=[Hold("held", "rate", 40_000_000, "test")]))
-    assert not await bench.ledger.permit(held, "k-1")
+    assert not await bench.granted(held, "k-1")
     await away(bench, 40_000_000)
-    assert await bench.ledger.permit(held, "k-1")
+    assert await bench.granted(held, "k-1")
 
 
 async def test_what_waits_for_an_endpoint_has_waited_while_nobody_served_the_lane_too(bench: Bench) -> None:

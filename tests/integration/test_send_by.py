@@ -19,6 +19,7 @@ from cancelq.contract import Status
 from cancelq_worker.carrier import OWN_SAMPLES, Carrier
 from cancelq_worker.clocks import RemoteClock, in_s, monotonic_ns
 from cancelq_worker.egress import Ticket
+from cancelq_worker.egress_stock import LONGEST_CALL_US
 from cancelq_worker.gate import Gate
 from cancelq_worker.http import Door, NotSent
 from cancelq_worker.key_trial import KeyTrial
@@ -189,6 +190,12 @@ async def test_a_call_ends_well_before_its_lease(redis_url: str) -> None:
         assert SEND_BY_MS + one.parts.total_s * 1000 + 2_000 <= one.parts.plan.lease_us / 1000
 
 
+async def test_no_call_outlives_its_unit_of_the_address(redis_url: str) -> None:
+    """However long a worker may hold what it took."""
+    async with hand(redis_url, CANCELQ_LEASE_MS="60000") as one:
+        assert one.parts.total_s * 1_000_000 <= LONGEST_CALL_US
+
+
 async def test_a_venue_whose_certificate_nobody_vouches_for_gets_no_call(redis_url: str) -> None:
     heard = asyncio.Event()
 
@@ -311,9 +318,9 @@ class Refusing(RedisLedger):
 
     refused = asyncio.Event()
 
-    async def permit(self, bucket: Bucket, member: str) -> bool:
+    async def permit(self, bucket: Bucket, member: str) -> int | None:
         granted = await super().permit(bucket, member)
-        if not granted:
+        if granted is None:
             self.refused.set()
         return granted
 
@@ -324,7 +331,7 @@ async def test_a_key_is_tried_with_a_permit_that_the_lane_counts(redis_url: str)
         ledger, permits = Refusing(one.inbox.client, one.parts.plan), LANE.key("permits:unfilled-orders")
         bucket = next(bucket for bucket in one.parts.plan.buckets if bucket.name == "unfilled-orders")
         for n in range(bucket.units):
-            assert await ledger.permit(bucket, f"look-{n}")
+            assert await ledger.permit(bucket, f"look-{n}") == 0
 
         def tries() -> int:
             return sum(call["endpoint"] == "unfilled-orders" for call in one.rig.simulator.calls().entries)
@@ -336,6 +343,15 @@ async def test_a_key_is_tried_with_a_permit_that_the_lane_counts(redis_url: str)
         assert (await trial).what is KeyWord.WORKS
         assert tries() == 1
         assert await command(one.rig.client, "ZCARD", permits) == bucket.units, "the try is in use for its window"
+
+
+async def test_a_key_is_tried_no_sooner_than_who_has_not_measured_the_way_may_send(redis_url: str) -> None:
+    """Permits are free earlier by the others' shortest way, and this worker may be nearer."""
+    async with hand(redis_url) as one:
+        await command(one.rig.client, "HSET", LANE.key("rtt:unfilled-orders"), "fast", 300_000)
+        begun_ns = time.monotonic_ns()
+        assert (await KeyTrial(one.parts, one.gate).try_key()).what is KeyWord.WORKS
+        assert time.monotonic_ns() - begun_ns >= 300_000_000
 
 
 async def test_a_worker_that_drains_sends_nothing_of_what_it_took(redis_url: str) -> None:

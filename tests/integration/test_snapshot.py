@@ -282,7 +282,7 @@ class TestAddresses:
         egress = Egress(redis, "tokyo-1", [Bucket("bitget-ip", 6000, 60_000_000), Bucket("bybit-ip", 64, 5_000_000)])
         await egress.fill()
         now_us = (await server_status(redis)).now_us
-        addresses = await find_addresses(redis)
+        addresses = await find_addresses(redis, now_us)
         assert addresses == [("tokyo-1", "bitget-ip"), ("tokyo-1", "bybit-ip")]
         told = await address_status(redis, addresses, now_us)
         assert [(a.egress, a.venue, a.used, a.limit, a.held_ms) for a in told] == [
@@ -298,11 +298,11 @@ class TestAddresses:
         now_us = (await server_status(redis)).now_us
         for egress, days in (("moved-away", 1.1), ("asleep", 0.9)):
             await redis.hset(f"cancelq:{{egress:{egress}}}:bitget-ip:note", "at", str(now_us - int(days * 86_400e6)))
-        assert await find_addresses(redis) == [("asleep", "bitget-ip")]
+        assert await find_addresses(redis, now_us) == [("asleep", "bitget-ip")]
 
     async def test_a_limit_that_no_worker_has_told_is_unknown(self, redis: aioredis.Redis) -> None:
         await redis.hset("cancelq:{egress:old}:bitget-ip:note", "last", "7")
-        (address,) = await address_status(redis, await find_addresses(redis), 1)
+        (address,) = await address_status(redis, await find_addresses(redis, 1), 1)
         assert (address.used, address.limit, address.share) == (0, None, 0.0)
 
 
@@ -354,6 +354,6 @@ async def test_a_look_writes_nothing(redis: aioredis.Redis) -> None:
     dumps = [await redis.dump(name) for name in keys]
     await operate.status(redis, [LANE])
     await Flows(redis, 10).read([LANE], (await server_status(redis)).now_us)
-    await address_status(redis, await find_addresses(redis), 1)
+    await address_status(redis, await find_addresses(redis, 1), 1)
     assert sorted(await redis.keys()) == keys
     assert [await redis.dump(name) for name in keys] == dumps

@@ -139,7 +139,8 @@ async def test_where_a_venue_counts_no_open_connections_nothing_is_asked(client:
 
 async def test_places_are_told_beside_the_other_limits_of_the_address(client: aioredis.Redis) -> None:
     await taken([place(leaving(client), "lane")])
-    (told,) = await address_status(client, await find_addresses(client), await server_us(client))
+    now_us = await server_us(client)
+    (told,) = await address_status(client, await find_addresses(client, now_us), now_us)
     assert (told.egress, told.bucket, told.used, told.limit) == ("here", "v-sockets", 1, PLACES)
 
 

@@ -18,7 +18,7 @@ from cancelq_worker.scripts import NOT_WAITED_FOR, SCRIPTS, Durability
 from cancelq_worker.venues.port import Bucket
 
 UNIT_LIVES_NS = 2_000_000_000
-LONGEST_CALL_US = 10_000_000
+LONGEST_CALL_US = 10_000_000  # from when it was sent, however long its lease
 SILENT_EXTRA_US = 1_000_000  # a call without an answer may have arrived a little after it was given up
 STOCK, LEAST = 32, 4  # units a process holds of one bucket, at most and when it hardly calls
 URGENT_STOCK = 3  # more of them that only urgent calls may use

@@ -74,11 +74,12 @@ class KeyTrial:
         bucket = next(bucket for bucket in self._p.plan.buckets if bucket.name == route.bucket)
         member = f"{self._p.tag}-key-{monotonic_ns():x}"
         for _ in range(PERMIT_TRIES):
-            if await ledger.permit(bucket, member):
+            if (wait_us := await ledger.permit(bucket, member)) is not None:
                 break
             await asyncio.sleep(PERMIT_PAUSE_S)
         else:
             raise _NoPermit(f"the venue's limit of {bucket.name} left no call for it")
+        await asyncio.sleep(wait_us / 1e6)
         signed = venue.sign(venue.probe_request(), self._p.venue_clock.now_us() // 1000)
         how, ended_ns, rtt_us = "n", 0, 0
         try:

@@ -59,7 +59,7 @@ SETTLE_TRIES = 40
 SLOTS = 8  # calls in flight per stage, one connection each
 INTAKE_PAUSE_NS = 500_000_000  # after Redis refused an admission
 LEAP_TOLD_US = 5_000  # smaller ones belong to a clock that is slewed
-GRANTED_NS = 30_000_000_000  # longer than any lease and window of an account's limit
+GRANTED_NS = 25_000_000_000  # beyond its lease: longer than any window of an account's limit
 LEAP_HOLD_US = 1_100_000  # as prelude.lua for a jump it sees itself: the longest window of an account's limit
 
 
@@ -91,7 +91,8 @@ class LaneServer:
         self._calls: set[asyncio.Task[None]] = set()
         self._free = {Stage.CANCEL: SLOTS, Stage.LOOK: SLOTS}
         self._wait_us = 0
-        self._granted_ns = -GRANTED_NS  # when the last call was, or one by another may have been forgotten
+        self._out_ns = parts.plan.lease_us * 1000 + GRANTED_NS  # for so long what was granted may be out
+        self._granted_ns = -self._out_ns  # when the last call was, or one by another may have been forgotten
         self._calls_left = 0  # that the last take could have filled, too
         self._batches = 0
         self._turn = Turn(parts.suspects)
@@ -422,7 +423,7 @@ class LaneServer:
             self._batches += 1
             suspects, batch_id = n == 0 and self._turn.ask(), f"{self._p.tag}-{self._batches:x}"
             reaches = self._p.cancel_door.reached and self._p.look_door.reached
-            granted = monotonic_ns() - self._granted_ns < GRANTED_NS
+            granted = monotonic_ns() - self._granted_ns < self._out_ns
             request = TakeRequest(stages, batch_id, self._suspended(), closed, kept, suspects, reaches, granted)
             takes.append((request, reserved))
             if not stages:

@@ -10,6 +10,7 @@ from websockets.asyncio.client import connect
 
 from cancelq_worker.clocks import Pace, RemoteClock
 from cancelq_worker.egress import Egress, Ticket
+from cancelq_worker.egress_stock import LONGEST_CALL_US
 from cancelq_worker.http import Door
 from cancelq_worker.ledger import Ledger
 from cancelq_worker.metrics import LaneMetrics
@@ -57,8 +58,8 @@ class LaneParts:
 
     @property
     def total_s(self) -> float:
-        """The longest a call may take, so that its lease outlives it."""
-        return (self.plan.lease_us // 1000 - SEND_BY_MS - MARGIN_MS) / 1000
+        """The longest a call may take, so that its lease outlives it, and its unit of our address' limits."""
+        return min(self.plan.lease_us // 1000 - SEND_BY_MS - MARGIN_MS, LONGEST_CALL_US // 1000) / 1000
 
     def kept_open(self, lanes: int) -> tuple[tuple[Door, int], ...]:
         """How many connections of each door are open before they are needed, for so many lanes of its host."""

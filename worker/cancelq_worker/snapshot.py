@@ -423,15 +423,16 @@ async def find_lanes(redis: aioredis.Redis) -> list[Lane]:
     return sorted(found, key=str)
 
 
-async def find_addresses(redis: aioredis.Redis) -> list[tuple[str, str]]:
-    """Every (egress, bucket) of which units were asked for within a day; as costly as `find_lanes`."""
+async def find_addresses(redis: aioredis.Redis, now_us: int) -> list[tuple[str, str]]:
+    """Every (egress, bucket) of which units were asked for within a day; as costly as `find_lanes`. `now_us`: the
+    server's TIME."""
     found = {}
     async for key in redis.scan_iter(match="cancelq:{egress:*}:*:note", count=1000, _type="hash"):
         match = re.fullmatch(r"cancelq:\{egress:(.+)\}:([a-zA-Z0-9_.-]+):note", key.decode(errors="replace"))
         if match:
             found[match[1], match[2]] = key
     asked_us = await pipelined(redis, [("HMGET", key, "at") for key in found.values()]) if found else []
-    since_us = (await redis.time())[0] * 1_000_000 - FORGOTTEN_US
+    since_us = now_us - FORGOTTEN_US
     return sorted(name for name, (at,) in zip(found, asked_us, strict=True) if int(at or since_us) >= since_us)
 
 

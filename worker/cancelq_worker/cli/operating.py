@@ -65,7 +65,8 @@ def show_status(invocation: Invocation, *, as_json: bool) -> Exit:
     async def look(redis: aioredis.Redis) -> _Looked:
         found = await find_lanes(redis)
         seconds, micros = await redis.time()
-        addresses = await address_status(redis, await find_addresses(redis), seconds * 1_000_000 + micros)
+        now_us = seconds * 1_000_000 + micros
+        addresses = await address_status(redis, await find_addresses(redis, now_us), now_us)
         unknown = [lane for lane in settings.lanes if lane not in found]
         states, broken = await operate.whole_status(redis, [*found, *unknown])
         unserved, whole = [lane for lane in unknown if lane not in states and lane not in broken], list(states)

@@ -156,7 +156,7 @@ class Source:
     async def _look(self) -> View:
         server = await server_status(self._redis)
         if time.monotonic() >= self._search_s or self._away_s is not None:
-            await self._search()
+            await self._search(server.now_us)
         states = await self._snapshots.lanes(self._lanes, server.workers)
         await self._flows.read(list(states), server.now_us)
         addresses = await address_status(self._redis, self._addresses, server.now_us)
@@ -176,11 +176,11 @@ class Source:
         self._guards = await guard_statuses(self._redis, lanes)
         self._rehearsing = await dry_workers_alive(self._redis)
 
-    async def _search(self) -> None:
-        """Which lanes and addresses there are."""
+    async def _search(self, now_us: int) -> None:
+        """Which lanes and addresses there are. `now_us`: the server's TIME."""
         begun_s = time.monotonic()
         self._lanes = list(self._named) or sorted({*await find_lanes(self._redis), *self._settings.lanes}, key=str)
-        self._addresses = await find_addresses(self._redis)
+        self._addresses = await find_addresses(self._redis, now_us)
         if self._named:
             venues = {lane.venue for lane in self._named}
             self._addresses = [(egress, bucket) for egress, bucket in self._addresses if bucket.split("-")[0] in venues]

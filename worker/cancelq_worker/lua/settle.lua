@@ -79,15 +79,16 @@ local function fastest_us(permits, stats, kept, rtt)
 end
 
 -- How long a permit is kept beyond what the clock says it must be. A refusal means that somebody else uses the key, or
--- that the venue counts otherwise than we do: what is kept of it is for `status`, too.
+-- that the venue counts otherwise than we do: what is kept of it is for `status`, too. A settlement may come twice, as
+-- when its reply was lost; `refused`: by which call's refusal, that it counts once.
 local function guard_us(stats, kept, refused)
   local guard = tonumber(kept.guard or GUARD_US)
   if kept.refused_ms then
     guard = math.max(GUARD_US, guard / 2 ^ math.floor(math.max(0, wall - kept.refused_ms * 1000) / CALM_US))
   end
-  if refused then
+  if refused and refused ~= kept.refused then
     guard = math.min(guard * 2, GUARD_MAX_US)
-    redis.call('HSET', stats, 'guard', text(guard), 'refused_ms', text(math.floor(wall / 1000)))
+    redis.call('HSET', stats, 'guard', text(guard), 'refused_ms', text(math.floor(wall / 1000)), 'refused', refused)
     redis.call('HINCRBY', stats, 'refusals', 1)
   end
   return guard
@@ -139,7 +140,7 @@ for _ = 1, take_number() do
     redis.call('HSET', ROOT .. 'limits', bucket, text(told)) -- for `status`
   end
   if how ~= 'u' then
-    local guard = guard_us(stats, kept, how == 'r')
+    local guard = guard_us(stats, kept, how == 'r' and member)
     if how == 'n' then
       free = steady - ago + window + 1000000
     else
@@ -216,7 +217,7 @@ local function tell(w)
   redis.call(unpack(command))
 end
 
-local applied, others, stale = 0, {}, {}
+local applied, others, stale, learnt = 0, {}, {}, {}
 if #works > 0 then
   local states = redis.call('HMGET', ROOT .. 'state', unpack(ids))
   local lists = {}
@@ -268,6 +269,7 @@ if #works > 0 then
             lists[key] = lists[key] .. ' ' .. id
           end
           changed[key] = true
+          learnt[#learnt + 1] = key
         end
         local queue, due, sort, state = ARGV[at + 3], ARGV[at + 4], ARGV[at + 5], ARGV[at + 6]
         set[#set + 1] = id
@@ -308,15 +310,19 @@ if #works > 0 then
 end
 
 -- Until when these orders may not be sent. A settlement may come twice, as when its reply was lost: where all intents
--- are stale, the orders may be on their way in another call by now, and are closed for as long as that one has them.
-if orders_n > 0 and sent then
-  local command = {'ZADD', ROOT .. 'sent'}
-  if applied == 0 then command[3] = 'GT' end
-  for _, order in ipairs(on_their_way) do
+-- are stale, the orders may be on their way in another call by now, and are closed for as long as that one has them. So
+-- may be those that an answer told another id of.
+local function close_orders(orders, shorten)
+  local command = {'ZADD', ROOT .. 'sent', not shorten and 'GT' or nil}
+  for _, order in ipairs(orders) do
     command[#command + 1] = sent_till
     command[#command + 1] = order
   end
   redis.call(unpack(command))
+end
+if orders_n > 0 and sent then
+  close_orders(on_their_way, applied > 0)
+  if #learnt > 0 then close_orders(learnt, false) end
 elseif orders_n > 0 and applied > 0 then
   redis.call('ZREM', ROOT .. 'sent', unpack(on_their_way))
 end
