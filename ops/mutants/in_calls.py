@@ -211,8 +211,8 @@ MUTANTS = (
     Mutant(
         "key-tried-beside-its-bucket",
         f"{_WORKER}/key_trial.py",
-        "if await ledger.permit(bucket, member):",
-        "if True:",
+        "if (wait_us := await ledger.permit(bucket, member)) is not None:",
+        "if [wait_us := 0]:",
         "an operator's resume makes one call more than the venue allows, and the lane's hold grows longer",
         ("tests/integration/test_send_by.py::test_a_key_is_tried_with_a_permit_that_the_lane_counts",),
     ),

@@ -126,6 +126,87 @@ MUTANTS = (
         (f"{_GAUGES}test_what_waits_for_a_look_and_is_looked_for_is_as_old_as_its_call",),
     ),
     Mutant(
+        "sent-again-has-no-age",
+        f"{_LUA}/look.lua",
+        "again = least_of(lines_of(ids), TAKEN_US), least_of(to_be_sent, TAKEN_US)",
+        "again = least_of(lines_of(ids), TAKEN_US), nil",
+        "what is to be sent again has no age while its endpoint is locked, and nobody is paged",
+        (f"{_GAUGES}test_what_waits_to_be_sent_again_is_as_old_as_its_last_call",),
+    ),
+    Mutant(
+        "longest-looked-for-has-no-age",
+        f"{_LUA}/look.lua",
+        "note(-CLASSES, -1)",
+        "note(0, CLASSES - 1)",
+        "among many pairs the cancel that has been looked for longest is not seen, and nobody is paged",
+        (
+            "tests/integration/test_snapshot.py::TestOneLane::"
+            "test_of_many_pairs_the_one_whose_look_is_due_last_was_sent_first",
+        ),
+    ),
+    Mutant(
+        "a-stall-blinds-the-gauges",
+        "worker/cancelq_worker/lane_gauges.py",
+        "costs_s, self._took_s = min(took_s, self._took_s), took_s",
+        "costs_s, self._took_s = took_s, took_s",
+        "Redis stands still for four seconds, and the gauges of all lanes for minutes",
+        (f"{_GAUGES}test_a_moment_in_which_redis_stood_still_makes_nobody_blind",),
+    ),
+    Mutant(
+        "a-value-of-others-hides-all",
+        "worker/cancelq_worker/snapshot.py",
+        """        except ValueError as error:  # something there is none of our writing
+            if not self._passing_by:
+                raise""",
+        """        except ValueError as error:
+            raise""",
+        "one hold that nobody can read takes the gauges and top of all lanes with it",
+        (f"{_GAUGES}test_a_lane_with_a_value_that_nobody_can_read_hides_no_other",),
+    ),
+    Mutant(
+        "a-node-hides-all",
+        "worker/cancelq_worker/snapshot.py",
+        "                    if not self._around_nodes:\n",
+        "                    if True:\n",
+        "a node of a cluster that is away takes the gauges of all other nodes' lanes with it",
+        ("tests/integration/test_cluster.py::test_lanes_of_other_nodes_have_their_gauges_while_a_node_is_away",),
+    ),
+    Mutant(
+        "lanes-wait-for-each-others-time",
+        "worker/cancelq_worker/gate.py",
+        "if not self._p.venue_clock.known and not asked:",
+        "if not self._p.venue_clock.known:",
+        "where a venue does not tell its time, lanes wait for each other for minutes, and are said to be ready",
+        (
+            "tests/integration/test_send_by.py::"
+            "test_lanes_that_begin_together_wait_once_for_a_venue_that_does_not_tell_its_time",
+        ),
+    ),
+    Mutant(
+        "pages-close-for-good",
+        "worker/cancelq_worker/health_http.py",
+        "            self._room.release()\n            raise",
+        "            raise",
+        "sixteen moments without a free thread close a worker's pages for good",
+        ("tests/unit/test_health.py::test_room_is_given_back_where_no_thread_could_be_started",),
+    ),
+    Mutant(
+        "acts-by-whose-clock",
+        "worker/cancelq_worker/operate.py",
+        "settled_us=str(seconds * 1_000_000 + micros)",
+        "settled_us=str(__import__('time').time_ns() // 1000)",
+        "an operator's act is told as of the clock of whose machine the command ran on",
+        ("tests/integration/test_cli_control.py::test_an_act_is_told_by_the_servers_clock",),
+    ),
+    Mutant(
+        "sent-again-and-still-told",
+        "worker/cancelq_worker/flow.py",
+        'if origin := fields.get(b"origin"):',
+        'if origin := fields.get(b"never"):',
+        "top tells for hours of an unresolved intent that was sent again",
+        ("tests/unit/test_top_flow.py::test_an_unresolved_one_that_was_sent_again_is_told_no_more",),
+    ),
+    Mutant(
         "sent-and-in-hand-has-no-age",
         f"{_LUA}/look.lua",
         "local ids = redis.call('ZRANGE', ROOT .. 'leases', 0, SENT_MOST - 1)",

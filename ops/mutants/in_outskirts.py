@@ -118,8 +118,8 @@ MUTANTS = (
     Mutant(
         "call-outlives-its-lease",
         f"{_WORKER}/lane_parts.py",
-        "return (self.plan.lease_us // 1000 - SEND_BY_MS - MARGIN_MS) / 1000",
-        "return self.plan.lease_us / 1_000_000",
+        "return min(self.plan.lease_us // 1000 - SEND_BY_MS - MARGIN_MS, LONGEST_CALL_US // 1000) / 1000",
+        "return min(self.plan.lease_us // 1000, LONGEST_CALL_US // 1000) / 1000",
         "a slow call is still under way when others begin to look for its orders",
         ("tests/integration/test_send_by.py::test_a_call_ends_well_before_its_lease",),
     ),

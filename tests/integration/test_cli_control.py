@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterator
 from typing import cast
 
@@ -169,3 +170,16 @@ def test_what_nobody_reads_is_as_old_as_it_is_and_has_no_worker(lane: Lane, clie
     _, out, _ = run("status")
     (told,) = [line for line in out.splitlines() if line.startswith("bitget:main")]
     assert re.search(r" 0 +\d+\.\d h .* 1 +none serves it", told)
+
+
+def test_an_act_is_told_by_the_servers_clock(
+    lane: Lane, client: Redis, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as ahead:
+        ahead.setattr(time, "time_ns", lambda: 4_000_000_000_000_000_000)
+        assert run("pause", str(lane))[0] == run("resume", str(lane))[0] == 0
+    entries = cast("list[tuple[bytes, dict[bytes, bytes]]]", client.xrange(lane.results))
+    assert len(entries) == 2
+    for entry_id, fields in entries:
+        told_ms, written_ms = int(fields[b"settled_us"]) // 1000, int(entry_id.partition(b"-")[0])
+        assert abs(told_ms - written_ms) < 10_000

@@ -7,6 +7,7 @@ import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 
 import pytest
+from prometheus_client import CollectorRegistry
 from redis.exceptions import RedisError
 from structlog.testing import capture_logs
 
@@ -16,6 +17,7 @@ from cancelq.link import options
 from cancelq.results import ResultsReader
 from cancelq_worker import cli
 from cancelq_worker.flatten import Flattening, Wish
+from cancelq_worker.lane_gauges import LaneGauges, Watch
 from cancelq_worker.records import RoundRequest, TakeRequest
 from cancelq_worker.roster import ROSTER
 from cancelq_worker.trips import command, connect, round_trip, script_keys
@@ -256,3 +258,41 @@ async def test_a_node_that_is_restarted_is_waited_for_and_the_other_lanes_go_on(
         await asyncio.to_thread(nodes.nodes[1].start)
         asked = await patiently(lambda: desk.send(away, symbol=spelled(away.venue), order_id=order))
         assert (await settled(desk, away, [asked]))[asked][-1].status is Status.cancelled
+
+
+async def test_lanes_of_other_nodes_have_their_gauges_while_a_node_is_away(nodes: ClusterOfThree) -> None:
+    watched = [seen_lane(nodes, n) for n in range(3)]
+    client, registry = connect(nodes.url), CollectorRegistry()
+    # That address is on the node, too.
+    egress = next(
+        name for n in range(1000) if nodes.holder(slot_of(f"{{egress:{(name := f'e{n}')}}}")) is nodes.nodes[1]
+    )
+    gauges = LaneGauges(client, Watch(lambda: watched, addresses=lambda: [(egress, "bitget-ip")]))
+    registry.register(gauges)
+
+    def shown(lane: Lane) -> float | None:
+        at = {"venue": lane.venue, "account": lane.account}
+        return registry.get_sample_value("cancelq_lane_not_admitted", at)
+
+    try:
+        for lane in watched:
+            await command(client, "XADD", lane.inbox, "*", "symbol", "BTCUSDT")
+        await gauges.look()
+        assert [shown(lane) for lane in watched] == [1, 1, 1]
+        await asyncio.to_thread(nodes.nodes[1].kill9)
+        try:
+            await gauges.look()
+            assert [shown(lane) for lane in watched] == [1, None, 1]
+        finally:
+            await asyncio.to_thread(nodes.nodes[1].start)
+        await patiently(lambda: command(client, "XLEN", watched[1].inbox))
+        await gauges.look()
+        assert [shown(lane) for lane in watched] == [1, 1, 1]
+    finally:
+        await client.aclose()
+
+
+def seen_lane(nodes: ClusterOfThree, node: int) -> Lane:
+    """A lane on this node that nobody serves."""
+    lanes = (Lane("bybit", f"seen{n}") for n in range(1000))
+    return next(lane for lane in lanes if nodes.holder(slot_of(lane.inbox)) is nodes.nodes[node])

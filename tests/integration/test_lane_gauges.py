@@ -6,15 +6,16 @@ from collections.abc import AsyncIterator
 
 import pytest
 from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
 from cancelq.contract import Lane
 from cancelq_worker.egress import Egress
-from cancelq_worker.lane_gauges import EVERY_S, FRESH_PASSES, LaneGauges, Watch
+from cancelq_worker.lane_gauges import EVERY_S, FRESH_PASSES, SHARE, LaneGauges, Watch
 from cancelq_worker.records import Settlement
 from cancelq_worker.snapshot import address_status
 from cancelq_worker.state import State
 from cancelq_worker.trips import command, connect
-from cancelq_worker.venues.port import Bucket
+from cancelq_worker.venues.port import Bucket, Stage
 from tests.integration.lone_ledger import lone_desk
 from tests.integration.script_bench import Bench, ended, looked_for, works_of
 
@@ -99,6 +100,44 @@ async def test_a_lane_with_a_key_of_another_type_hides_no_other(watched: Watched
     assert (watched.shown(MAIN), watched.shown(DESK)) == (3, None)
 
 
+async def test_a_lane_with_a_value_that_nobody_can_read_hides_no_other(watched: Watched) -> None:
+    await watched.entries(MAIN, 3)
+    await watched.entries(DESK, 1)
+    await command(watched.client, "HSET", DESK.key("hold"), "*|paused", "by anna")
+    watched.lanes = [DESK, MAIN]
+    await watched.gauges.look()
+    assert (watched.shown(MAIN), watched.shown(DESK)) == (3, None)
+
+
+async def test_why_a_lane_has_no_gauges_is_logged_as_it_begins(watched: Watched) -> None:
+    await command(watched.client, "LPUSH", DESK.inbox, "BTCUSDT 1")
+    watched.lanes = [DESK]
+    with capture_logs() as logged:
+        for _ in range(3):
+            await watched.gauges.look()
+    assert [line["lane"] for line in logged if "no gauges" in line["event"]] == [str(DESK)]
+
+
+async def test_a_moment_in_which_redis_stood_still_makes_nobody_blind(watched: Watched, redis_url: str) -> None:
+    gauges = LaneGauges(watched.client, Watch(lambda: [MAIN]))
+    await watched.entries(MAIN, 1)
+    assert await gauges.look() == EVERY_S
+    other = connect(redis_url)
+    await command(other, "CLIENT", "PAUSE", 500, "ALL")
+    await other.aclose()
+    assert await gauges.look() == EVERY_S
+
+
+async def test_passes_that_are_long_each_time_are_rare(watched: Watched) -> None:
+    def slow() -> list[tuple[str, str]]:
+        watched.ns += 250_000_000
+        return []
+
+    gauges = LaneGauges(watched.client, Watch(list, addresses=slow), lambda: watched.ns)
+    await gauges.look()
+    assert await gauges.look() == SHARE * 0.25
+
+
 async def test_a_lane_nobody_has_served_yet_and_no_lane_at_all(watched: Watched) -> None:
     assert await watched.gauges.look() == EVERY_S
     watched.lanes = [MAIN]
@@ -170,6 +209,19 @@ async def test_what_waits_for_a_look_and_is_looked_for_is_as_old_as_its_call(sen
     assert 75 <= await sent.age_s() < 135, "a look is no cancel call"
     await sent.bench.settle(Settlement(None, [ended(work) for work in works]))
     assert await sent.age_s() == 0
+
+
+async def test_what_waits_to_be_sent_again_is_as_old_as_its_last_call(sent: Sent) -> None:
+    """As while the endpoint is locked that would take its cancel."""
+    await sent.bench.orders("11")
+    taken = await sent.bench.take()
+    moves = [looked_for(work, 60_000_000, taken.wall_us) for work in works_of(taken)]
+    for move in moves:
+        move.state.stage = Stage.CANCEL
+    await sent.bench.settle(Settlement(None, [*moves]))
+    await sent.earlier("i-11", 75)
+    assert 75 <= await sent.age_s() < 135
+    assert await sent.age_s("cancelq_lane_oldest_age_seconds") == 0, "it was sent"
 
 
 @pytest.mark.parametrize("oldest", [0, 39], ids=["due first", "due last"])

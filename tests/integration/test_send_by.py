@@ -761,3 +761,13 @@ async def test_what_is_granted_as_the_servers_clock_goes_ahead_is_given_back(red
         assert event.batch_id in granted[1:], "the first grant was sent"
         assert one.cancels == 1
         assert lane._free == dict.fromkeys(Stage, SLOTS), "what was given back holds no connection"
+
+
+async def test_lanes_that_begin_together_wait_once_for_a_venue_that_does_not_tell_its_time(redis_url: str) -> None:
+    async with hand(redis_url) as one:
+        one.rig.fault("hang", endpoint="time", count=None)
+        await asyncio.gather(*(one.gate.know_venue_time() for _ in range(4)))
+        assert len(await one.rig.calls("time")) == 1
+        one.rig.simulator.core.faults.clear()
+        await one.gate.know_venue_time()
+        assert one.parts.venue_clock.known

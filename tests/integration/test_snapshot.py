@@ -156,6 +156,23 @@ class TestOneLane:
             await older.aclose()
             await redis.acl_deluser("older")
 
+    async def test_of_many_pairs_the_one_whose_look_is_due_last_was_sent_first(self, redis: aioredis.Redis) -> None:
+        """Pauses between looks grow: the others are looked for and end, and it stays."""
+        await fill(redis, LANE, 1)
+        seconds, micros = await redis.time()
+        now = seconds * 1_000_000 + micros
+        await redis.set(LANE.key("clock"), f"{now} {now} - 0")
+        for n, (due_ms, sent_s) in enumerate([(0, 1), (1, 1), (2, 1), (3, 1), (3_000, 300)]):
+            class_, sent_us = f"any:P{n}-USDT", now - sent_s * 1_000_000
+            line = f"3 0 l 1 1 0 0 n {now} 0 seen:P{n}-USDT {class_} 5c24f979 i:19 cancel b 1 {sent_us} {{}}"
+            await command(redis, "HSET", LANE.key("state"), f"i{n}", line)
+            for key, member in ((f"queue:l:n:{class_}", f"i{n}"), ("classes:l:n", class_)):
+                await redis.zadd(LANE.key(key), {member: now + 1000 * due_ms})
+        (status,) = await operate.status(redis, [LANE])
+        assert status.confirming == 5
+        assert status.unconfirmed_ms is not None
+        assert status.unconfirmed_ms >= 300_000
+
     async def test_a_lane_without_an_inbox_is_unknown(self, redis: aioredis.Redis) -> None:
         with pytest.raises(operate.UnknownLane):
             await operate.status(redis, [LANE])

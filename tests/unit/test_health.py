@@ -189,6 +189,20 @@ def test_callers_are_few_and_room_is_given_back(server: HealthServer) -> None:
     assert ask(server.place, "/livez")[0] == 200
 
 
+def test_room_is_given_back_where_no_thread_could_be_started(
+    server: HealthServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as short:
+        short.setattr(threading.Thread, "start", none_left)
+        for _ in range(CALLERS_MOST):
+            with connect(server) as caller:
+                assert caller.recv(1) == b""
+    assert ask(server.place, "/livez")[0] == 200
+
+
 def test_it_listens_on_ipv6(health: Health) -> None:
     try:
         server = HealthServer("[::1]:0", health, CollectorRegistry())

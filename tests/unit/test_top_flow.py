@@ -55,6 +55,15 @@ def test_an_unresolved_one_is_told_until_it_is_resolved() -> None:
     assert flow.numbers().unresolved == ("a",)
 
 
+def test_an_unresolved_one_that_was_sent_again_is_told_no_more() -> None:
+    flow = Flow.beginning(NOW_MS)
+    flow.add(newest_first(event(NOW_MS, "unresolved", id="a"), event(NOW_MS, "unresolved", id="b")), NOW_MS, whole=True)
+    flow.add([event(NOW_MS + 1, id="redrive-1", origin="a")], NOW_MS + 1, whole=True)
+    assert flow.numbers().unresolved == ("b",)
+    flow.add([event(NOW_MS + 2, "unresolved", id="redrive-2", origin="b")], NOW_MS + 2, whole=True)
+    assert flow.numbers().unresolved == ("redrive-2",)
+
+
 def test_nothing_in_an_entry_stops_the_view() -> None:
     flow = Flow.beginning(NOW_MS)
     odd = {b"status": b"\xff", b"final": b"1", b"queued_us": b"x", b"settled_us": b"9" * 40}

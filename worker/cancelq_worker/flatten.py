@@ -21,7 +21,7 @@ from cancelq_worker.operate import UnknownLane, operator_event
 from cancelq_worker.settings import Account
 from cancelq_worker.snapshot import Snapshots, workers_alive
 from cancelq_worker.state import State
-from cancelq_worker.trips import command, read_entries
+from cancelq_worker.trips import command, home, read_entries
 from cancelq_worker.venues.port import Unfit
 from cancelq_worker.venues.registry import KINDS, open_venue
 from cancelq_worker.venues.sweeping import ORDER, cancelled_by_id
@@ -184,12 +184,13 @@ class Flattening:
         """Queues a round's intents, the first together with the operator's event."""
         self.report.rounds += 1
         intents = self._wish.intents(self._run, self.report.rounds, kinds)
+        now = await home(self._redis, self._wish.lane.inbox).time()
         async with self._redis.pipeline(transaction=True) as pipe:
             for fields in intents:
                 pipe.xadd(self._wish.lane.inbox, cast("dict[Any, Any]", fields))
             if self.report.rounds == 1:
                 detail = f"everything open is cancelled: {self._wish}"
-                pipe.xadd(self._wish.lane.results, operator_event(self._wish.lane, self._act, self._actor, detail))
+                pipe.xadd(self._wish.lane.results, operator_event(self._wish.lane, self._act, self._actor, detail, now))
             await pipe.execute()
         self._asked = {fields["id"]: fields["kinds"] for fields in intents}
         self._open = dict.fromkeys(self._asked)

@@ -52,7 +52,7 @@ class Outcome:
 class FlowNumbers:
     """What a lane did lately. `per_s`: outcomes a second by group, over the last ten seconds; `statuses`: outcomes by
     status, and `sent_ms`, `settled_ms`: (p50, p99) since an intent was queued, over the last thirty. `sampled`: not all
-    was read. `unresolved`: ids seen to end so and not resolved since, the latest last."""
+    was read. `unresolved`: ids seen to end so, and neither resolved nor sent again since, the latest last."""
 
     per_s: Mapping[str, float]
     statuses: Mapping[str, int]
@@ -92,6 +92,8 @@ class Flow:
 
     def _add(self, entry_id: bytes, fields: Mapping[bytes, bytes]) -> None:
         status, id_ = fields.get(b"status", b""), fields.get(b"id", b"").decode(errors="backslashreplace")
+        if origin := fields.get(b"origin"):  # it was sent again: what comes of it is told of that one
+            self.unresolved.pop(origin.decode(errors="backslashreplace"), None)
         if fields.get(b"final") == b"1":
             queued_us, at_ms = _number(fields, b"queued_us"), _ms(entry_id)
             spans = [_span_ms(queued_us, _number(fields, name)) for name in (b"sent_us", b"settled_us")]

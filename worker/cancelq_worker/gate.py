@@ -130,9 +130,12 @@ class Gate:
             self._spawn(self.read_venue_time())
 
     async def know_venue_time(self) -> None:
-        """Learns the venue's clock, unless another lane of its host has."""
+        """Learns the venue's clock, unless another lane of its host has; one that came while another was asking takes
+        what that was told, and where it was nothing goes on without: a venue that is slow to tell must not keep a
+        hundred lanes waiting for each other."""
+        asked = self._p.time_lock.locked()
         async with self._p.time_lock:
-            if not self._p.venue_clock.known:
+            if not self._p.venue_clock.known and not asked:
                 await self.read_venue_time()
 
     async def read_venue_time(self, *, paced: bool = True) -> None:

@@ -10,7 +10,6 @@ import os
 import pwd
 import re
 import secrets
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +20,7 @@ from cancelq_worker import events
 from cancelq_worker.ledger import key_refused
 from cancelq_worker.records import KEY_WORKS, KeyTried
 from cancelq_worker.snapshot import LaneStatus, Snapshots, find_lanes, steady_now, workers_alive
+from cancelq_worker.trips import home
 
 __all__ = [
     "LaneStatus",
@@ -76,9 +76,10 @@ def _snapshots(redis: aioredis.Redis, lanes: Sequence[Lane], *, passing_by: bool
 async def pause(redis: aioredis.Redis, lane: Lane, actor: str) -> None:
     """Stops normal cancels of the lane for every worker; urgent ones and look-ups go on."""
     await _require(redis, lane)
+    now = await home(redis, lane.inbox).time()
     async with redis.pipeline(transaction=True) as pipe:
         pipe.hset(lane.key("hold"), "*|paused", f"-1 paused by {_plain(actor)}")
-        pipe.xadd(lane.results, operator_event(lane, "pause", actor, "normal cancels are stopped"))
+        pipe.xadd(lane.results, operator_event(lane, "pause", actor, "normal cancels are stopped", now))
         await pipe.execute()
 
 
@@ -94,12 +95,12 @@ async def resume(redis: aioredis.Redis, lane: Lane, actor: str, asked: str = "")
         done.append("the pause is ended")
     if auth:
         done.append("a worker tries the key with a harmless read and opens the lane if it works")
-    said = "; ".join(done) or "the lane was not paused"
+    said, now = "; ".join(done) or "the lane was not paused", await home(redis, lane.inbox).time()
     async with redis.pipeline(transaction=True) as pipe:
         pipe.hdel(hold, "*|paused")
         if auth:
             pipe.set(lane.key("probe"), asked or _plain(actor), ex=60)
-        pipe.xadd(lane.results, operator_event(lane, "resume", actor, said))
+        pipe.xadd(lane.results, operator_event(lane, "resume", actor, said, now))
         await pipe.execute()
     return said
 
@@ -127,11 +128,13 @@ async def _require(redis: aioredis.Redis, lane: Lane) -> None:
         raise UnknownLane(lane)
 
 
-def operator_event(lane: Lane, act: str, actor: str, detail: str) -> dict[Any, Any]:
-    """The event that tells of an operator's act: who did what, and when."""
+def operator_event(lane: Lane, act: str, actor: str, detail: str, now: tuple[int, int]) -> dict[Any, Any]:
+    """The event that tells of an operator's act: who did what, and when. `now`: the server's TIME, as all events are
+    told by that clock."""
+    seconds, micros = now
     id_ = f"op-{secrets.token_hex(8)}"
     event = events.head(lane, id_, Status.operator, "local", detail)
-    event.update(act=act, actor=_plain(actor), settled_us=str(time.time_ns() // 1000))
+    event.update(act=act, actor=_plain(actor), settled_us=str(seconds * 1_000_000 + micros))
     return event
 
 

@@ -6,6 +6,7 @@ trip: what a snapshot costs the server is bounded. `cancelq status` takes one, `
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 import time
@@ -14,8 +15,9 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import redis.asyncio as aioredis
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
+from cancelq.broker_async import AsyncClusterRedis
 from cancelq.contract import Lane
 from cancelq.errors import LaneError
 from cancelq_worker.lane_lists import LaneLists
@@ -143,10 +145,11 @@ class ServerStatus:
 class Snapshots:
     """Takes snapshots of lanes. One that is used again remembers what it has counted of an inbox, and which lanes were
     at rest: as long as nothing happens there, they cost a tenth. Of the others it looks at `look_most` at a time, in
-    turns, and tells of the rest what it saw last. `passing_by`: a lane whose data the server cannot make sense of is
-    left out, and why stands in `refused`; else the refusal is raised. A user who may not read the state of intents is
-    told no `unconfirmed_ms`, and too young an `oldest_age_ms` where all that waits is put off, as while an endpoint is
-    locked."""
+    turns, and tells of the rest what it saw last. `passing_by`: a lane whose data the server or this process cannot
+    make sense of is left out, and why stands in `refused`; else that is raised. `around_nodes`: so are lanes of a
+    cluster's node that is away, unless all are. A user who may not read the state of intents is told no
+    `unconfirmed_ms`, and too young an `oldest_age_ms` where all that waits is put off, as while an endpoint is locked.
+    """
 
     def __init__(
         self,
@@ -155,9 +158,11 @@ class Snapshots:
         count_most: int = COUNT_MOST,
         look_most: int | None = None,
         passing_by: bool = False,
+        around_nodes: bool = False,
     ) -> None:
         self.refused: dict[Lane, str] = {}
         self._passing_by = passing_by
+        self._around_nodes = around_nodes
         self._redis = redis
         self._count_most = count_most
         self._look_most = look_most
@@ -170,10 +175,11 @@ class Snapshots:
 
     async def lanes(self, lanes: Sequence[Lane], alive: Sequence[str]) -> dict[Lane, LaneStatus]:
         """Those of the lanes that have an inbox. `alive`: the workers there are. Raises RedisError."""
-        if await self._lists.read():
+        if alive and await self._lists.read():
             self._watching = {}
         due = self._due(lanes)
         self.refused = {}
+        away: Exception | None = None
         for some in batched(due, LANES_A_TRIP):
             for lane, reply in zip(some, await self._looked_at(some), strict=True):
                 before = self._seen.pop(lane, None)
@@ -181,16 +187,30 @@ class Snapshots:
                     if not (self._passing_by and str(reply).startswith(LANES_OWN)):
                         raise reply
                     self.refused[lane] = str(reply)
+                elif isinstance(reply, Exception):
+                    if not self._around_nodes:
+                        raise reply
+                    self.refused[lane], away = str(reply), reply
                 elif reply:
-                    self._seen[lane] = before if before and len(reply) == 1 else _Seen.read(reply)
+                    self._read(lane, before, reply)
+        if away and len(self.refused) == len(due):
+            raise away
         wanted = set(lanes)
         self._seen = {lane: s for lane, s in self._seen.items() if lane in wanted}
         await self._count(set(due))
         seen = [(lane, self._seen[lane]) for lane in lanes if lane in self._seen]
         return {lane: s.status(lane, self._backlogs[lane], self._watchers(lane, alive)) for lane, s in seen}
 
+    def _read(self, lane: Lane, before: _Seen | None, reply: Sequence[Any]) -> None:
+        try:
+            self._seen[lane] = before if before and len(reply) == 1 else _Seen.read(reply)
+        except ValueError as error:  # something there is none of our writing
+            if not self._passing_by:
+                raise
+            self.refused[lane] = str(error)
+
     async def _looked_at(self, lanes: Sequence[Lane]) -> list[Any]:
-        """What `look.lua` replies for each; what the server refuses is a reply, too."""
+        """What `look.lua` replies for each; what the server refuses is a reply, too, and so is a node that is away."""
         while True:
             verb, sha, states = SCRIPTS.verb["look"], SCRIPTS.sha["look"], self._states
             commands = [(verb, sha, 1, lane.key("clock"), self._mark(lane), int(states)) for lane in lanes]
@@ -457,25 +477,38 @@ async def address_status(
 
 async def pipelined(redis: aioredis.Redis, commands: Sequence[tuple[Any, ...]], *, raising: bool = True) -> list[Any]:
     """The replies to commands sent in one write; the scripts are loaded if the server does not have them.
-    Raises the first error among them; unless `raising`, what the server refused is a reply."""
+    Raises the first error among them; unless `raising`, what the server refused is a reply, and in a cluster that the
+    node of some is away."""
     replies = await _sent(redis, commands)
     if any(isinstance(reply, NoScriptError) for reply in replies):
         await SCRIPTS.load(redis)
         replies = await _sent(redis, commands)
     for reply in replies:
-        if isinstance(reply, Exception) and (raising or not isinstance(reply, ResponseError)):
+        if isinstance(reply, Exception) and raising:
             raise reply
     return replies
 
 
 async def _sent(redis: aioredis.Redis, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-    replies: list[Any] = [None] * len(commands)
-    for server, places in by_home(redis, commands):
+    """The replies, refusals among them. Raises RedisError or OSError if the server is away; a node of a cluster that is
+    away is an error in place of each of its replies."""
+
+    async def trip(server: aioredis.Redis, places: list[int]) -> list[Any]:
         async with server.pipeline(transaction=False) as pipe:
             for place in places:
                 pipe.execute_command(*commands[place])
-            for place, reply in zip(places, await pipe.execute(raise_on_error=False), strict=True):
-                replies[place] = reply
+            return await pipe.execute(raise_on_error=False)
+
+    parts = by_home(redis, commands)
+    if not isinstance(redis, AsyncClusterRedis):
+        return await trip(*parts[0])
+    replies: list[Any] = [None] * len(commands)
+    told = await asyncio.gather(*(trip(*part) for part in parts), return_exceptions=True)
+    for (_, places), part in zip(parts, told, strict=True):
+        if isinstance(part, BaseException) and not isinstance(part, RedisError | OSError):
+            raise part
+        for n, place in enumerate(places):
+            replies[place] = part if isinstance(part, BaseException) else part[n]
     return replies
 
 

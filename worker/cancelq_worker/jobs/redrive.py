@@ -63,11 +63,12 @@ def redriven_id(lane: Lane, id_: str) -> str:
 
 
 def _send(redis: Redis, lane: Lane, entries: Sequence[dict[str, str]], actor: str) -> None:
+    now = redis.time()
     some = ", ".join(entry["origin"] for entry in entries[:3]) + (", …" if len(entries) > 3 else "")
     with redis.pipeline(transaction=True) as pipe:
         for entry in entries:
             pipe.xadd(lane.inbox, cast("dict[str | bytes, str | bytes]", entry), nomkstream=True)  # type: ignore[arg-type]
-        pipe.xadd(lane.results, operator_event(lane, "redrive", actor, f"{len(entries)} sent again: {some}"))
+        pipe.xadd(lane.results, operator_event(lane, "redrive", actor, f"{len(entries)} sent again: {some}", now))
         pipe.execute()
 
 

@@ -50,19 +50,30 @@ for _, where in ipairs({'c:u', 'c:n', 'l:u', 'l:n'}) do
   end
 end
 
--- Adds the intents at both ends of these classes' queues.
-local ENDS = 8
-local function add_ends(ids, where, classes)
+-- Adds the intents at both ends of the queues of those classes of a stage and priority that are due first and last.
+local CLASSES, ENDS, ENDS_ALONE = 2, 4, 8 -- at either end; of a class that is alone
+local function add_ends(ids, where)
+  local index, classes, has = ROOT .. 'classes:' .. where, {}, {}
+  local function note(from, to)
+    for _, class in ipairs(redis.call('ZRANGE', index, from, to)) do
+      if not has[class] then classes[#classes + 1] = class end
+      has[class] = true
+    end
+  end
+  note(0, CLASSES - 1)
+  note(-CLASSES, -1)
+  local ends = #classes == 1 and ENDS_ALONE or ENDS
   for _, class in ipairs(classes) do
     local queue = ROOT .. 'queue:' .. where .. ':' .. class
-    for _, id in ipairs(redis.call('ZRANGE', queue, 0, ENDS - 1)) do ids[#ids + 1] = id end
-    for _, id in ipairs(redis.call('ZRANGE', queue, -ENDS, -1)) do ids[#ids + 1] = id end
+    for _, id in ipairs(redis.call('ZRANGE', queue, 0, ends - 1)) do ids[#ids + 1] = id end
+    for _, id in ipairs(redis.call('ZRANGE', queue, -ends, -1)) do ids[#ids + 1] = id end
   end
 end
--- The least number that `pattern` finds in the state lines of these.
-local function least_of(ids, pattern)
+local function lines_of(ids) return #ids > 0 and redis.call('HMGET', ROOT .. 'state', unpack(ids)) or {} end
+-- The least number that `pattern` finds in these state lines.
+local function least_of(lines, pattern)
   local least
-  for _, line in ipairs(#ids > 0 and redis.call('HMGET', ROOT .. 'state', unpack(ids)) or {}) do
+  for _, line in ipairs(lines) do
     local n = line and tonumber(string.match(line, pattern)) or 0
     if n > 0 and (not least or n < least) then least = n end
   end
@@ -72,33 +83,29 @@ local WORD = '%S+ ' -- of a state line (prelude.lua)
 
 -- Who stepped back for a call that has its order stands in the queue as of when it may go, behind all others, but waits
 -- since its place.
-local CLASSES = 2 -- at either end of a priority's, and of those that wait for a look
 local UNSENT_SINCE = '^' .. string.rep(WORD, 3) .. '0 ' .. string.rep(WORD, 4) .. '(%d+) '
-local function first_place()
+local function unsent_lines()
   local ids = {}
-  for _, where in ipairs({'c:u', 'c:n'}) do
-    add_ends(ids, where, redis.call('ZRANGE', ROOT .. 'classes:' .. where, 0, CLASSES - 1))
-    add_ends(ids, where, redis.call('ZRANGE', ROOT .. 'classes:' .. where, -CLASSES, -1))
-  end
-  return least_of(ids, UNSENT_SINCE)
+  for _, where in ipairs({'c:u', 'c:n'}) do add_ends(ids, where) end
+  return lines_of(ids)
 end
-if ARGV[2] == '1' and waiting.c > 0 then
-  local place = first_place()
+local to_be_sent = ARGV[2] == '1' and waiting.c > 0 and unsent_lines() or {}
+do
+  local place = least_of(to_be_sent, UNSENT_SINCE)
   if place and (not oldest or place < oldest) then oldest = place end
 end
 
 -- In hand: whose lease ends first was taken first. In a look queue, who is due first has waited longest for its look, and
--- who is due last was looked for most often, as the pauses grow.
+-- who is due last was looked for most often, as the pauses grow. Who is to be sent again has no end either.
 local SENT_MOST = 16 -- intents in hand
 local TAKEN_US = '^' .. string.rep(WORD, 17) .. '(%d+) ' -- 0 before the first cancel call
 local function first_sent()
   local ids = redis.call('ZRANGE', ROOT .. 'leases', 0, SENT_MOST - 1)
-  for _, where in ipairs({'l:u', 'l:n'}) do
-    add_ends(ids, where, redis.call('ZRANGE', ROOT .. 'classes:' .. where, 0, CLASSES - 1))
-  end
-  return least_of(ids, TAKEN_US)
+  for _, where in ipairs({'l:u', 'l:n'}) do add_ends(ids, where) end
+  local looked_for, again = least_of(lines_of(ids), TAKEN_US), least_of(to_be_sent, TAKEN_US)
+  return math.min(looked_for or math.huge, again or math.huge)
 end
-local sent = ARGV[2] == '1' and first_sent()
+local sent = ARGV[2] == '1' and first_sent() or math.huge
 
 local cursor = redis.call('GET', ROOT .. 'cursor')
 local after, first, whole = cursor and '(' .. cursor or '-', '', 0
@@ -131,4 +138,4 @@ return {mark, text(wall), text(steady), last_wall or '', waiting.c, waiting.l, o
   redis.call('ZCARD', ROOT .. 'leases'), redis.call('ZCARD', ROOT .. 'timed'),
   inbox, redis.call('XLEN', ROOT .. 'results'),
   cursor or '', first, whole, ahead, redis.call('HGETALL', ROOT .. 'hold'), buckets,
-  sent and text(sent) or ''}
+  sent < math.huge and text(sent) or ''}
