@@ -199,6 +199,22 @@ MUTANTS = (
         ("tests/integration/test_cli_control.py::test_an_act_is_told_by_the_servers_clock",),
     ),
     Mutant(
+        "armed-guard-given-up-for-a-week",
+        "worker/cancelq_worker/guard_status.py",
+        'return self.left_ms is None and bool(self.fired and self.fired.state == "given-up")',
+        'return bool(self.fired and self.fired.state == "given-up")',
+        "status fails for a week over a firing, though a strategy has armed the guard since",
+        ("tests/integration/test_guard.py::test_after_the_last_round_it_is_given_up_aloud_and_status_is_unhealthy",),
+    ),
+    Mutant(
+        "guards-that-fired-page-nobody",
+        "worker/cancelq_worker/guarding.py",
+        "self.standing = {lane: keys.standing for lane, keys in first}",
+        "self.standing = {}",
+        "a strategy is dead, its lane was flattened, and nobody is paged",
+        ("tests/integration/test_metrics.py::test_a_guard_is_shown_and_when_it_fired",),
+    ),
+    Mutant(
         "sent-again-and-still-told",
         "worker/cancelq_worker/flow.py",
         'if origin := fields.get(b"origin"):',

@@ -17,7 +17,6 @@ import re
 import secrets
 import socket
 import threading
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Self
@@ -93,7 +92,9 @@ class Guard:
     def disarm(self) -> None:
         """Ends the guard without flattening anything, and tells so in the lane's results, if this user may write there:
         a producer that is held to its role (`ops/redis`) may not, as it could write outcomes as well."""
-        self._tell(lambda telling: self._words.disarm(told=telling))
+        words = self._words
+        now_ms = words.read_time(self._exchange(words.served()))
+        self._tell(lambda telling: words.disarm(now_ms, told=telling))
 
     def leave(self) -> None:
         """Ends the thread, not the guard: the lane is flattened when its time is over."""
@@ -187,7 +188,9 @@ class AsyncGuard:
 
     async def disarm(self) -> None:
         """As `Guard.disarm`."""
-        await self._tell(lambda telling: self._words.disarm(told=telling))
+        words = self._words
+        now_ms = words.read_time(await self._exchange(words.served()))
+        await self._tell(lambda telling: words.disarm(now_ms, told=telling))
 
     async def leave(self) -> None:
         """As `Guard.leave`."""
@@ -244,16 +247,20 @@ class Words:
 
     def read_served(self, answers: Sequence[Any]) -> int:
         """The server's time in epoch ms; `NotAccepted` if nobody has ever served the lane."""
-        exists, (seconds, micros) = answers
-        if not exists:
+        if not answers[0]:
             raise NotAccepted(str(self.lane))
+        return self.read_time(answers)
+
+    def read_time(self, answers: Sequence[Any]) -> int:
+        """The same, whether or not somebody has served the lane."""
+        seconds, micros = answers[1]
         return int(seconds) * 1000 + int(micros) // 1000
 
     def arm(self, now_ms: int, *, told: bool = False) -> list[Command]:
         """The guard and its mark, so that it counts even if no worker sees it before it expires; `told`: with an
         operator's event."""
         mark: Command = ("SET", self.lane.key("armed"), str(now_ms + self._ttl_ms))
-        event = [self._event(f"armed for {self._ttl_ms / 1000:g} s at a time")] if told else []
+        event = [self._event(f"armed for {self._ttl_ms / 1000:g} s at a time", now_ms)] if told else []
         return [("MULTI",), *self.beat(), mark, *event, ("EXEC",)]
 
     def beat(self) -> list[Command]:
@@ -263,13 +270,14 @@ class Words:
         """Whether the guard was still there."""
         return answers[0] is not None
 
-    def disarm(self, *, told: bool = True) -> list[Command]:
+    def disarm(self, now_ms: int, *, told: bool = True) -> list[Command]:
         """Guard, mark and what a firing left to be followed, in one step; `told`: with an operator's event."""
         keys = (self.lane.guard, self.lane.key("armed"), self.lane.key("fired"))
-        event = [self._event("disarmed")] if told else []
+        event = [self._event("disarmed", now_ms)] if told else []
         return [("MULTI",), ("DEL", *keys), *event, ("EXEC",)]
 
-    def _event(self, detail: str) -> Command:
+    def _event(self, detail: str, now_ms: int) -> Command:
+        """`now_ms`: the server's time, as all events are told by that clock."""
         fields = {
             "v": VERSION,
             "id": f"op-{secrets.token_hex(8)}",
@@ -281,7 +289,7 @@ class Words:
             "detail": f"the guard is {detail}",
             "act": "guard",
             "actor": self._actor,
-            "settled_us": str(time.time_ns() // 1000),
+            "settled_us": str(now_ms * 1000),
         }
         return ("XADD", self.lane.results, "NOMKSTREAM", "*", *(word for pair in fields.items() for word in pair))
 

@@ -368,6 +368,10 @@ async def test_after_the_last_round_it_is_given_up_aloud_and_status_is_unhealthy
         env = {"CANCELQ_REDIS_URL": redis_url}
         for asked in (["guard", "bitget:main"], ["status"]):
             assert await asyncio.to_thread(cli.run, asked, env) == 1, asked
+        await rig.client.set(rig.lane.guard, "1", px=60_000)
+        assert not (await status_of(rig)).trouble, "somebody is at work again"
+        await rig.client.delete(rig.lane.guard, rig.lane.key("armed"))
+        assert (await status_of(rig)).trouble
         guard = AsyncGuard(redis_url, rig.lane, ttl_s=60, keep=False)
         await guard.disarm()
         await guard.aclose()
@@ -455,7 +459,23 @@ def test_a_beat_that_hangs_fails_early_enough_for_another() -> None:
 def test_disarming_ends_what_a_firing_left_to_be_followed() -> None:
     lane = Lane("bitget", "main")
     keys = (lane.guard, lane.key("armed"), lane.key("fired"))
-    assert Words(lane, 10.0).disarm(told=False) == [("MULTI",), ("DEL", *keys), ("EXEC",)]
+    assert Words(lane, 10.0).disarm(1, told=False) == [("MULTI",), ("DEL", *keys), ("EXEC",)]
+
+
+def test_arming_and_disarming_are_told_by_the_servers_clock(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    lane = Lane("bitget", "main")
+    with Redis.from_url(redis_url) as client, monkeypatch.context() as ahead:
+        client.xadd(lane.inbox, {"symbol": "BTCUSDT"})  # as if the lane had been served
+        guard = Guard(client, lane, ttl_s=60.0, keep=False)
+        client.xgroup_create(lane.results, "reader", mkstream=True)
+        ahead.setattr(time, "time_ns", lambda: 4_000_000_000_000_000_000)
+        guard.arm(told=True)
+        guard.disarm()
+        guard.close()
+        entries = cast("list[tuple[bytes, dict[bytes, bytes]]]", client.xrange(lane.results))
+    assert len(entries) == 2
+    for entry_id, fields in entries:
+        assert abs(int(fields[b"settled_us"]) // 1000 - int(entry_id.partition(b"-")[0])) < 10_000
 
 
 def test_a_beat_that_finds_the_guard_gone_is_counted_and_arms_it_again(redis_url: str) -> None:

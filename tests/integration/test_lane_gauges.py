@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 
 from cancelq.contract import Lane
 from cancelq_worker.egress import Egress
+from cancelq_worker.guard_ledger import GuardStanding
 from cancelq_worker.lane_gauges import EVERY_S, FRESH_PASSES, SHARE, LaneGauges, Watch
 from cancelq_worker.records import Settlement
 from cancelq_worker.snapshot import address_status
@@ -33,7 +34,8 @@ class Watched:
         self.ns = 1_000_000_000
         self.closed: dict[Lane, int] = {}
         self.addresses: list[tuple[str, str]] = []
-        watch = Watch(lambda: self.lanes, lambda: self.closed, lambda: self.addresses)
+        self.guards: dict[Lane, GuardStanding] = {}
+        watch = Watch(lambda: self.lanes, lambda: self.closed, lambda: self.addresses, lambda: self.guards)
         self.gauges = LaneGauges(self.client, watch, lambda: self.ns)
         self.registry = CollectorRegistry()
         self.registry.register(self.gauges)
@@ -64,6 +66,24 @@ async def test_only_lanes_that_are_watched_first_are_shown(watched: Watched) -> 
     assert (watched.shown(MAIN), watched.shown(DESK)) == (3, None)
     await watched.gauges.look()
     assert (watched.shown(MAIN), watched.shown(DESK)) == (3, None)
+
+
+async def test_guards_are_shown_while_there_is_something_to_tell(watched: Watched) -> None:
+    await watched.entries(MAIN, 1)
+    await watched.entries(DESK, 1)
+    watched.lanes = [MAIN, DESK]
+    watched.guards = {MAIN: GuardStanding("given-up", 1_763_690_000_500), DESK: GuardStanding("", None)}
+    await watched.gauges.look()
+
+    def guard(lane: Lane) -> tuple[float | None, float | None]:
+        at = {"venue": lane.venue, "account": lane.account}
+        state = watched.registry.get_sample_value("cancelq_lane_guard", {**at, "state": "given-up"})
+        return state, watched.registry.get_sample_value("cancelq_lane_guard_fired_timestamp_seconds", at)
+
+    assert (guard(MAIN), guard(DESK)) == ((1, 1_763_690_000.5), (None, None))
+    watched.guards = {DESK: GuardStanding("given-up", 1)}
+    await watched.gauges.look()
+    assert guard(MAIN) == (None, None)
 
 
 async def test_every_lane_behind_a_closed_address_is_shown_as_held(watched: Watched) -> None:

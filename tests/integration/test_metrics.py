@@ -148,6 +148,19 @@ async def test_holds_are_shown_with_their_reason_and_their_end(redis_url: str) -
         assert (await worker.get("/readyz"))[0] == 200
 
 
+async def test_a_guard_is_shown_and_when_it_fired(redis_url: str) -> None:
+    async with watched_desk(redis_url) as (rig, worker):
+        await rig.ready()
+        await rig.final(await rig.send(symbol="BTCUSDT", order_id=rig.order()))
+        await command(rig.client, "SET", rig.lane.guard, "1", "PX", 60_000)
+        await until_shown(rig, worker, 'cancelq_lane_guard{account="main",state="armed",venue="bitget"} 1.0')
+        before_s = int((await command(rig.client, "TIME"))[0])
+        await command(rig.client, "PEXPIRE", rig.lane.guard, 1)
+        await until_shown(rig, worker, "cancelq_lane_guard_fired_timestamp_seconds{")
+        fired_s = value(await worker.samples(), "cancelq_lane_guard_fired_timestamp_seconds")
+        assert before_s <= fired_s <= before_s + PATIENCE_S
+
+
 async def test_an_address_that_the_venue_closed_is_shown_at_its_lanes(redis_url: str) -> None:
     async with watched_desk(redis_url) as (rig, worker):
         await rig.ready()

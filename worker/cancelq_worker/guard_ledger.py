@@ -52,6 +52,16 @@ class Fired:
 
 
 @dataclass(frozen=True, slots=True)
+class GuardStanding:
+    """How a lane's guard is. `state`: armed, missed (no worker has acted on it yet), flattening, given-up (and not
+    armed since), or "" if there is nothing to tell; `fired_ms`: Redis' time of the last firing, None if there was
+    none lately."""
+
+    state: str
+    fired_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Kept:
     """What a lane's keys of these names hold, unread: only whether there is anything to see."""
 
@@ -65,6 +75,20 @@ class Kept:
     def newer(self) -> bool:
         """Whether the lane's data are of a newer version than this program reads."""
         return self.version is not None and int(self.version) > DATA_VERSION
+
+    @property
+    def standing(self) -> GuardStanding:
+        """How the guard is, in one word, for whoever watches it."""
+        fired = Fired.read(self.fired)
+        if self.guard is None and self.armed is not None:
+            state = "missed"
+        elif fired and fired.open:
+            state = "flattening"
+        elif self.guard is not None:
+            state = "armed"
+        else:
+            state = "given-up" if fired and fired.state == "given-up" else ""
+        return GuardStanding(state, fired.at_ms if fired else None)
 
     @property
     def empty(self) -> bool:

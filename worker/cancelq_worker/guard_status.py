@@ -25,7 +25,12 @@ class GuardStatus:
     @property
     def trouble(self) -> bool:
         """Whether a missed deadline has not led to an empty lane so far."""
-        return self.missed or bool(self.fired and self.fired.state in ("open", "given-up"))
+        return self.missed or self.given_up or bool(self.fired and self.fired.open)
+
+    @property
+    def given_up(self) -> bool:
+        """Whether the last firing left the lane as it was, and nobody has armed the guard since."""
+        return self.left_ms is None and bool(self.fired and self.fired.state == "given-up")
 
     @property
     def text(self) -> str:
@@ -38,7 +43,7 @@ class GuardStatus:
             words.append(f"guard armed, {left}")
         if self.fired and self.fired.state == "open":
             words.append(f"guard fired, flattening (round {self.fired.round})")
-        elif self.fired and self.fired.state == "given-up":
+        elif self.fired and self.given_up:
             words.append(f"guard fired, given up after {self.fired.round} rounds: a person must look")
         return "; ".join(words)
 

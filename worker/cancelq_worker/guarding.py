@@ -13,7 +13,7 @@ the inbox, which belongs to producers. The first watcher of the lane follows the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -24,7 +24,7 @@ from redis.exceptions import RedisError
 from cancelq.contract import Lane, Status
 from cancelq_worker import events, guard_ledger
 from cancelq_worker.clocks import monotonic_s
-from cancelq_worker.guard_ledger import Fired, Seen
+from cancelq_worker.guard_ledger import Fired, GuardStanding, Seen
 from cancelq_worker.guard_timer import GuardTimers
 from cancelq_worker.intake import Intake
 from cancelq_worker.lane import LaneServer
@@ -75,6 +75,7 @@ class Guards:
         self._rounds: dict[Lane, _Round] = {}
         self._endless: set[Lane] = set()
         self._away = False
+        self.standing: Mapping[Lane, GuardStanding] = {}  # of lanes that this worker watches first, as last looked at
 
     async def serve(self) -> None:
         """Until cancelled. A Redis that is away is waited for."""
@@ -98,6 +99,8 @@ class Guards:
         for (lane, _), keys in zip(watched, kept, strict=True):
             if keys.newer:
                 lane.look()  # a lane at rest would not see for long that it is no more for this worker
+        first = [(lane.lane, keys) for (lane, place), keys in zip(watched, kept, strict=True) if place == 0]
+        self.standing = {lane: keys.standing for lane, keys in first}
         some = [(lane, place, keys) for (lane, place), keys in zip(watched, kept, strict=True) if not keys.empty]
         wait_s = LOOK_S
         if not some:

@@ -20,6 +20,7 @@ from prometheus_client.registry import Collector
 from redis.exceptions import RedisError
 
 from cancelq.contract import Lane
+from cancelq_worker.guard_ledger import GuardStanding
 from cancelq_worker.snapshot import ENDLESS, AddressStatus, LaneStatus, Snapshots, address_status
 
 log = structlog.get_logger("cancelq.gauges")
@@ -52,20 +53,22 @@ _PLAIN: tuple[tuple[str, str, Callable[[LaneStatus], float]], ...] = (
 class Watch:
     """What a process tells of, as it knows it at this moment. `lanes`: those it watches first, which another thread may
     ask for; `closed`: the lanes whose address the venue has closed, and for how many ms; `addresses`: (egress, bucket)
-    of the limits per address that `lanes` are behind."""
+    of the limits per address that `lanes` are behind; `guards`: how those of `lanes` are."""
 
     lanes: Callable[[], Sequence[Lane]]
     closed: Callable[[], Mapping[Lane, int]] = dict
     addresses: Callable[[], Sequence[tuple[str, str]]] = tuple
+    guards: Callable[[], Mapping[Lane, GuardStanding]] = dict
 
 
 @dataclass(frozen=True, slots=True)
 class _Pass:
-    """What a pass saw, and until when that holds. `closed`: as `Watch.closed`."""
+    """What a pass saw, and until when that holds. `closed`, `guards`: as `Watch` has them."""
 
     lanes: Mapping[Lane, LaneStatus]
     closed: Mapping[Lane, int]
     addresses: Sequence[AddressStatus]
+    guards: Mapping[Lane, GuardStanding]
     until_ns: int
 
 
@@ -81,7 +84,7 @@ class LaneGauges(Collector):
         self._monotonic_ns = monotonic_ns
         self._took_s = 0.0  # the last pass
         self._told: Mapping[Lane, str] = {}  # lanes of which it was logged why they have no gauges
-        self._seen = _Pass({}, {}, (), 0)
+        self._seen = _Pass({}, {}, (), {}, 0)
 
     async def run(self) -> None:
         """Passes until cancelled. A Redis that is away is waited for."""
@@ -105,7 +108,7 @@ class LaneGauges(Collector):
         costs_s, self._took_s = min(took_s, self._took_s), took_s
         rest_s = max(EVERY_S, costs_s * SHARE)
         until_ns = self._monotonic_ns() + int(FRESH_PASSES * rest_s * 1e9)
-        self._seen = _Pass(seen, self._watch.closed(), addresses, until_ns)
+        self._seen = _Pass(seen, self._watch.closed(), addresses, self._watch.guards(), until_ns)
         return rest_s
 
     def _tell_refused(self, refused: Mapping[Lane, str]) -> None:
@@ -155,6 +158,11 @@ class LaneGauges(Collector):
                 where = (*at, "all", "address")
                 families["cancelq_lane_hold"].add_metric(where, 1)
                 families["cancelq_lane_hold_seconds"].add_metric(where, closed_ms / 1000)
+            if guard := seen.guards.get(lane):
+                if guard.state:
+                    families["cancelq_lane_guard"].add_metric((*at, guard.state), 1)
+                if guard.fired_ms is not None:
+                    families["cancelq_lane_guard_fired_timestamp_seconds"].add_metric(at, guard.fired_ms / 1000)
             for bucket, (used, limit) in status.budget.items():
                 families["cancelq_lane_budget_used"].add_metric((*at, bucket), used)
                 if limit is not None:
@@ -170,10 +178,13 @@ class LaneGauges(Collector):
 
 def _families() -> dict[str, GaugeMetricFamily]:
     held, bucket, address = (*LANE, "bucket", "reason"), (*LANE, "bucket"), ("egress", "venue", "bucket")
+    guard = (*LANE, "state")
     made = [GaugeMetricFamily(name, about, labels=LANE) for name, about, _ in _PLAIN]
     made += [
         GaugeMetricFamily("cancelq_lane_hold", "1 while the lane or a bucket is closed.", labels=held),
         GaugeMetricFamily("cancelq_lane_hold_seconds", "How long it stays closed, where that is known.", labels=held),
+        GaugeMetricFamily("cancelq_lane_guard", "1 while a guard is armed, or was not kept.", labels=guard),
+        GaugeMetricFamily("cancelq_lane_guard_fired_timestamp_seconds", "When it fired last, epoch.", labels=LANE),
         GaugeMetricFamily("cancelq_lane_budget_used", "Units of the venue's limit in use.", labels=bucket),
         GaugeMetricFamily("cancelq_lane_budget_limit", "Units of the venue's limit.", labels=bucket),
         GaugeMetricFamily("cancelq_address_used", "Units in use of a limit per address.", labels=address),

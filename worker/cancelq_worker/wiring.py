@@ -332,8 +332,14 @@ async def serve(
     wiring = Wiring(settings, worker_name, suspended, Rehearsal(from_start) if dry_run else None)
     health = Health(stop)
     engine = wiring.engine(health)
+    guards = wiring.guards(engine)
     try:
-        watch = Watch(engine.first_watched, wiring.closed, lambda: wiring.addresses(engine.watched()))
+        watch = Watch(
+            engine.first_watched,
+            wiring.closed,
+            lambda: wiring.addresses(engine.watched()),
+            lambda: guards.standing,
+        )
         async with observed(settings.http, wiring.metrics, health, wiring.client, watch):
             await check_server(wiring.client)
             async with beside(_heed(wiring, engine, fresh)), beside(wiring.follow()):
@@ -341,7 +347,7 @@ async def serve(
                     await begin(wiring.client, settings.lanes)
                     await engine.serve(stop)
                     return
-                async with beside(wiring.guards(engine).serve()):
+                async with beside(guards.serve()):
                     await engine.serve(stop)
     finally:
         await wiring.close()
