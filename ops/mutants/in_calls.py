@@ -22,7 +22,7 @@ MUTANTS = (
     Mutant(
         "late-call-is-sent",
         f"{_WORKER}/carrier.py",
-        "send_by_ns = call.asked_ns + SEND_BY_MS * 1_000_000",
+        "send_by_ns = call.asked_ns + SEND_BY_MS * 1_000_000 + waits_us * 1_000",
         "send_by_ns = monotonic_ns() + SEND_BY_MS * 1_000_000",
         "a worker that stalled sends with a permit that others have by now",
         ("tests/integration/test_send_by.py::test_a_call_past_its_send_by_time_is_given_back_and_not_sent",),
@@ -46,10 +46,29 @@ MUTANTS = (
     Mutant(
         "no-distance-of-ones-own",
         f"{_WORKER}/carrier.py",
-        "await asyncio.sleep(batch.fastest_us / 1e6)",
+        "await asyncio.sleep(waits_us / 1e6)",
         "pass",
         "a near worker's first calls overtake those of a far one at the venue, and break the limit",
         ("tests/integration/test_send_by.py::test_a_worker_without_round_trips_of_its_own_waits_the_fleets_fastest",),
+    ),
+    Mutant(
+        "waits-until-it-is-too-late",
+        f"{_WORKER}/carrier.py",
+        "send_by_ns = call.asked_ns + SEND_BY_MS * 1_000_000 + waits_us * 1_000",
+        "send_by_ns = call.asked_ns + SEND_BY_MS * 1_000_000",
+        "where the venue takes half a second, a new worker is too late with every call, for ever",
+        (
+            "tests/integration/test_send_by.py::"
+            "test_a_worker_that_begins_while_the_venue_is_slow_is_not_too_late_for_ever",
+        ),
+    ),
+    Mutant(
+        "own-ways-never-grow-old",
+        f"{_WORKER}/carrier.py",
+        " and monotonic_ns() - samples[0] < OWN_LASTS_NS",
+        "",
+        "a near worker that rested for a minute overtakes a far one's calls at the venue, and breaks the limit",
+        ("tests/integration/test_send_by.py::test_a_worker_whose_round_trips_are_long_ago_waits_again",),
     ),
     Mutant(
         "settlement-lost-with-the-link",
@@ -494,7 +513,7 @@ MUTANTS = (
     Mutant(
         "connection-waited-for-past-send-by",
         "worker/cancelq_worker/carrier.py",
-        "send_by_ns = call.asked_ns + SEND_BY_MS * 1_000_000",
+        "send_by_ns = call.asked_ns + SEND_BY_MS * 1_000_000 + waits_us * 1_000",
         "send_by_ns = monotonic_ns() + SEND_BY_MS * 1_000_000",
         "a call that was decided late in its half second waits half a second more for a connection, and "
         "leaves with a permit that is to be given back",

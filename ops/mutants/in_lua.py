@@ -431,6 +431,22 @@ MUTANTS = (
         (f"{_SCRIPTS}test_the_fastest_way_is_relied_on_only_after_enough_samples",),
     ),
     Mutant(
+        "any-fastest-relied-on",
+        f"{_LUA}/settle.lua",
+        "trust = math.min(trust, FASTEST_MOST_US)",
+        "",
+        "where the venue takes seconds, a new worker waits until after its lease before it sends",
+        (f"{_SCRIPTS}test_no_more_is_relied_on_than_a_new_worker_can_wait_within_its_lease",),
+    ),
+    Mutant(
+        "sweep-takes-more-than-there-is",
+        f"{_LUA}/take_limits.lua",
+        "if r.by_class then r.per_call = math.max(1, math.min(r.per_call, bucket_state(r.bucket).units)) end",
+        "",
+        "a sweep's batches go over a limit that the venue has made smaller than they are",
+        ("tests/integration/test_rate.py::test_a_sweep_keeps_to_a_limit_that_is_smaller_than_its_batches",),
+    ),
+    Mutant(
         "hold-shortened-by-a-refusal",
         f"{_LUA}/settle.lua",
         "if old == -1 then till = -1 elseif old > till then till = old end",

@@ -118,6 +118,36 @@ async def test_what_of_a_sweeps_batch_goes_over_the_limit_closes_it_and_is_count
         assert int(stats[b"guard"]) > 2000
 
 
+async def test_a_sweep_keeps_to_a_limit_that_is_smaller_than_its_batches(redis_url: str) -> None:
+    """The venue tells it with the first answer."""
+    async with desk(redis_url, venue="bybit", limits={"bybit/cancel-batch": 6}) as rig:
+        ids = [rig.order(client_id=f"mm-{n}") for n in range(60)]
+        event = await rig.final(await rig.send(scope="account", client_prefix="mm-"), within_s=60)
+        assert (event.status, event.open_orders) == (Status.cancelled, 0)
+        assert {rig.truth(i)["state"] for i in ids} == {"cancelled"}
+        sizes = [len(call["ids"]) for call in await rig.calls("cancel-batch")]
+        assert max(sizes[1:]) <= 6
+
+
+async def test_a_sweeps_batch_is_no_larger_than_the_worker_before_took_permits_for(redis_url: str) -> None:
+    """The account's batches were made larger while a sweep waited for its next call."""
+    size = "CANCELQ_ACCOUNTS__BYBIT__MAIN__BATCH_SIZE"
+    async with desk(redis_url, venue="bybit", workers=0) as rig:
+        rig.start("w1", **{size: "3"})
+        ids = [rig.order(client_id=f"mm-{n}") for n in range(40)]
+        sweep = await rig.send(scope="account", client_prefix="mm-")
+        await rig.calls("cancel-batch")
+        await rig.stop()
+        before = len(await rig.calls("cancel-batch"))
+        rig.start("w2", **{size: "10"})
+        event = await rig.final(sweep)
+        assert (event.status, event.open_orders) == (Status.cancelled, 0)
+        assert {rig.truth(i)["state"] for i in ids} == {"cancelled"}
+        assert len((await rig.calls("cancel-batch"))[before]["ids"]) == 3
+        named = [order for call in await rig.calls("cancel") for order in call["ids"]]
+        assert sorted(named) == sorted(ids), "an order is named twice, or in no call"
+
+
 async def test_a_larger_limit_that_bybit_tells_is_used_and_never_exceeded(redis_url: str) -> None:
     async with desk(redis_url, venue="bybit", workers=2, limits={"bybit/cancel-batch": 40, "bybit/cancel": 40}) as rig:
         finals = await rig.finals(await burst(rig, 400), within_s=60)

@@ -428,6 +428,32 @@ async def test_less_than_the_shortest_way_seen_is_relied_on(bench: Bench) -> Non
     assert 0 < trusted < 60_000
 
 
+async def test_no_more_is_relied_on_than_a_new_worker_can_wait_within_its_lease(bench: Bench) -> None:
+    await bench.take("")
+    for n in range(25):
+        await bench.permit(f"m-{n}", "a", rtt_us=1_900_000)
+    trusted = float(await command(bench.desk.client, "HGET", LANE.key(f"rtt:{BATCH.name}"), "fast"))
+    assert 0 < trusted <= LEASE_US / 5
+
+
+@pytest.mark.parametrize(("left_us", "waits"), [(290_000, True), (-1, False)])
+async def test_the_fastest_way_is_waited_for_only_while_a_permit_may_be_free_by_it(
+    bench: Bench, left_us: int, waits: bool
+) -> None:
+    """A worker that nobody has heard of lately waits it out before it sends: not after every rest of the lane."""
+    await bench.orders("11", "12")
+    await bench.take("")
+    for n in range(25):
+        await bench.permit(f"before-{n}", "a", rtt_us=300_000)
+    await bench.forward(BATCH.window_us)
+    for n in range(BATCH.units):
+        await bench.permit(f"now-{n}", "a", rtt_us=300_000)
+    await bench.forward(BATCH.window_us - left_us)
+    taken = await bench.take(closed=(SINGLE.name,))
+    assert taken.batch
+    assert (taken.batch.fastest_us > 0) is waits
+
+
 async def a_long_way(bench: Bench) -> None:
     """So many calls over it, m-0 to m-24, that it is relied on."""
     await bench.take("")

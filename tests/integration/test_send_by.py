@@ -16,7 +16,7 @@ import trustme
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from cancelq.contract import Status
-from cancelq_worker.carrier import OWN_SAMPLES, Carrier
+from cancelq_worker.carrier import OWN_LASTS_NS, OWN_SAMPLES, Carrier
 from cancelq_worker.clocks import RemoteClock, in_s, monotonic_ns
 from cancelq_worker.egress import Ticket
 from cancelq_worker.egress_stock import LONGEST_CALL_US
@@ -387,6 +387,37 @@ async def test_a_worker_without_round_trips_of_its_own_waits_the_fleets_fastest(
             assert took_ms >= 150 or n == OWN_SAMPLES
         assert permit
         assert permit.rtt_us < 150_000, "the wait is no part of the round trip"
+
+
+async def test_a_worker_whose_round_trips_are_long_ago_waits_again(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fleet has forgotten them by then, and its fastest way may be a far worker's."""
+    async with hand(redis_url) as one:
+
+        async def took_ms() -> float:
+            asked = {"order_id": one.rig.order(kind="plan"), "scope": "stop"}  # these have one route
+            call = await one.call_for([asked], asked_ms_ago=-120_000, fastest_us=150_000)
+            outcome = await one.carrier.carry(call)
+            assert outcome.settlement.permit
+            assert outcome.settlement.permit.how == "a"
+            return (outcome.answered_ns - call.back_ns) / 1e6
+
+        for _ in range(OWN_SAMPLES):
+            await took_ms()
+        assert await took_ms() < 150
+        monkeypatch.setattr("cancelq_worker.carrier.monotonic_ns", lambda: monotonic_ns() + OWN_LASTS_NS)
+        assert await took_ms() >= 150
+
+
+async def test_a_worker_that_begins_while_the_venue_is_slow_is_not_too_late_for_ever(redis_url: str) -> None:
+    """The fleet's fastest was longer than a call may wait to be sent, and nobody is left who could find a shorter."""
+    async with desk(redis_url, latency_after_ms=[700, 700]) as rig:
+        asked = [{"symbol": "BTCUSDT", "order_id": rig.order(kind="plan"), "scope": "stop"} for _ in range(26)]
+        await rig.finals(await rig.send_all(asked[1:]))
+        await rig.stop()
+        rig.start("w2")
+        assert (await rig.final(await rig.send(**asked[0]), within_s=20)).status is Status.cancelled
 
 
 async def test_a_drain_behind_a_long_queue_takes_nothing_new(redis_url: str) -> None:

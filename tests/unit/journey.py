@@ -81,11 +81,12 @@ class Journey:
         as_it_was = before.pack()
         route = lone_route(before, self.venue)
         work = Work("i1", self.fields, before, before.fence + 1)
+        units = before.cancel_class.rpartition(":")[2]  # as a take grants them
         taken = work.taken(
             stage=before.stage,
             batch_id=f"b{work.fence:x}",
             route=route.name,
-            size=self.size,
+            size=int(units) if route.by_class and units.isdigit() else self.size,
             taken_us=UTC_US + self.now_us,
         )
         sent_us = self.now_us

@@ -136,6 +136,15 @@ def test_a_batch_costs_a_unit_for_each_order() -> None:
     assert BYBIT.cancel_class(sweep) == "sweep-order:7"
 
 
+def test_a_sweep_s_batch_names_no_more_orders_than_its_permit_pays_for() -> None:
+    """Its class was told by a worker whose batches are smaller, or the venue has made the bucket smaller."""
+    todo = [{"id": str(n), "symbol": "BTCUSDT"} for n in range(7)]
+    sweep = target(scope="account", symbol=None, notes={"sweep": {"todo": todo}})
+    sweep.paid = 3
+    assert len(orjson.loads(encode("sweep-batch", sweep).body)["request"]) == 3
+    assert BYBIT.sweep_named("sweep-batch", sweep) == 3
+
+
 @pytest.mark.parametrize("options", [{"singly": True}, {"batch_size": 1}, {"limits": {"cancel-batch": 1}}])
 def test_without_batches_everything_goes_singly(options: dict[str, Any]) -> None:
     venue = account(**options)

@@ -7,6 +7,7 @@ are written.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -29,7 +30,9 @@ from cancelq_worker.venues.reading import OTHERS
 log = structlog.get_logger("cancelq.lane")
 
 BOUND_DOUBT_US = 50_000  # by so much a bound in time that somebody chose may be missed
+SHORTEST_S = 0.1  # for a call, where nearly all of its time is waited
 OWN_SAMPLES = 5  # round trips of one's own before the fleet's fastest may be relied on
+OWN_LASTS_NS = 40_000_000_000  # for how long one counts: the fleet's fastest is of the last minute (lua/settle.lua)
 
 
 class Carrier:
@@ -40,7 +43,7 @@ class Carrier:
         self._gate = gate
         self._buckets: dict[str, Bucket] = {b.name: b for b in parts.venue.buckets}
         self._paged = {kind for r in parts.venue.routes if r.downwards for kind in r.kinds}
-        self._samples: dict[str, int] = {}
+        self._samples: dict[str, deque[int]] = {}  # by bucket, when the last of them were
         self._log = log.bind(lane=str(parts.plan.lane))
         self.draining = False
         self.streamed = False
@@ -55,16 +58,19 @@ class Carrier:
             return self._bulk_too_late(call)
         targets = [self._target(group[0], call) for group in call.groups]
         request = self._p.venue.encode(route, targets)
-        if batch.fastest_us and self._samples.get(route.bucket, 0) < OWN_SAMPLES:
-            await asyncio.sleep(batch.fastest_us / 1e6)
-        send_by_ns = call.asked_ns + SEND_BY_MS * 1_000_000
+        waits_us = 0 if self._is_heard_of(route.bucket) else batch.fastest_us
+        if waits_us:
+            await asyncio.sleep(waits_us / 1e6)
+        # That wait is beside the time in which it must leave, and part of the time that it may take.
+        send_by_ns = call.asked_ns + SEND_BY_MS * 1_000_000 + waits_us * 1_000
+        total_s = max(SHORTEST_S, self._p.total_s - waits_us / 1e6)
         if monotonic_ns() >= send_by_ns or self.draining or self._p.egress.is_closed(call.ticket):
             return self.given_back(call)
         signed = self._p.venue.sign(request, self._p.venue_clock.now_us() // 1000)
         door = self._p.cancel_door if batch.stage is Stage.CANCEL else self._p.look_door
         sent_ns = monotonic_ns()
         try:
-            exchange = await door.call(signed, send_by_ns=send_by_ns, total_s=self._p.total_s)
+            exchange = await door.call(signed, send_by_ns=send_by_ns, total_s=total_s)
         except NotSent as error:
             return self._not_sent(call, str(error))
         except NoAnswer as error:
@@ -73,9 +79,15 @@ class Carrier:
             return self._no_answer(call, sent_ns, error)
         return self._answered(call, targets, exchange, request.path)
 
+    def _is_heard_of(self, bucket: str) -> bool:
+        """Whether the fleet's fastest knows of this worker's way; else it is another's, and perhaps longer."""
+        samples = self._samples.get(bucket)
+        return samples is not None and len(samples) == OWN_SAMPLES and monotonic_ns() - samples[0] < OWN_LASTS_NS
+
     def _target(self, work: Work, call: Call) -> Target:
         target = work.target
         if target.scope in SWEEPS:
+            target.paid = call.batch.units
             self._date(target, work.record)
             target.may_cancel = bool(work.before.notes.get("may", 1))
             target.may_bulk = work.before.attempts == 0 and "nobulk" not in work.before.notes
@@ -108,7 +120,8 @@ class Carrier:
         refused = any(r.word is Word.REFUSED for r in said)
         opened = not any(r.whole_address for r in replies)
         self._p.egress.ended(call.ticket, exchange.answered_ns, answered=opened)
-        self._samples[call.route.bucket] = self._samples.get(call.route.bucket, 0) + 1
+        if not refused:
+            self._samples.setdefault(call.route.bucket, deque(maxlen=OWN_SAMPLES)).append(exchange.answered_ns)
         moment = self._moment(call, exchange.sent_ns, exchange.answered_ns)
         verdicts = [
             (work, self._judge(call, work, reply if work is group[0] else _heard_by(work, reply), moment))
@@ -137,9 +150,8 @@ class Carrier:
 
     def _taken_state(self, call: Call, work: Work) -> State:
         batch = call.batch
-        return work.taken(
-            stage=batch.stage, batch_id=batch.id, route=batch.route, size=len(call.groups), taken_us=batch.taken_us
-        )
+        size = batch.units if call.route.by_class else len(call.groups)
+        return work.taken(stage=batch.stage, batch_id=batch.id, route=batch.route, size=size, taken_us=batch.taken_us)
 
     def _moment(self, call: Call, sent_ns: int, answered_ns: int | None) -> Moment:
         steady_us = call.batch.steady_us + (monotonic_ns() - call.back_ns) // 1000
@@ -197,7 +209,7 @@ class Carrier:
         route = call.route
         permit = PermitUse(
             self._buckets[route.bucket],
-            call.units,
+            call.batch.units,
             call.batch.id,
             how,
             rtt_us=rtt_us,

@@ -101,15 +101,6 @@ class Call:
     asked_ns: int
     back_ns: int
 
-    @property
-    def units(self) -> int:
-        """What the call costs in its bucket, as take.lua reckoned it."""
-        route = self.route
-        if route.by_class:
-            counted = self.batch.works[0].before.cancel_class.rpartition(":")[2]
-            return int(counted) if counted.isdigit() else 1
-        return route.per_call + route.per_order * len(self.groups)
-
     @classmethod
     def of(cls, batch: Batch, route: Route, ticket: Ticket, asked_ns: int, back_ns: int) -> Call:
         """The call that carries a batch. Intents that name one order travel as one item."""

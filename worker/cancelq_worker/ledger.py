@@ -436,10 +436,10 @@ def read_taken(reply: Any, batch_id: str, unconfirmed: str = "") -> Taken:
             steps.append(LocalStep(why.decode(), work))
     batch = None
     if flat_batch:
-        route, stage, fastest, opens = (b.decode() for b in flat_batch[:4])
-        works = [Work.read(*flat_batch[i : i + 3]) for i in range(4, len(flat_batch), 3)]
+        route, stage, fastest, opens, units = (b.decode() for b in flat_batch[:5])
+        works = [Work.read(*flat_batch[i : i + 3]) for i in range(5, len(flat_batch), 3)]
         times = int(wall), int(steady), int(fastest)
-        batch = Batch(batch_id, route, Stage(stage), works, *times, unconfirmed, int(opens))
+        batch = Batch(batch_id, route, Stage(stage), works, *times, unconfirmed, int(opens), int(units))
     times_us = int(steady), int(wall), int(wait)
     told = bool(stopped), bool(streamed), bool(suspects), starved > 0, starved > 1
     return Taken(*times_us, steps, batch, *told, int(more), [id_.decode() for id_ in given_up])

@@ -195,7 +195,8 @@ KEY_WORKS = KeyTried(KeyWord.WORKS)
 @dataclass(frozen=True, slots=True)
 class Batch:
     """A permit and what its call shall carry. `unconfirmed`: why it must not be sent, as too few replicas have it;
-    `opens_us`: the steady time at which what is only looked at may be sent again, 0 if that is not known."""
+    `opens_us`: the steady time at which what is only looked at may be sent again, 0 if that is not known; `units`: what
+    the permit takes of its bucket."""
 
     id: str
     route: str
@@ -206,6 +207,7 @@ class Batch:
     fastest_us: int
     unconfirmed: str = ""
     opens_us: int = 0
+    units: int = 1
 
     @property
     def suspect(self) -> bool:

@@ -45,7 +45,9 @@ class SweepJudge:
         if bulk and reply.word in (Word.FAILED, Word.SPLIT):
             return Finish(Status.rejected, "reply", reply.text, state, reply)
         if todo:
-            state.size = self.venue.sweep_named(state.route, target_of(fields, before))
+            target = target_of(fields, before)
+            target.paid = state.size
+            state.size = self.venue.sweep_named(state.route, target)
             named, sweep["todo"] = todo[: state.size], todo[state.size :]
             state.notes["sweep"], todo = sweep, sweep["todo"]
             for row in named:

@@ -33,11 +33,13 @@ local function take_number() return tonumber(take_arg()) end
 
 -- The guard doubles with every refusal, and halves again with every ten minutes that saw none.
 local GUARD_US, GUARD_MAX_US, CALM_US = 2000, 100000, 600000000
+local FASTEST_MOST_US = 800000
 
 -- How early a permit may be free again: the fleet's fastest round trip in this bucket over the last minute,
 -- less a margin that shrinks as samples come in; 0 until there are enough of them. What counts is the shortest way
 -- there plus the shortest way back, and these seldom meet in one call: with three times the spread over the root of
--- the number, 500 simulated minutes of independent ways saw no window overdrawn by more than half the guard.
+-- the number, 500 simulated minutes of independent ways saw no window overdrawn by more than half the guard. It is limited,
+-- as a worker that is not among them has to wait as long before it sends (carrier.py). `fast_at`: when it was relied on.
 local function fastest_us(permits, stats, kept, rtt)
   local slot = math.floor(steady / 10000000)
   local least, sum, count, current, trusted = nil, 0, 0, nil, tonumber(kept.fast or 0)
@@ -64,7 +66,9 @@ local function fastest_us(permits, stats, kept, rtt)
   end
   local trust = 0
   if count >= 20 then trust = math.max(0, least - 3 * (sum / count - least) / math.sqrt(count)) end
+  trust = math.min(trust, FASTEST_MOST_US)
   changed[#changed + 1], changed[#changed + 2] = 'fast', text(trust)
+  changed[#changed + 1], changed[#changed + 2] = 'fast_at', text(steady)
   if rtt and trusted > 0 and rtt < trusted - GUARD_US then
     -- The way to the venue became shorter than was relied on: what is out was to be free too early by that much, and what
     -- became free a moment ago was. So nothing is granted for as long.

@@ -31,9 +31,9 @@
 --   local steps: {why, id, state, record, …}: intents leased to the caller that end without a call
 --       why: expired | struck | revoke-claimed (followed by its target's entry, why 'target') | revoke-sent |
 --       revoke-ended | revoke-unknown
---   batch: {} or {route, stage, fastest_us, opens_at, id, state, record, …}; fastest_us: the fleet's shortest round trip
---       lately, or 0; opens_at: of a look ahead of a cancel whose routes are all locked, when the first of them opens,
---       else 0; states are those before the take: the fence is one
+--   batch: {} or {route, stage, fastest_us, opens_at, units, id, state, record, …}; fastest_us: the fleet's shortest round
+--       trip lately, or 0; opens_at: of a look ahead of a cancel whose routes are all locked, when the first of them opens,
+--       else 0; units: what was granted of the route's bucket; states are those before the take: the fence is one
 --       higher now, and attempts (stage c) or look-ups (stage l) count one more.
 -- Order: leases that ended, revocations, what has expired, what has become due, then the call that carries
 -- most: urgent before normal, cancels before looks, oldest class first.
@@ -343,11 +343,11 @@ local function grant(call)
     bucket.probing = true
   end
   local records = redis.call('HMGET', ROOT .. 'intents', unpack(ids))
-  local reply = {route.name, stage, bucket.fastest, text(call.stage ~= stage and opens[class] or 0)}
+  local reply = {route.name, stage, bucket.fastest, text(call.stage ~= stage and opens[class] or 0), text(units)}
   for i, b in ipairs(call.batch) do
-    reply[3 * i + 2] = b.id
-    reply[3 * i + 3] = b.line
-    reply[3 * i + 4] = records[i] or '{}'
+    reply[3 * i + 3] = b.id
+    reply[3 * i + 4] = b.line
+    reply[3 * i + 5] = records[i] or '{}'
     if b.words[ORDERS] == '-' then note_sweep(stage, b.words, records[i]) end
   end
   return reply, free

@@ -40,13 +40,15 @@ local function bucket_state(name)
     redis.call('ZREMRANGEBYSCORE', key, '-inf', text(steady))
     local units, window_us, reserve, fixed = plan_bucket(name)
     local stats = redis.call('HMGET', ROOT .. 'rtt:' .. name, 'units', 'probe', 'fast', 'last', 'told_us', 'told_wall',
-      'shut')
+      'shut', 'fast_at')
     local told, told_wall = tonumber(stats[1]), tonumber(stats[6] or 0)
     -- By both clocks: the steady one stands still while nobody is there.
     local lately = steady < tonumber(stats[5] or 0) + TOLD_US and wall >= told_wall and wall < told_wall + TOLD_US
     if told and (told < units or (lately and not fixed)) then units = told end
+    -- A window after it was relied on last, no permit is free any more before the venue has forgotten its call.
+    local relied = steady < tonumber(stats[8] or steady) + window_us
     b = {key = key, units = units, window_us = window_us, reserve = math.min(reserve, math.floor(units / 5)),
-      used = redis.call('ZCARD', key), probe = stats[2], fastest = stats[3] or '0',
+      used = redis.call('ZCARD', key), probe = stats[2], fastest = relied and stats[3] or '0',
       last = tonumber(stats[4] or 0), shut = tonumber(stats[7] or 0)}
     b.probing = b.probe and (tonumber(string.match(b.probe, '^(%d+) ')) or 0) > steady
     seen_buckets[name] = b
@@ -183,6 +185,10 @@ local function usable_routes(queue, class, urgent)
     end
     if r.stage == 'c' then open_at = math.min(open_at, math.max(till or 0, r.errors > 0 and held[r.bucket] or 0)) end
     looks = looks or (queue == 'c' and r.stage == 'l')
+  end
+  for _, r in ipairs(routes) do
+    -- A batch that names more than there ever is names as many as that: the venue may have made the bucket smaller.
+    if r.by_class then r.per_call = math.max(1, math.min(r.per_call, bucket_state(r.bucket).units)) end
   end
   local stage, short, walked = queue, false, false
   if looks and (unsafe or open_at > steady + LOOK_AGAIN_US) then stage = 'l' end

@@ -113,6 +113,8 @@ class Target:
     may_bulk: bool = True
     #: For sweeps: the same of the intent's `older_than_ms`; None: exactly as it was given.
     older_than_ms: tuple[int, int] | None = None
+    #: For sweeps: how many orders the permit of a call pays for that costs a unit for each; None: it is no matter.
+    paid: int | None = None
 
     @property
     def scope(self) -> str:

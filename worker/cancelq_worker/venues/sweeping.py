@@ -104,12 +104,15 @@ class Manner:
         return f"{kind}:{len(self.due(self.counted, target))}" if self.counted else kind
 
     def due(self, route: str, target: Target) -> list[dict[str, str]]:
-        """What the next call of a route names. Raises ValueError if there is nothing."""
+        """What the next call of a route names, no more than is paid for: its class may be the word of a worker whose
+        batches have another size, and the bucket be smaller than a batch. Raises ValueError if there is nothing."""
         todo: list[dict[str, str]] = progress(target).get("todo", [])
         if not todo:
             raise ValueError("a sweep's cancel must name orders")
-        first, named = todo[0], []
-        for row in todo[: self.sizes.get(route, 1)]:
+        first, named, most = todo[0], [], self.sizes.get(route, 1)
+        if route == self.counted and target.paid is not None:
+            most = min(most, target.paid)
+        for row in todo[:most]:
             if row.get("kind") != first.get("kind") or (self.one_symbol and row["symbol"] != first["symbol"]):
                 break
             named.append(row)
