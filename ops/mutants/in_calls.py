@@ -57,10 +57,7 @@ MUTANTS = (
         "send_by_ns = call.asked_ns + SEND_BY_MS * 1_000_000 + waits_us * 1_000",
         "send_by_ns = call.asked_ns + SEND_BY_MS * 1_000_000",
         "where the venue takes half a second, a new worker is too late with every call, for ever",
-        (
-            "tests/integration/test_send_by.py::"
-            "test_a_worker_that_begins_while_the_venue_is_slow_is_not_too_late_for_ever",
-        ),
+        ("tests/integration/test_send_by.py::test_who_waits_for_the_fleets_fastest_has_its_time_to_send_after_it",),
     ),
     Mutant(
         "own-ways-never-grow-old",

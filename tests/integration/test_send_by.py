@@ -410,6 +410,15 @@ async def test_a_worker_whose_round_trips_are_long_ago_waits_again(
         assert await took_ms() >= 150
 
 
+async def test_who_waits_for_the_fleets_fastest_has_its_time_to_send_after_it(redis_url: str) -> None:
+    async with hand(redis_url) as one:
+        asked = {"order_id": one.rig.order(kind="plan"), "scope": "stop"}
+        call = await one.call_for([asked], fastest_us=SEND_BY_MS * 1000 + 100_000)
+        permit = (await one.carrier.carry(call)).settlement.permit
+        assert permit
+        assert permit.how == "a"
+
+
 async def test_a_worker_that_begins_while_the_venue_is_slow_is_not_too_late_for_ever(redis_url: str) -> None:
     """The fleet's fastest was longer than a call may wait to be sent, and nobody is left who could find a shorter."""
     async with desk(redis_url, latency_after_ms=[700, 700]) as rig:
