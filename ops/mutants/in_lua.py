@@ -215,6 +215,24 @@ MUTANTS = (
         ("tests/integration/test_metrics.py::test_a_guard_is_shown_and_when_it_fired",),
     ),
     Mutant(
+        "no-start-without-memory",
+        "worker/cancelq_worker/rq_worker.py",
+        """        except OutOfMemoryError as error:
+            self._tell(f"{type(error).__name__}: {error}")""",
+        """        except OutOfMemoryError as error:
+            raise""",
+        "memory is full and the last worker ends: none can start, and what was admitted waits",
+        ("tests/integration/test_rq_worker.py::test_a_worker_starts_while_memory_is_full",),
+    ),
+    Mutant(
+        "suspended-until-there-is-memory",
+        "worker/cancelq_worker/rq_worker.py",
+        "self._hear(bool(worker.connection.exists(WORKERS_SUSPENDED)))",
+        "self._hear(bool(is_suspended(worker.connection, worker)))",
+        "rq resume is not heard while memory is full",
+        ("tests/integration/test_rq_worker.py::test_a_resume_is_heard_while_memory_is_full",),
+    ),
+    Mutant(
         "sent-again-and-still-told",
         "worker/cancelq_worker/flow.py",
         'if origin := fields.get(b"origin"):',

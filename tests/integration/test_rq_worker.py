@@ -149,6 +149,42 @@ def test_a_worker_that_starts_while_suspended_knows_it_before_it_serves(children
     assert child.seen[-1].strip().endswith("suspended")
 
 
+def test_a_resume_is_heard_while_memory_is_full(children: list[Child], redis_server: RedisServer) -> None:
+    child = _start(children, redis_server.url)
+    _rq(redis_server.url, "suspend")
+    child.expect("suspended")
+    with Redis.from_url(redis_server.url) as client:
+        client.config_set("maxmemory", 1)
+        _rq(redis_server.url, "resume")
+        child.expect("resumed")
+        with client.monitor() as heard:
+            looks = (said for said in heard.listen() if said["command"].upper().startswith("EXISTS RQ:SUSPENDED"))
+            for _ in range(3):  # beats
+                next(looks)
+        client.config_set("maxmemory", 0)
+        child.expect("answers again")
+        (key,) = client.smembers("rq:workers")
+        assert client.hget(key, "state") == b"started"
+    assert sum("does not answer" in line for line in child.seen) == 1
+
+
+@pytest.mark.parametrize("suspended", [False, True])
+def test_a_worker_starts_while_memory_is_full(
+    children: list[Child], redis_server: RedisServer, suspended: bool
+) -> None:
+    if suspended:
+        _rq(redis_server.url, "suspend")
+    with Redis.from_url(redis_server.url) as client:
+        client.config_set("maxmemory", 1)
+        child = _start(children, redis_server.url)
+        assert child.seen[-1].strip().endswith("suspended") == suspended
+        client.config_set("maxmemory", 0)
+        child.expect("answers again")
+    assert f"-{child.process.pid}-" in _rq(redis_server.url, "info", "--only-workers", "--raw")
+    child.send(signal.SIGTERM)
+    assert child.code() == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_drains_and_exits_0(small: Child, number: signal.Signals) -> None:
     small.send(number)

@@ -31,7 +31,7 @@ from typing import Any, Protocol
 import structlog
 from redis import Redis
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import OutOfMemoryError, RedisError
 from redis.retry import Retry
 from rq import Queue, worker_registration
 from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT
@@ -39,7 +39,7 @@ from rq.exceptions import NoSuchJobError
 from rq.job import Job, JobStatus
 from rq.results import Result
 from rq.serializers import JSONSerializer
-from rq.suspension import is_suspended
+from rq.suspension import WORKERS_SUSPENDED, is_suspended
 from rq.worker import BaseWorker, DequeueStrategy, WorkerStatus
 
 from cancelq.broker import Broker, client
@@ -187,11 +187,14 @@ class LaneWorker(BaseWorker):
         """
         settings = self.settings or _own_settings(self.queue_names())
         _hurry(self.connection)
-        self.bootstrap(logging_level, date_format, log_format)
+        try:
+            self.bootstrap(logging_level, date_format, log_format)
+        except OutOfMemoryError:  # the lanes are drained all the same; a beat registers it once there is memory
+            self.subscribe()  # type: ignore[no-untyped-call]  # RQ leaves it unannotated
         pulse = _Pulse(self)
         session = _Session(self.serve, settings, self.name, suspended=pulse.suspended, changed=pulse.serve_lanes)
         try:
-            pulse.beat()
+            pulse.first_beat()
             pulse.start()
             self.restart_wanted = session.run()
         finally:
@@ -250,6 +253,7 @@ class _Pulse(threading.Thread):
         self._trouble = ""
         self._queues = worker.queue_names()
         self._shown: list[str] = []
+        self._told_state: WorkerStatus | None = None
 
     def serve_lanes(self, settings: Settings) -> None:
         """The worker serves the lanes of these settings from now on: the next beat registers it on their queues."""
@@ -264,6 +268,13 @@ class _Pulse(threading.Thread):
         self._ended.set()
         if self.is_alive():
             self.join(RQ_SOCKET_TIMEOUT_S)
+
+    def first_beat(self) -> None:
+        """As any other. Raises RedisError, but not for a server whose memory is full."""
+        try:
+            self.beat()
+        except OutOfMemoryError as error:
+            self._tell(f"{type(error).__name__}: {error}")
 
     def run(self) -> None:
         while not self._ended.wait(BEAT_S):
@@ -280,23 +291,33 @@ class _Pulse(threading.Thread):
     def beat(self) -> None:
         """One heartbeat: registered, alive, suspended or not, no job waiting where none belongs."""
         worker = self._worker
+        self._hear(bool(worker.connection.exists(WORKERS_SUSPENDED)))
         if self._queues != worker.queue_names():
             _move(worker, self._queues)
         if not worker.connection.hexists(worker.key, "birth"):
             # A server that came back empty; what a heartbeat left there since would pass for another worker.
             worker.connection.delete(worker.key)
             worker.register_birth()  # type: ignore[no-untyped-call]  # RQ leaves it unannotated
-            self._shown = []
+            self._shown, self._told_state = [], None
         if self._shown != self._queues:
             # Once RQ knows any queue, the jobs' own for one, `rq info` lists the workers of those it knows alone.
             worker.connection.sadd(Queue.redis_queues_keys, *(queue.key for queue in worker.queues))
             self._shown = self._queues
-        suspended = bool(is_suspended(worker.connection, worker))
+        worker.heartbeat()
+        if self._state != self._told_state:
+            worker.set_state(self._state)
+            self._told_state = self._state
+        _fail_misplaced(worker)
+
+    def _hear(self, suspended: bool) -> None:
+        """First, by a read alone: a server whose memory is full takes `rq resume`, but no heartbeat and no `MULTI`."""
         if suspended != self._suspended:
-            worker.set_state(WorkerStatus.SUSPENDED if suspended else WorkerStatus.STARTED)
             self._suspended = suspended
             log.warning("suspended by RQ: urgent cancels only" if suspended else "resumed by RQ")
-        _fail_misplaced(worker)
+
+    @property
+    def _state(self) -> WorkerStatus:
+        return WorkerStatus.SUSPENDED if self._suspended else WorkerStatus.STARTED
 
     def _tell(self, trouble: str) -> None:
         """Logs the trouble when it begins, changes or ends, not at every beat."""
