@@ -17,6 +17,7 @@ from cancelq.link import options
 from cancelq.results import ResultsReader
 from cancelq_worker import cli
 from cancelq_worker.flatten import Flattening, Wish
+from cancelq_worker.growth import growth
 from cancelq_worker.lane_gauges import LaneGauges, Watch
 from cancelq_worker.records import RoundRequest, TakeRequest
 from cancelq_worker.roster import ROSTER
@@ -289,6 +290,27 @@ async def test_lanes_of_other_nodes_have_their_gauges_while_a_node_is_away(nodes
         await gauges.look()
         assert [shown(lane) for lane in watched] == [1, 1, 1]
     finally:
+        await client.aclose()
+
+
+async def test_memory_is_full_when_it_is_on_the_node_that_is_full_first(nodes: ClusterOfThree) -> None:
+    lanes = [seen_lane(nodes, n) for n in range(2)]
+    client, full = connect(nodes.url), nodes.nodes[1]
+    try:
+        for lane in lanes:
+            for _ in range(50):
+                await command(client, "XADD", lane.results, "*", "status", "cancelled")
+        with full.client() as one:
+            most = int(one.info("memory")["used_memory"]) + 100_000_000
+            one.config_set("maxmemory", most)
+        found = await growth(client, lanes)
+        assert [size.entries for size in found.lanes] == [50, 50]
+        assert found.memory_most == most
+        assert found.full_in_h is not None
+        assert (await growth(client, lanes[:1])).full_in_h is None
+    finally:
+        with full.client() as one:
+            one.config_set("maxmemory", 0)
         await client.aclose()
 
 

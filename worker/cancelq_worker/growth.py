@@ -5,6 +5,7 @@ Bounded: a stream's size is estimated from a few of its nodes, its pace from a f
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ import redis.asyncio as aioredis
 
 from cancelq.contract import Lane
 from cancelq_worker.scripts import SCRIPTS
-from cancelq_worker.trips import command
+from cancelq_worker.trips import command, home
 
 #: Nodes of a stream that the server looks at to estimate its size.
 SAMPLES = 5
@@ -37,7 +38,8 @@ class ResultsSize:
 @dataclass(frozen=True, slots=True)
 class Growth:
     """`memory_most` is None where the server has no limit of its own; `full_in_h`: at the pace of the last hour, if
-    nothing is trimmed; None if nothing grows or there is no limit."""
+    nothing is trimmed; None if nothing grows or there is no limit. Of a cluster all three are the node's that is full
+    first."""
 
     lanes: list[ResultsSize]
     memory: int
@@ -47,16 +49,23 @@ class Growth:
 
 async def growth(redis: aioredis.Redis, lanes: Sequence[Lane]) -> Growth:
     """The results of these lanes. Raises RedisError."""
-    sizes = []
+    sizes: list[ResultsSize] = []
+    parts: dict[aioredis.Redis, list[ResultsSize]] = {} if lanes else {redis: []}
     for lane in lanes:
         size: int | None = await command(redis, "MEMORY", "USAGE", lane.results, "SAMPLES", SAMPLES)
         entries, last_hour = await SCRIPTS.run(redis, "pace", [lane.results], [])
         sizes.append(ResultsSize(lane, size or 0, int(entries), int(last_hour)))
-    told: dict[str, Any] = await redis.info("memory")
+        parts.setdefault(home(redis, lane.results), []).append(sizes[-1])
+    servers = [await _full(*part) for part in parts.items()]
+    return Growth(sizes, *min(servers, key=lambda server: math.inf if server[2] is None else server[2]))
+
+
+async def _full(server: aioredis.Redis, sizes: Sequence[ResultsSize]) -> tuple[int, int | None, float | None]:
+    """Of the server that has these: `memory`, `memory_most` and `full_in_h`, as `Growth` has them."""
+    told: dict[str, Any] = await server.info("memory")
     memory, most = int(told["used_memory"]), int(told["maxmemory"]) or None
     pace = sum(one.bytes_an_hour for one in sizes)
-    full_in_h = max(0, most - memory) / pace if most and pace else None
-    return Growth(sizes, memory, most, full_in_h)
+    return memory, most, max(0, most - memory) / pace if most and pace else None
 
 
 def growth_lines(grown: Growth) -> list[str]:
@@ -74,7 +83,7 @@ def growth_lines(grown: Growth) -> list[str]:
 
 def growth_object(grown: Growth, lane: Lane) -> dict[str, object]:
     """What JSON tells of a lane: `results_bytes` and `results_last_hour` are estimates; `memory_full_in_h` is the whole
-    server's, None where it has no limit or nothing grows."""
+    server's (of a cluster, of the node that is full first), None where it has no limit or nothing grows."""
     size = next((one for one in grown.lanes if one.lane == lane), None)
     return {
         "results_bytes": size.bytes if size else None,
