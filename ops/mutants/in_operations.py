@@ -38,7 +38,7 @@ MUTANTS = (
     Mutant(
         "results-trimmed-before-the-first-archive-run",
         "worker/cancelq_worker/wiring.py",
-        'await self.client.set(lane.lane.key("archived"), NOTHING_ARCHIVED, nx=True)',
+        "await self.client.set(marker, NOTHING_ARCHIVED, nx=True)",
         "pass",
         "with archive_dir set, but no archive run yet, results are trimmed by age and stand in no archive",
         (
@@ -115,8 +115,8 @@ MUTANTS = (
     Mutant(
         "term-kills-what-is-ending",
         "worker/cancelq_worker/rq_worker.py",
-        "signal.signal(number, handler if number is signal.SIGHUP else signal.SIG_IGN)",
-        "signal.signal(number, handler)",
+        "given = (number is signal.SIGHUP) == self._restart",
+        "given = False",
         "TERM while a worker ends by itself hides why, and leaves its registration behind",
         ("tests/integration/test_rq_worker.py::test_a_wish_to_end_leaves_a_worker_that_ends_by_itself_its_exit_code",),
     ),

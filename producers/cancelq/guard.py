@@ -32,6 +32,9 @@ from cancelq.link import Answers, AsyncLink, Command, Link, options
 
 # A shorter one would fire in any pause of a garbage collector; a longer one guards nothing.
 TTL_LEAST_S, TTL_MOST_S = 1.0, 86_400.0
+# Refusals after which it is done without telling so: without the right to write results, or of a server whose memory is
+# full, which takes a DEL, and no MULTI.
+UNTOLD = ("NOPERM", "OOM")
 # How often a guard is kept within its time, and how soon a beat that failed is tried again.
 BEATS, TRIES = 3, 10
 
@@ -91,7 +94,8 @@ class Guard:
 
     def disarm(self) -> None:
         """Ends the guard without flattening anything, and tells so in the lane's results, if this user may write there:
-        a producer that is held to its role (`ops/redis`) may not, as it could write outcomes as well."""
+        a producer that is held to its role (`ops/redis`) may not, as it could write outcomes as well; nor may anybody
+        while the server's memory is full."""
         words = self._words
         now_ms = words.read_time(self._exchange(words.served()))
         self._tell(lambda telling: words.disarm(now_ms, told=telling))
@@ -126,7 +130,7 @@ class Guard:
         try:
             self._exchange(commands(True))
         except BrokerRefused as refused:
-            if refused.code != "NOPERM":
+            if refused.code not in UNTOLD:
                 raise
             self._exchange(commands(False))
 
@@ -220,7 +224,7 @@ class AsyncGuard:
         try:
             await self._exchange(commands(True))
         except BrokerRefused as refused:
-            if refused.code != "NOPERM":
+            if refused.code not in UNTOLD:
                 raise
             await self._exchange(commands(False))
 
@@ -273,8 +277,8 @@ class Words:
     def disarm(self, now_ms: int, *, told: bool = True) -> list[Command]:
         """Guard, mark and what a firing left to be followed, in one step; `told`: with an operator's event."""
         keys = (self.lane.guard, self.lane.key("armed"), self.lane.key("fired"))
-        event = [self._event("disarmed", now_ms)] if told else []
-        return [("MULTI",), ("DEL", *keys), *event, ("EXEC",)]
+        gone: Command = ("DEL", *keys)
+        return [("MULTI",), gone, self._event("disarmed", now_ms), ("EXEC",)] if told else [gone]
 
     def _event(self, detail: str, now_ms: int) -> Command:
         """`now_ms`: the server's time, as all events are told by that clock."""

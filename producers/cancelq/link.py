@@ -37,6 +37,9 @@ BLOCK_MS = 2000
 
 Command = Sequence[str]
 
+# What a connection that is lost comes to: uvloop reports one that was reset while nobody used it as a RuntimeError.
+_LOST = (RedisError, OSError, RuntimeError)
+
 # What the server itself said: the command was not executed. Some of these are connection errors to redis-py.
 _STATED = (ResponseError, AuthenticationError, AuthorizationError, BusyLoadingError)
 
@@ -193,7 +196,7 @@ class AsyncLink:
                         except _STATED as refused:
                             reply = refused
                         answers.replies.append(reply)
-            except (RedisError, OSError) as lost:
+            except _LOST as lost:
                 await connection.disconnect(nowait=True)
                 return Answers(answers.replies, lost)
             except BaseException:
@@ -205,7 +208,7 @@ class AsyncLink:
     async def _connection(self, pool: "redis.asyncio.ConnectionPool") -> AsyncIterator[Any]:
         try:
             connection = await pool.get_connection()  # type: ignore[no-untyped-call] # redis-py left it so
-        except (RedisError, OSError) as down:
+        except _LOST as down:
             raise BrokerDown(down) from down
         try:
             yield connection

@@ -32,12 +32,16 @@ async def serve(
     dry_run: bool = False,
     fresh: asyncio.Queue[Settings] | None = None,
 ) -> None:
-    """Repeats each line of stdin; says when it is suspended and resumed; drains on `stop`."""
+    """Repeats each line of stdin; says when it is suspended and resumed; drains on `stop`, if SLOW until it hears
+    that it is done."""
     heard = [""]
+    done = asyncio.Event()
 
     def hear() -> None:
         heard.append(sys.stdin.readline().strip())
         say(f"heard {heard[-1]}")
+        if heard[-1] == "done":
+            done.set()
 
     if stat.S_ISFIFO(os.fstat(sys.stdin.fileno()).st_mode):  # not under `rq worker-pool`
         asyncio.get_running_loop().add_reader(sys.stdin, hear)
@@ -54,6 +58,8 @@ async def serve(
         if heard[-1] == "break":
             raise RuntimeError("the engine broke")
     say("asked to stop")
+    if os.environ.get("SLOW"):
+        await done.wait()
     if os.environ.get("STUCK"):
         threading.Event().wait()  # blocks the loop for good, which is its purpose
     if os.environ.get("BROKEN"):

@@ -29,6 +29,7 @@ from cancelq_worker.scripts import SCRIPTS
 from cancelq_worker.trips import command
 from tests.integration.rig import desk
 from tests.integration.told import MAIN, archived, audited, entry_id, event, fill, named
+from tests.servers import RedisServer
 
 ROOT = Path(__file__).parents[2]
 #: The first intent that was queued within the last twelve hours.
@@ -281,6 +282,27 @@ class TestWorkersTrim:
             assert marker == manifest.NOTHING_ARCHIVED.encode()
             await rig.stop()
         assert client.xlen(MAIN.results) == 1000
+
+
+async def test_a_worker_that_knows_an_archive_trims_while_memory_is_full(
+    redis_server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is how there is room again."""
+    monkeypatch.setattr(wiring, "TRIM_EVERY_S", 0.0)
+    with redis_server.client() as client:
+        fill(client, 1000)
+        client.delete(MAIN.inbox)
+        client.set(marker_key(MAIN), manifest.NOTHING_ARCHIVED)
+        async with desk(redis_server.url, workers=0) as rig:
+            rig.start(CANCELQ_RESULTS_KEEP_DAYS="1", CANCELQ_ARCHIVE_DIR=str(tmp_path))
+            await rig.ready()
+            with client.pipeline() as at_once:
+                at_once.set(marker_key(MAIN), f"{entry_id(999)} 1000 of-a-test")
+                at_once.config_set("maxmemory", 1)
+                at_once.execute()
+            async with asyncio.timeout(15):
+                while await rig.client.xlen(MAIN.results) == 1000:
+                    await command(rig.client, "XREAD", "BLOCK", 10, "STREAMS", MAIN.inbox, "$")
 
 
 def test_a_segment_that_holds_old_and_young_is_trimmed_up_to_the_young(client: Redis, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from cancelq_worker.settings import Settings, SettingsError
 from cancelq_worker.trips import command, connect
 from tests.integration.rig import Rig, desk
 from tests.integration.test_worker_process import running
+from tests.servers import RedisServer
 
 TTL_S = 1.0
 
@@ -459,7 +460,24 @@ def test_a_beat_that_hangs_fails_early_enough_for_another() -> None:
 def test_disarming_ends_what_a_firing_left_to_be_followed() -> None:
     lane = Lane("bitget", "main")
     keys = (lane.guard, lane.key("armed"), lane.key("fired"))
-    assert Words(lane, 10.0).disarm(1, told=False) == [("MULTI",), ("DEL", *keys), ("EXEC",)]
+    assert Words(lane, 10.0).disarm(1, told=False) == [("DEL", *keys)]
+
+
+@pytest.mark.parametrize("kind", [Guard, AsyncGuard])
+async def test_a_guard_is_disarmed_while_memory_is_full(
+    redis_server: RedisServer, kind: type[Guard] | type[AsyncGuard]
+) -> None:
+    """Else a strategy that ends in good order leaves its lane to be flattened."""
+    lane = Lane("bitget", "main")
+    with redis_server.client() as client:
+        client.xadd(lane.inbox, {"symbol": "BTCUSDT"})  # as if the lane had been served
+        if kind is Guard:
+            with Guard(redis_server.url, lane, keep=False):
+                client.config_set("maxmemory", 1)
+        else:
+            async with AsyncGuard(redis_server.url, lane, keep=False):
+                client.config_set("maxmemory", 1)
+        assert client.exists(lane.guard, lane.key("armed")) == 0
 
 
 def test_arming_and_disarming_are_told_by_the_servers_clock(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

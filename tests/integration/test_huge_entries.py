@@ -10,8 +10,10 @@ from contextlib import asynccontextmanager
 import pytest
 from redis.exceptions import RedisError
 
-from cancelq.contract import Status
+from cancelq.contract import MAX_ENTRY_BYTES, Status
 from cancelq_worker.page_size import PageSize
+from cancelq_worker.records import RoundRequest, Scanned
+from tests.integration.lone_ledger import lone_desk
 from tests.integration.rig import desk
 
 pytestmark = pytest.mark.one_server
@@ -64,6 +66,16 @@ async def test_a_backlog_that_cannot_be_read_at_once_is_read_bit_by_bit(redis_ur
         told = await rig.finals(huge)
         assert {event.status for event in told.values()} == {Status.rejected}
         assert rig.truth(order)["state"] == "cancelled"
+
+
+async def test_huge_entries_that_say_they_are_urgent_are_not_gathered_ahead(redis_url: str) -> None:
+    """Fifty of them were an answer that no round can wait for, again and again until the last one had its turn."""
+    async with lone_desk(redis_url) as desk:
+        await desk.add(priority="urgent", reason="x" * MAX_ENTRY_BYTES)
+        urgent = await desk.add(symbol="BTCUSDT", order_id="11", priority="urgent")
+        scanned = (await desk.ledger.round(RoundRequest(scan_after="0-0"))).scanned
+        assert isinstance(scanned, Scanned)
+        assert [entry_id for entry_id, _ in scanned.urgent] == [scanned.last] == [urgent]
 
 
 def test_many_lanes_share_what_a_process_holds_down_to_a_page_of_looks_each() -> None:

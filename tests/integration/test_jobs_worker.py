@@ -12,13 +12,17 @@ from typing import cast
 import pytest
 from redis import Redis
 from rq import Callback, Queue, Repeat
+from rq.exceptions import StopRequested
 from rq.job import Job
 from rq.registry import StartedJobRegistry
 from rq.serializers import JSONSerializer
 from rq.webhook import Webhook
 
 from cancelq.contract import Lane
-from cancelq_worker.jobs.guarded import FAILURE_TTL_S, RESULT_TTL_S
+from cancelq.rq import QUEUE
+from cancelq_worker.jobs.guarded import FAILURE_TTL_S, RESULT_TTL_S, GuardedJob
+from cancelq_worker.jobs.worker import JobsWorker, _Session
+from cancelq_worker.settings import Settings
 from tests.integration.jobs_rig import (
     PATIENCE_S,
     PROGRAM,
@@ -285,6 +289,19 @@ def test_hup_reads_the_settings_again(children: list[Child], redis_url: str, que
     child.send(signal.SIGHUP)
     child.expect("*** Listening on")
     assert ended(queue.enqueue("cancelq.rq.submit", "bitget:main", CANCEL)) == "finished"
+
+
+def test_a_wish_to_end_is_kept_where_hup_comes_before_the_job_in_hand_has_ended(redis_url: str) -> None:
+    session = _Session(Settings.load(None, {"CANCELQ_REDIS_URL": redis_url}, need_keys=False))
+    with Redis.from_url(redis_url) as client:
+        session.worker = JobsWorker([QUEUE], connection=client, job_class=GuardedJob, serializer=JSONSerializer)
+        session.worker.stop_wished = True  # by TERM
+        session._reread(signal.SIGHUP, None)
+        assert not session.restart_wanted
+        session.restart_wanted = True  # by HUP
+        with pytest.raises(StopRequested):
+            session._end(signal.SIGTERM, None)
+        assert not session.restart_wanted
 
 
 def test_redis_and_rq_may_be_two_servers(

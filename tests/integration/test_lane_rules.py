@@ -150,6 +150,20 @@ async def test_a_paused_lane_sends_only_what_is_urgent(redis_url: str) -> None:
         assert acts == ["pause", "resume"]
 
 
+async def test_a_pause_is_ended_while_memory_is_full(redis_server: RedisServer) -> None:
+    """What fills it may be what the pause keeps."""
+    async with desk(redis_server.url) as rig:
+        await rig.ready()
+        await operate.pause(rig.client, LANE, "alice")
+        id_ = await rig.send(symbol="BTCUSDT", order_id=rig.order())
+        async with asyncio.timeout(5):
+            while not await rig.client.exists(LANE.key("state")):  # else it is not admitted
+                await command(rig.client, "XREAD", "BLOCK", 10, "STREAMS", LANE.results, "$")
+        await rig.client.config_set("maxmemory", 1)
+        assert "memory is full" in await operate.resume(rig.client, LANE, "alice")
+        assert (await rig.final(id_)).status is Status.cancelled
+
+
 async def test_rq_suspend_holds_normal_cancels_and_not_urgent_ones(redis_url: str) -> None:
     async with desk(redis_url, workers=2) as rig:
         await rig.ready()

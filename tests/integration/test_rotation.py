@@ -158,6 +158,19 @@ async def test_a_lane_held_for_its_old_key_is_opened_by_the_new_one(redis_url: s
         await worker.stop()
 
 
+async def test_a_new_key_is_tried_though_other_settings_follow_before_the_lane_is_open() -> None:
+    env = {f"{MAIN}API_KEY": "k", f"{MAIN}API_SECRET": "s", f"{MAIN}PASSPHRASE": "p"}
+    made = wiring.Wiring(Settings.load(None, env), "w1", lambda: False)
+    try:
+        engine = made.engine(Health(asyncio.Event()))
+        env[f"{MAIN}API_KEY"] = "other"
+        for more in ({}, {"CANCELQ_LEASE_MS": "6000"}):
+            made.change(Settings.load(None, {**env, **more}), engine)
+            assert made._makers["bitget:main"]()._p.new_key
+    finally:
+        await made.close()
+
+
 async def test_a_secret_in_a_file_is_read_again(redis_url: str, tmp_path: Path) -> None:
     async with desk(redis_url, workers=0) as rig:
         secrets = tmp_path / "secrets"

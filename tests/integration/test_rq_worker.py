@@ -19,7 +19,7 @@ from rq import Queue
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from cancelq_worker.rq_worker import LaneWorker, _fail_misplaced, rq_connection, worker_name
+from cancelq_worker.rq_worker import LaneWorker, _fail_misplaced, _Pulse, rq_connection, worker_name
 from cancelq_worker.settings import Settings, SettingsError
 from tests.servers import RedisServer
 
@@ -261,8 +261,9 @@ def test_a_job_on_a_lane_s_queue_is_failed_aloud_and_not_run(small: Child, redis
 def test_what_is_no_job_at_all_is_removed_and_harms_nobody(small: Child, redis_url: str) -> None:
     with Redis.from_url(redis_url) as client:
         client.hset("rq:job:garbage", mapping={"data": b"\xff", "created_at": "yesterday"})
-        client.rpush("rq:queue:lane:bitget:main", "garbage", "vanished")
+        client.rpush("rq:queue:lane:bitget:main", "garbage", "vanished", b"\xff\xfe")
         job = Queue("lane:bitget:main", connection=client, serializer=JSONSerializer).enqueue("os.getpid")
+        assert '"garbage"' in small.expect("removed what is no job")
         small.expect("removed what is no job")
         assert job.id in small.expect("failed a job that was put on a lane's queue")
         assert client.llen("rq:queue:lane:bitget:main") == 0
@@ -309,6 +310,23 @@ def test_hup_with_broken_settings_changes_nothing_and_good_ones_are_served_or_wa
     config.write_text("egress = 'elsewhere'\n")
     child.send(signal.SIGHUP)
     child.expect("restart wanted")
+    assert child.code() == 0
+
+
+@pytest.mark.parametrize("numbers", [(signal.SIGHUP, signal.SIGTERM), (signal.SIGTERM, signal.SIGHUP)])
+def test_a_wish_to_end_is_kept_by_a_worker_that_was_about_to_start_again(
+    children: list[Child], redis_url: str, tmp_path: Path, numbers: tuple[signal.Signals, signal.Signals]
+) -> None:
+    config = tmp_path / "cancelq.toml"
+    config.touch(mode=0o600)
+    child = _start(children, redis_url, CANCELQ_CONFIG=str(config), SLOW="1")
+    config.write_text("egress = 'elsewhere'\n")
+    child.send(numbers[0])
+    child.expect("asked to stop")
+    child.send(numbers[1])
+    child.say("done")  # one pipe and one loop: it is heard behind the signal
+    child.expect("heard done")
+    child.expect("ended")
     assert child.code() == 0
 
 
@@ -457,6 +475,26 @@ def test_a_thousand_queues_without_a_job_are_looked_at_by_one_command(redis_url:
         job = Queue(names[-1], connection=client, serializer=JSONSerializer).enqueue("os.system", "true")
         _fail_misplaced(worker)
         assert job.get_status() == "failed"
+
+
+def test_a_move_to_other_queues_that_is_cut_off_half_way_is_made_again(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*_: object) -> None:
+        raise ConnectionError
+
+    with Redis.from_url(redis_url) as client:
+        worker = LaneWorker(["lane:bitget:main"], name="w1", connection=client, serializer=JSONSerializer)
+        pulse = _Pulse(worker)
+        pulse.beat()
+        pulse.serve_lanes(Settings.load(None, {name: key for name, key in KEYS.items() if "DESK_2" in name}))
+        with monkeypatch.context() as once:
+            once.setattr(client, "delete", lost)
+            with pytest.raises(ConnectionError):
+                pulse.beat()
+        pulse.beat()
+        assert client.smembers("rq:workers") == client.smembers("rq:workers:lane:bybit:desk_2") == {b"rq:worker:w1"}
+        assert not client.exists("rq:workers:lane:bitget:main")
 
 
 def test_a_worker_of_no_queue_has_none_to_look_at(redis_url: str) -> None:

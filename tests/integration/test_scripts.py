@@ -363,6 +363,22 @@ async def test_a_push_leaves_what_is_in_a_call_to_its_call(bench: Bench) -> None
     assert (await bench.settle(Settlement(None, [ended(first), ended(second)]))).applied == 2
 
 
+async def test_an_order_s_end_takes_no_more_intents_at_once_than_one_settlement_carries(bench: Bench) -> None:
+    """As when a desk asked for the same few orders again and again while the venue was away: thousands at once were a
+    settlement that no server takes, and their leases ended as if workers had."""
+    for _ in range(3):
+        await bench.admit(
+            *({"symbol": "BTCUSDT", "order_id": order} for order in ("11", "12", "13") for _ in range(80))
+        )
+    orders, claimed = [f"order:i:{n}" for n in (11, 12, 13)], []
+    works, left_alone = await bench.ledger.claim(orders)
+    while works:
+        claimed.append((len(works), left_alone > 0))
+        assert (await bench.settle(Settlement(None, [ended(work) for work in works]))).applied == len(works)
+        works, left_alone = await bench.ledger.claim(orders)
+    assert claimed == [(500, True), (220, False)]
+
+
 # -- permits ----------------------------------------------------------------------------------------------------
 
 

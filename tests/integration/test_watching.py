@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from cancelq.contract import Lane, Status
 from cancelq_worker import operate, wiring
 from cancelq_worker.engine import Watcher
+from cancelq_worker.lane_lists import LaneLists
 from cancelq_worker.ledger import RedisLedger
 from cancelq_worker.records import LanePlan, RoundRequest, Taken, TakeRequest
 from cancelq_worker.roster import ROSTER, rank
@@ -203,6 +204,22 @@ async def test_a_lane_is_served_by_whoever_has_it_however_many_others_there_are(
         assert (event.status, event.attempt) == (Status.cancelled, 1)
         (status,) = await operate.status(rig.client, [LANE])
         assert status.workers == [has]
+
+
+async def test_workers_hear_of_each_other_s_lanes_while_memory_is_full(redis_server: RedisServer) -> None:
+    """Else each that starts then passes for one that has every lane, and takes the places of those that do."""
+    client = connect(redis_server.url)
+    try:
+        await client.config_set("maxmemory", 1)
+        other = LaneLists(client, ROSTER)
+        await other.tell("o1", ["bitget:other"])
+        await other.tell("o2", ["bitget:other"])
+        lists = LaneLists(client, ROSTER)
+        await lists.tell("has", [str(LANE)])
+        assert await lists.read()
+        assert lists.having(str(LANE), ["has", "o1", "o2"]) == ["has"]
+    finally:
+        await client.aclose()
 
 
 async def test_a_worker_that_cannot_reach_the_venue_holds_up_none_that_can(redis_url: str) -> None:

@@ -4,6 +4,8 @@ A proxy stands between client and server. It passes every command on; of the rep
 """
 
 import asyncio
+import socket
+import struct
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine, Iterator
@@ -14,6 +16,7 @@ from redis import Redis
 from redis import asyncio as redis_asyncio
 
 from cancelq import AsyncClient, BatchIncomplete, BrokerRefused, Client, Status, Uncertain
+from cancelq.guard import AsyncGuard
 from tests.unit.test_client import CANCEL, LANE, inbox, server, settle
 from tests.unit.test_client_async import until
 
@@ -67,6 +70,7 @@ class LossyProxy(Listener):
         self._upstream_port = upstream_port
         self._lines_left: int | None = None
         self._hang = False
+        self._clients: list[asyncio.StreamWriter] = []
         super().__init__()
 
     def lose_after(self, entry_ids: int, *, hang: bool = False) -> None:
@@ -77,7 +81,19 @@ class LossyProxy(Listener):
     def heal(self) -> None:
         self._lines_left = None
 
+    def reset(self) -> None:
+        """Ends every connection at once, as whatever stands between does with those that it has forgotten."""
+        self._in_loop(self._reset())
+
+    async def _reset(self) -> None:
+        for writer in self._clients:
+            at_once = struct.pack("ii", 1, 0)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+            writer.transport.abort()
+        self._clients.clear()
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._clients.append(writer)
         up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._upstream_port)
         try:
             async with asyncio.TaskGroup() as both:
@@ -227,6 +243,42 @@ async def test_a_submit_cancelled_at_any_step_ends_and_leaves_the_client_in_orde
                 await submitting
         ticket = await client.submit(LANE, id="second", **CANCEL)
         assert inbox(server)[-1][0].decode() == ticket.entry_id
+
+
+def in_uvloop(job: Coroutine[Any, Any, None]) -> None:
+    uvloop = pytest.importorskip("uvloop")
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(job)
+
+
+def test_a_connection_that_was_reset_meanwhile_is_a_lost_one_in_every_loop(proxy: LossyProxy, server: Redis) -> None:
+    async def submit_twice() -> None:
+        async with AsyncClient(proxy.url) as client:
+            await client.submit(LANE, **CANCEL)
+            (connection,) = client._redis.connection_pool._available_connections
+            writer = connection._writer
+            assert writer
+            proxy.reset()
+            await until(writer.is_closing)
+            with pytest.raises(Uncertain) as lost:
+                await client.submit(LANE, **CANCEL)
+            assert (await client.submit(LANE, lost.value.fields)).id == lost.value.id
+
+    in_uvloop(submit_twice())
+
+
+def test_a_guard_is_kept_over_a_connection_that_was_reset_in_every_loop(proxy: LossyProxy, server: Redis) -> None:
+    """Else it fires while its strategy lives, and everything that the account has open is cancelled."""
+
+    async def keep() -> None:
+        async with AsyncGuard(proxy.url, LANE, ttl_s=1) as guard:
+            proxy.reset()
+            await until(lambda: guard.trouble is not None)
+            await until(lambda: guard.trouble is None)
+            assert (server.exists(LANE.guard), guard.lapses) == (1, 0)
+        assert not server.exists(LANE.guard)
+
+    in_uvloop(keep())
 
 
 class Elsewhere(Listener):

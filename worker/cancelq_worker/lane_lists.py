@@ -13,6 +13,7 @@ from typing import Any, Final, cast
 import redis.asyncio as aioredis
 
 from cancelq_worker.clocks import monotonic_s
+from cancelq_worker.scripts import SCRIPTS
 
 TOLD_AGAIN_S: Final = 3_600.0
 KEPT_S: Final = 30 * 86_400  # a list that nobody tells any more
@@ -35,8 +36,8 @@ class LaneLists:
         digest = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
         if self._of.get(worker) == digest and monotonic_s() - self._told_s < TOLD_AGAIN_S:
             return
-        await self._client.set(f"{self._key}:{digest}", text, ex=KEPT_S)
-        await self._client.hset(self._key, worker, digest)
+        await SCRIPTS.run(self._client, "lanes", [f"{self._key}:{digest}"], ["list", text, KEPT_S])
+        await SCRIPTS.run(self._client, "lanes", [self._key], ["of", worker, digest])
         self._told_s = monotonic_s()
 
     async def tidy(self, alive: Sequence[str]) -> None:

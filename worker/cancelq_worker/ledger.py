@@ -15,7 +15,7 @@ import orjson
 import redis.asyncio as aioredis
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from cancelq.contract import Lane
+from cancelq.contract import MAX_ENTRY_BYTES, Lane
 from cancelq_worker.data_version import NEWER, NewerDataError, is_newer
 from cancelq_worker.page_size import PageSize
 from cancelq_worker.records import (
@@ -175,7 +175,7 @@ class RedisLedger:
         if wanted.read_after:
             commands.append(("XREAD", "COUNT", page, "STREAMS", self._inbox, wanted.read_after))
         if wanted.scan_after:
-            sizes = (self.SCAN_MOST, self.URGENT_MOST)
+            sizes = (self.SCAN_MOST, self.URGENT_MOST, MAX_ENTRY_BYTES)
             inbox = script_keys(self._client, self._inbox)
             commands.append(("EVALSHA", SCRIPTS.sha["ahead"], *inbox, wanted.scan_after, *sizes))
         if wanted.standing:

@@ -1,6 +1,7 @@
 """What an operator sees and does: a lane's status, `pause` and `resume`. Needs Redis and no key.
 
-Every act is an event of its own in the lane's results (`status=operator`), written in the same transaction.
+Every act is an event of its own in the lane's results (`status=operator`), written in the same transaction; of a pause
+that is ended while the server's memory is full there is none.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import redis.asyncio as aioredis
+from redis.exceptions import OutOfMemoryError
 
 from cancelq.contract import Lane, Status
 from cancelq_worker import events
@@ -101,7 +103,14 @@ async def resume(redis: aioredis.Redis, lane: Lane, actor: str, asked: str = "")
         if auth:
             pipe.set(lane.key("probe"), asked or _plain(actor), ex=60)
         pipe.xadd(lane.results, operator_event(lane, "resume", actor, said, now))
-        await pipe.execute()
+        try:
+            await pipe.execute()
+        except OutOfMemoryError:
+            if auth or not paused:
+                raise
+            # What fills the memory may be what the pause keeps; a server that is full takes this, and no transaction.
+            await redis.hdel(hold, "*|paused")
+            said += "; the results do not tell it, as the server's memory is full"
     return said
 
 

@@ -329,10 +329,11 @@ class _Pulse(threading.Thread):
 
 
 def _move(worker: LaneWorker, names: list[str]) -> None:
-    """Has the worker registered on these queues instead of those before; the next lines of a beat register it."""
+    """Has the worker registered on these queues instead of those before; the next lines of a beat register it. One that
+    is cut off half way is made again by the next beat."""
     worker_registration.unregister(worker)
-    worker.queues = [Queue(name, connection=worker.connection, serializer=JSONSerializer) for name in names]
     worker.connection.delete(worker.key)
+    worker.queues = [Queue(name, connection=worker.connection, serializer=JSONSerializer) for name in names]
 
 
 def _fail_misplaced(worker: LaneWorker) -> None:
@@ -345,22 +346,23 @@ def _fail_misplaced(worker: LaneWorker) -> None:
         waiting = pipeline.execute()
     for queue, job_ids in zip(worker.queues, waiting, strict=True):
         for job_id in job_ids:
-            _fail(worker, queue, job_id.decode())
+            _fail(worker, queue, job_id)
 
 
-def _fail(worker: LaneWorker, queue: Queue, job_id: str) -> None:
+def _fail(worker: LaneWorker, queue: Queue, job_id: bytes) -> None:
     """Moves a job to the failed registry without looking into it: what it was pickled with stays closed.
 
     Two workers may do so at once; the second changes nothing that anybody sees.
     """
     try:
-        job = Job.fetch(job_id, connection=worker.connection, serializer=JSONSerializer)
+        job = Job.fetch(job_id.decode(), connection=worker.connection, serializer=JSONSerializer)
     except NoSuchJobError:
-        queue.remove(job_id)
+        _drop(worker, queue, job_id)
         return
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        log.error("removed what is no job from a lane's queue", queue=queue.name, job=job_id, cause=str(error))
-        queue.remove(job_id)
+        shown = job_id.decode(errors="backslashreplace")
+        log.error("removed what is no job from a lane's queue", queue=queue.name, job=shown, cause=str(error))
+        _drop(worker, queue, job_id)
         return
     inbox = _lane_of(queue.name).inbox
     reason = (
@@ -376,7 +378,12 @@ def _fail(worker: LaneWorker, queue: Queue, job_id: str) -> None:
         worker.increment_failed_job_count(pipeline)
         pipeline.execute()
     queue.enqueue_dependents(job)
-    log.error("failed a job that was put on a lane's queue", queue=queue.name, job=job_id, inbox=inbox)
+    log.error("failed a job that was put on a lane's queue", queue=queue.name, job=job.id, inbox=inbox)
+
+
+def _drop(worker: LaneWorker, queue: Queue, job_id: bytes) -> None:
+    """Whatever it is: an id need not be text."""
+    worker.connection.lrem(queue.key, 1, job_id)  # type: ignore[arg-type]  # annotated as text alone
 
 
 @contextmanager
@@ -420,6 +427,7 @@ class _Session:
         self._stop = asyncio.Event()
         self._wished_s: float | None = None
         self._restart = False
+        self._ends = False  # somebody wishes it to end, which a restart must not outlive
 
     def run(self) -> bool:
         """Returns when the engine has drained: true if a restart is wanted. In the main thread only."""
@@ -429,7 +437,7 @@ class _Session:
             loop = runner.get_loop()
             # Handlers of the interpreter, not of the loop: a second INT must end a loop that is stuck.
             handlers: dict[signal.Signals, Callable[[int, FrameType | None], object]] = {
-                signal.SIGTERM: lambda *_: loop.call_soon_threadsafe(self._drain, "TERM"),
+                signal.SIGTERM: lambda *_: loop.call_soon_threadsafe(self._end, "TERM"),
                 signal.SIGINT: lambda *_: self._interrupt(loop),
                 signal.SIGHUP: lambda *_: loop.call_soon_threadsafe(self._reread),
             }
@@ -438,9 +446,10 @@ class _Session:
                 runner.run(self._served())
             finally:
                 for number, handler in before.items():
-                    # This process ends by now, or begins anew: who wishes it to end has his wish, and the exit code
-                    # still tells why it did.
-                    signal.signal(number, handler if number is signal.SIGHUP else signal.SIG_IGN)
+                    # This process ends by now: who wishes it to end has his wish, and the exit code still tells why it
+                    # did. Or it begins anew, and reads the settings: what is ignored now would be until it serves.
+                    given = (number is signal.SIGHUP) == self._restart
+                    signal.signal(number, signal.SIG_IGN if given else handler)
         return self._restart
 
     async def _served(self) -> None:
@@ -449,6 +458,11 @@ class _Session:
             self._settings, worker_name=self._name, stop=self._stop, suspended=self._suspended, fresh=self._fresh
         )
         log.info("drained", worker=self._name)
+
+    def _end(self, why: str) -> None:
+        """Also where it drains already, to begin anew."""
+        self._ends, self._restart = True, False
+        self._drain(why)
 
     def _drain(self, why: str) -> None:
         if not self._stop.is_set():
@@ -459,13 +473,15 @@ class _Session:
         now_s = time.monotonic()
         if self._wished_s is None:
             self._wished_s = now_s
-            loop.call_soon_threadsafe(self._drain, "INT")
+            loop.call_soon_threadsafe(self._end, "INT")
         elif now_s - self._wished_s > SAME_WISH_S:
             # What was under way is found by its lease; a clean end is what did not come.
             os.write(sys.stderr.fileno(), b"ended at once, on a second interrupt\n")
             os._exit(Exit.INTERRUPTED)
 
     def _reread(self) -> None:
+        if self._ends:
+            return
         try:
             fresh = self._settings.again()
         except SettingsError as error:

@@ -21,7 +21,7 @@ CONFIRM_MS = 400
 
 SCRIPT_NAMES = (
     "arrive", "admit", "ahead", "take", "permit", "settle", "claim", "trim", "stream", "roster", "egress", "guard",
-    "look", "pace", "alive", "version", "sockets",
+    "look", "pace", "alive", "version", "sockets", "lanes",
 )  # fmt: skip
 
 

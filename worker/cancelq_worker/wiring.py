@@ -94,6 +94,7 @@ class Wiring:
         self._hosts: dict[tuple[str, str, tuple[Bucket, ...]], _Host] = {}
         self._at: dict[LaneServer, _Host] = {}
         self._makers: dict[str, Callable[[], LaneServer]] = {}
+        self._new_keys: set[Lane] = set()  # perhaps not tried yet, as other settings follow at once
         self._trimmed: dict[str, float] = {}
         self._chores: set[asyncio.Future[None]] = set()
 
@@ -127,9 +128,9 @@ class Wiring:
             if known == account and same_for_lanes(before, settings):
                 makers[str(lane)] = self._makers[str(lane)]
             else:
-                makers[str(lane)] = self._maker(
-                    lane, account, new_key=known is not None and not same_key(known, account)
-                )
+                if known is not None and not same_key(known, account):
+                    self._new_keys.add(lane)
+                makers[str(lane)] = self._maker(lane, account, new_key=lane in self._new_keys)
         told = compared(self._makers, makers)
         self.settings, self._makers = settings, makers
         engine.change(makers)
@@ -262,7 +263,9 @@ class Wiring:
     async def _trim(self, lane: LaneServer) -> None:
         """Before the first run of the archive nothing is verified: the lane is told so, and keeps all its results."""
         if self.settings.archive_dir is not None and not self._rehearsal:
-            await self.client.set(lane.lane.key("archived"), NOTHING_ARCHIVED, nx=True)
+            marker = lane.lane.key("archived")
+            if not await self.client.exists(marker):  # a full memory refuses even what changes nothing
+                await self.client.set(marker, NOTHING_ARCHIVED, nx=True)
         await lane.trim(self.settings.results_keep_days * 86_400_000, self.settings.dedup_hours)
 
     def _chore(self, job: Coroutine[object, object, None]) -> None:

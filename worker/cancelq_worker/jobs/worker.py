@@ -188,11 +188,14 @@ class _Session:
                 signal.signal(number, handler)
 
     def _end(self, number: int, frame: FrameType | None) -> None:
+        self.restart_wanted = False
         if self.worker is not None:
             self.worker.stop_wished = True
         raise StopRequested
 
     def _reread(self, number: int, frame: FrameType | None) -> None:
+        if self.worker is not None and self.worker.stop_wished and not self.restart_wanted:
+            return  # it is to end after the job in hand, and not to begin anew
         try:
             self._settings.again()
         except SettingsError as error:
