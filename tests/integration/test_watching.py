@@ -7,11 +7,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
+import pytest
 import redis.asyncio as aioredis
 from pydantic import SecretStr
 
 from cancelq.contract import Lane, Status
-from cancelq_worker import operate, wiring
+from cancelq_worker import engine, operate, wiring
 from cancelq_worker.engine import Watcher
 from cancelq_worker.lane_lists import LaneLists
 from cancelq_worker.ledger import RedisLedger
@@ -118,6 +119,36 @@ async def test_a_lane_that_is_busy_is_told_once_and_again_when_it_rests(redis_ur
         assert busy.given.empty()
         watcher.arm(busy)
         assert await busy.next() == ("1-1", ["2-1", "3-1", "4-1"])
+
+
+async def test_a_watcher_whose_connection_was_lost_while_it_had_nothing_to_read_hears_again_of_who_rests(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the server starts again while all lanes are busy. The connection after it is another one to the server,
+    and its reads are ended by its own number: it is asked for once a read was not ended."""
+    one, other = Resting("one"), Resting("other")
+    async with watching(redis_url, one, other) as (client, watcher):
+        for n in (1, 2):
+            for lane in (one, other):
+                await add(client, lane, f"{n}-1")
+        await one.next()
+        await other.next()
+        async with asyncio.timeout(5):
+            while (await client.info("clients"))["blocked_clients"]:
+                await command(client, "PING")
+        await command(client, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        watcher.arm(one)
+        await one.next()
+        watcher.arm(one)
+        await blocked(client)
+        watcher.arm(other)
+        await other.next()
+        monkeypatch.setattr(engine, "BLOCK_MS", 5_700)  # longer than anybody waits here
+        for _ in range(2):  # the first read may be one of before
+            await blocked(client)
+            other.cursor = "1-1"
+            watcher.arm(other)
+            assert await other.next() == ("1-1", ["2-1"])
 
 
 async def test_of_a_thousand_lanes_each_is_given_no_more_than_a_page_of_looks(redis_url: str) -> None:

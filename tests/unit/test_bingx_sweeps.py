@@ -171,6 +171,25 @@ def test_an_order_is_not_cancelled_twice_within_the_gap() -> None:
         assert second.sent_us - first.back_us >= BINGX.timing.gap_us
 
 
+def test_orders_that_ended_since_they_were_listed_are_not_named_one_by_one() -> None:
+    """Equal errors lock the endpoint for all cancels: where many triggers fire at once, one error is enough."""
+    book = Book()
+    book.add(*range(1, 31), kind="stop")
+    book.add(40)
+
+    def crash(request: Request) -> Answer:
+        if request.path.endswith("/cancel"):
+            for n in range(2, 30):
+                book.open.pop(str(n), None)
+        return book(request)
+
+    journey = Journey(target(scope="account", symbol=None, kinds="stop"), venue=BINGX, rtt_us=20_000)
+    end = journey.run(by_venue(crash, BINGX), most=FOR_EVER)
+    assert (end.status, end.open_orders, book.left) == (Status.cancelled, 0, {40})
+    in_vain = [params for params in book.named("cancel") if params["orderId"] not in book.cancelled]
+    assert len(in_vain) == 1
+
+
 def test_a_list_that_is_cut_off_is_worked_through() -> None:
     book = Book()
     book.add(*range(1, 2301))

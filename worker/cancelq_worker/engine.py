@@ -35,6 +35,7 @@ BEAT_S = 0.5
 LISTS_BEATS = 4  # heartbeats between two looks at which lanes the others have
 BLOCK_MS = 2_000
 REARM_S = 0.005
+UNBLOCK_TRIES = 4
 DRAIN_S = 6.5  # of the ten seconds a worker may take to end
 READ_MOST = 500
 LANES_A_READ = 64
@@ -109,9 +110,16 @@ class Watcher:
     async def _interrupt(self) -> None:
         """Ends the read under way, so that the next one has every resting lane; gathers a few first."""
         await asyncio.sleep(REARM_S)
+        reading, number = self._reading, self._client_id
         try:
-            if self._reading and self._client_id is not None:
-                await ask(self.other, "CLIENT", "UNBLOCK", self._client_id)
+            for _ in range(UNBLOCK_TRIES):
+                if not reading or reading is not self._reading or number is None:
+                    return
+                if await ask(self.other, "CLIENT", "UNBLOCK", number):
+                    return
+                await asyncio.sleep(REARM_S)  # the server may not have come to that read yet
+            if number == self._client_id:  # or the connection was lost, and is another one by now
+                self._client_id = None
         except (RedisError, OSError) as error:
             log.debug("could not end a blocking read early", error=str(error)[:100])
         finally:

@@ -55,6 +55,11 @@ class SweepJudge:
         tell = Status.accepted if reply.word is Word.ACKNOWLEDGED else Status.retrying
         detail = "acknowledged by the venue; the open lists decide" if tell is Status.accepted else reply.text
         first = tell if state.attempts == 1 else None
+        if todo and reply.word is Word.GONE and self.venue.timing.look_before_again:
+            # Orders end by themselves here, and errors lock the endpoint: the rest is seen open before it is named.
+            state.notes["sweep"] = {**sweep, "again": 1}
+            to_look(self.venue, fields, state)
+            return Go(state, 0, reply, first, detail)
         if todo:
             state.stage = Stage.CANCEL
             state.cancel_class = self.venue.cancel_class(target_of(fields, state))

@@ -14,6 +14,7 @@ A sweep's progress stands in its notes under `sweep`:
   pairs  pair → orders of this pass that matched, for the report
   bulk   the class of the bulk call that comes next
   end    every list was read in this pass
+  again  the list is read only for what of `todo` is on it still; where one page holds the whole list
 """
 
 from __future__ import annotations
@@ -121,6 +122,10 @@ class Manner:
     def read(self, place: str, target: Target, page: OpenPage) -> Reply:
         """A list page: what on it is meant goes to `todo`; what it means for the sweep is in `Reply.notes`."""
         now = dict(progress(target))
+        if now.pop("again", 0):
+            listed = {row.order_id for row in page.rows}
+            now["todo"] = [row for row in now["todo"] if page.cut or row["id"] in listed]
+            return Reply(Word.LISTED, place=place, notes={"sweep": now})
         if now.get("end"):  # a pass that was over when its worker ended: this is the first page of the next
             now = {}
         first_page = not now.get("k") and not now.get("at")
