@@ -151,6 +151,31 @@ async def test_a_watcher_whose_connection_was_lost_while_it_had_nothing_to_read_
             assert await other.next() == ("1-1", ["2-1"])
 
 
+async def test_a_watcher_whose_number_is_somebody_else_s_by_now_asks_for_it_anew(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that was started again counts its connections from the beginning."""
+    lane, stranger = Resting("one"), connect(redis_url, max_connections=1, timeout_s=6.0)
+    async with watching(redis_url, lane) as (client, watcher):
+        await add(client, lane, "1-1")
+        await lane.next()
+        await blocked(client)
+        watcher._client_id = await stranger.client_id()
+        for _ in range(2):  # the first read is one of before
+            never = ("XREAD", "BLOCK", 5_000, "STREAMS", "nobody-writes-here", "$")
+            waits = asyncio.ensure_future(command(stranger, *never))
+            async with asyncio.timeout(5):
+                while (await client.info("clients"))["blocked_clients"] < 2:
+                    await command(client, "PING")
+            monkeypatch.setattr(engine, "BLOCK_MS", 5_700)  # longer than anybody waits here
+            lane.cursor = "0-0"
+            watcher.arm(lane)
+            assert await lane.next() == ("0-0", ["1-1"])
+            waits.cancel()
+            await asyncio.wait([waits])
+    await stranger.aclose()
+
+
 async def test_of_a_thousand_lanes_each_is_given_no_more_than_a_page_of_looks(redis_url: str) -> None:
     """A burst may wake them all: what they are given stays in memory until it is their turn."""
     few, many = Resting("few"), Resting("many")

@@ -35,7 +35,7 @@ BEAT_S = 0.5
 LISTS_BEATS = 4  # heartbeats between two looks at which lanes the others have
 BLOCK_MS = 2_000
 REARM_S = 0.005
-UNBLOCK_TRIES = 4
+UNBLOCK_TRIES, ENDED_S = 4, 0.05
 DRAIN_S = 6.5  # of the ten seconds a worker may take to end
 READ_MOST = 500
 LANES_A_READ = 64
@@ -116,14 +116,20 @@ class Watcher:
                 if not reading or reading is not self._reading or number is None:
                     return
                 if await ask(self.other, "CLIENT", "UNBLOCK", number):
+                    asyncio.get_running_loop().call_later(ENDED_S, self._ask_anew, reading)
                     return
                 await asyncio.sleep(REARM_S)  # the server may not have come to that read yet
-            if number == self._client_id:  # or the connection was lost, and is another one by now
-                self._client_id = None
+            self._ask_anew(reading)
         except (RedisError, OSError) as error:
             log.debug("could not end a blocking read early", error=str(error)[:100])
         finally:
             self._nudge = None
+
+    def _ask_anew(self, reading: Mapping[str, _Asked]) -> None:
+        """If this read was not ended: its connection was lost meanwhile and is another one by now, and the number may
+        even be somebody else's, of a server that has begun to count again."""
+        if reading is self._reading:
+            self._client_id = None
 
     async def run(self) -> None:
         """Reads until cancelled. A Redis that is away is waited for."""
