@@ -685,24 +685,16 @@ MUTANTS = (
         ("tests/integration/test_rq_worker.py::test_a_resume_is_heard_while_memory_is_full",),
     ),
     Mutant(
-        "watcher-keeps-a-stale-number",
-        "worker/cancelq_worker/engine.py",
-        """                await asyncio.sleep(REARM_S)  # the server may not have come to that read yet
-            self._ask_anew(reading)""",
-        """                await asyncio.sleep(REARM_S)""",
-        "after a restart of the server under load, lanes at rest hear of their entries two seconds late, for good",
-        (
-            "tests/integration/test_watching.py::"
-            "test_a_watcher_whose_connection_was_lost_while_it_had_nothing_to_read_hears_again_of_who_rests",
-        ),
-    ),
-    Mutant(
         "watcher-ends-a-stranger-s-read",
         "worker/cancelq_worker/engine.py",
         "asyncio.get_running_loop().call_later(ENDED_S, self._ask_anew, reading)",
         "pass",
         "after a restart of the server a watcher ends other clients' reads instead of its own, for good",
-        ("tests/integration/test_watching.py::test_a_watcher_whose_number_is_somebody_else_s_by_now_asks_for_it_anew",),
+        (
+            "tests/integration/test_watching.py::test_a_watcher_whose_number_is_somebody_else_s_by_now_asks_for_it_anew",
+            "tests/integration/test_watching.py::"
+            "test_a_watcher_whose_connection_was_lost_while_it_had_nothing_to_read_hears_again_of_who_rests",
+        ),
     ),
     Mutant(
         "reset-connection-ends-the-guard",

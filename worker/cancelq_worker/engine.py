@@ -35,7 +35,7 @@ BEAT_S = 0.5
 LISTS_BEATS = 4  # heartbeats between two looks at which lanes the others have
 BLOCK_MS = 2_000
 REARM_S = 0.005
-UNBLOCK_TRIES, ENDED_S = 4, 0.05
+ENDED_S = 0.5  # until a read has ended that was to end, also in a busy process
 DRAIN_S = 6.5  # of the ten seconds a worker may take to end
 READ_MOST = 500
 LANES_A_READ = 64
@@ -112,14 +112,9 @@ class Watcher:
         await asyncio.sleep(REARM_S)
         reading, number = self._reading, self._client_id
         try:
-            for _ in range(UNBLOCK_TRIES):
-                if not reading or reading is not self._reading or number is None:
-                    return
-                if await ask(self.other, "CLIENT", "UNBLOCK", number):
-                    asyncio.get_running_loop().call_later(ENDED_S, self._ask_anew, reading)
-                    return
-                await asyncio.sleep(REARM_S)  # the server may not have come to that read yet
-            self._ask_anew(reading)
+            if reading and number is not None:
+                await ask(self.other, "CLIENT", "UNBLOCK", number)
+                asyncio.get_running_loop().call_later(ENDED_S, self._ask_anew, reading)
         except (RedisError, OSError) as error:
             log.debug("could not end a blocking read early", error=str(error)[:100])
         finally:
