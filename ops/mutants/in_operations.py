@@ -653,15 +653,15 @@ MUTANTS = (
     Mutant(
         "armed-guard-given-up-for-a-week",
         "worker/cancelq_worker/guard_status.py",
-        'return self.left_ms is None and bool(self.fired and self.fired.state == "given-up")',
-        'return bool(self.fired and self.fired.state == "given-up")',
+        "return guard_state(armed=self.left_ms is not None, missed=self.missed, fired=self.fired)",
+        "return guard_state(armed=False, missed=self.missed, fired=self.fired)",
         "status fails for a week over a firing, though a strategy has armed the guard since",
         ("tests/integration/test_guard.py::test_after_the_last_round_it_is_given_up_aloud_and_status_is_unhealthy",),
     ),
     Mutant(
         "guards-that-fired-page-nobody",
         "worker/cancelq_worker/guarding.py",
-        "self.standing = {lane: keys.standing for lane, keys in first}",
+        "self.standing = {lane.lane: told for lane, place, keys in every if place == 0 and (told := keys.standing)}",
         "self.standing = {}",
         "a strategy is dead, its lane was flattened, and nobody is paged",
         ("tests/integration/test_metrics.py::test_a_guard_is_shown_and_when_it_fired",),

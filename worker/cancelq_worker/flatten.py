@@ -184,13 +184,16 @@ class Flattening:
         """Queues a round's intents, the first together with the operator's event."""
         self.report.rounds += 1
         intents = self._wish.intents(self._run, self.report.rounds, kinds)
-        now = await home(self._redis, self._wish.lane.inbox).time()
+        event: dict[Any, Any] = {}
+        if self.report.rounds == 1:
+            now = await home(self._redis, self._wish.lane.inbox).time()
+            detail = f"everything open is cancelled: {self._wish}"
+            event = operator_event(self._wish.lane, self._act, self._actor, detail, now)
         async with self._redis.pipeline(transaction=True) as pipe:
             for fields in intents:
                 pipe.xadd(self._wish.lane.inbox, cast("dict[Any, Any]", fields))
-            if self.report.rounds == 1:
-                detail = f"everything open is cancelled: {self._wish}"
-                pipe.xadd(self._wish.lane.results, operator_event(self._wish.lane, self._act, self._actor, detail, now))
+            if event:
+                pipe.xadd(self._wish.lane.results, event)
             await pipe.execute()
         self._asked = {fields["id"]: fields["kinds"] for fields in intents}
         self._open = dict.fromkeys(self._asked)

@@ -51,11 +51,22 @@ class Fired:
         return self.state == "open"
 
 
+def guard_state(*, armed: bool, missed: bool, fired: Fired | None) -> str:
+    """How a guard is, in one word: armed, missed (no worker has acted on it yet), flattening, given-up (and not armed
+    since), or "" if there is nothing to tell."""
+    if missed:
+        return "missed"
+    if fired and fired.open:
+        return "flattening"
+    if armed:
+        return "armed"
+    return "given-up" if fired and fired.state == "given-up" else ""
+
+
 @dataclass(frozen=True, slots=True)
 class GuardStanding:
-    """How a lane's guard is. `state`: armed, missed (no worker has acted on it yet), flattening, given-up (and not
-    armed since), or "" if there is nothing to tell; `fired_ms`: Redis' time of the last firing, None if there was
-    none lately."""
+    """How a lane's guard is. `state`: as `guard_state` tells it; `fired_ms`: Redis' time of the last firing, None if
+    there was none lately."""
 
     state: str
     fired_ms: int | None
@@ -77,17 +88,12 @@ class Kept:
         return self.version is not None and int(self.version) > DATA_VERSION
 
     @property
-    def standing(self) -> GuardStanding:
-        """How the guard is, in one word, for whoever watches it."""
-        fired = Fired.read(self.fired)
-        if self.guard is None and self.armed is not None:
-            state = "missed"
-        elif fired and fired.open:
-            state = "flattening"
-        elif self.guard is not None:
-            state = "armed"
-        else:
-            state = "given-up" if fired and fired.state == "given-up" else ""
+    def standing(self) -> GuardStanding | None:
+        """For whoever watches the guard; None if nothing of one is there."""
+        if self.guard is None and self.armed is None and self.fired is None:
+            return None
+        fired, armed = Fired.read(self.fired), self.guard is not None
+        state = guard_state(armed=armed, missed=not armed and self.armed is not None, fired=fired)
         return GuardStanding(state, fired.at_ms if fired else None)
 
     @property

@@ -9,7 +9,7 @@ from typing import Any
 import redis.asyncio as aioredis
 
 from cancelq.contract import Lane
-from cancelq_worker.guard_ledger import Fired
+from cancelq_worker.guard_ledger import Fired, guard_state
 from cancelq_worker.trips import ask_all
 
 
@@ -25,12 +25,12 @@ class GuardStatus:
     @property
     def trouble(self) -> bool:
         """Whether a missed deadline has not led to an empty lane so far."""
-        return self.missed or self.given_up or bool(self.fired and self.fired.open)
+        return self.state in ("missed", "flattening", "given-up")
 
     @property
-    def given_up(self) -> bool:
-        """Whether the last firing left the lane as it was, and nobody has armed the guard since."""
-        return self.left_ms is None and bool(self.fired and self.fired.state == "given-up")
+    def state(self) -> str:
+        """As `guard_state` tells it."""
+        return guard_state(armed=self.left_ms is not None, missed=self.missed, fired=self.fired)
 
     @property
     def text(self) -> str:
@@ -41,9 +41,9 @@ class GuardStatus:
         if self.left_ms is not None:
             left = f"{self.left_ms / 1000:.1f} s left" if self.left_ms >= 0 else "without an end: it never fires"
             words.append(f"guard armed, {left}")
-        if self.fired and self.fired.state == "open":
+        if self.fired and self.state == "flattening":
             words.append(f"guard fired, flattening (round {self.fired.round})")
-        elif self.fired and self.given_up:
+        elif self.fired and self.state == "given-up":
             words.append(f"guard fired, given up after {self.fired.round} rounds: a person must look")
         return "; ".join(words)
 

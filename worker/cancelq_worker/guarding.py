@@ -96,12 +96,12 @@ class Guards:
         """Does for every lane what is to be done now; seconds until the next look. Raises RedisError."""
         watched = list(self._watched())
         kept = await guard_ledger.kept_of(self._client, [lane.lane for lane, _ in watched])
-        for (lane, _), keys in zip(watched, kept, strict=True):
+        every = [(lane, place, keys) for (lane, place), keys in zip(watched, kept, strict=True)]
+        for lane, _, keys in every:
             if keys.newer:
                 lane.look()  # a lane at rest would not see for long that it is no more for this worker
-        first = [(lane.lane, keys) for (lane, place), keys in zip(watched, kept, strict=True) if place == 0]
-        self.standing = {lane: keys.standing for lane, keys in first}
-        some = [(lane, place, keys) for (lane, place), keys in zip(watched, kept, strict=True) if not keys.empty]
+        self.standing = {lane.lane: told for lane, place, keys in every if place == 0 and (told := keys.standing)}
+        some = [(lane, place, keys) for lane, place, keys in every if not keys.empty]
         wait_s = LOOK_S
         if not some:
             return wait_s
